@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error of this package, as one tree.
+
+::
+
+    WorkpoolsError
+    ├── NotFound                    404  the named thing does not exist
+    ├── Conflict                    409  the state of things forbids it
+    │   └── StateConflict                a job is not in a state that allows the change
+    ├── InvalidInput                422  what was given is wrong; lists every problem at once
+    │   ├── InvalidWorkPool              a work pool's definition
+    │   ├── InvalidTemplate              a base job template
+    │   └── InvalidJobVariables          a task's job variables
+    └── InfrastructureError
+        ├── LaunchRejected               final: trying again would not help
+        └── InfrastructureUnavailable    try again later
+
+A message says what is wrong, with which thing, and what to do about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class WorkpoolsError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+
+class NotFound(WorkpoolsError):
+    """The named thing does not exist."""
+
+
+class Conflict(WorkpoolsError):
+    """The present state forbids what was asked."""
+
+
+class StateConflict(Conflict):
+    """A job is not in a state from which the change is allowed."""
+
+
+class InvalidInput(WorkpoolsError):
+    """What was given is wrong.
+
+    :param problems: one sentence per problem; all of them, not only the first.
+    """
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("; ".join(self.problems))
+
+
+class InvalidWorkPool(InvalidInput):
+    """The definition of a work pool is wrong."""
+
+
+class InvalidTemplate(InvalidInput):
+    """A base job template is wrong."""
+
+
+class InvalidJobVariables(InvalidInput):
+    """The job variables do not fit the base job template."""
+
+
+class InfrastructureError(WorkpoolsError):
+    """The infrastructure could not do what was asked."""
+
+
+class LaunchRejected(InfrastructureError):
+    """The infrastructure refused the job for good; the message is the reason."""
+
+
+class InfrastructureUnavailable(InfrastructureError):
+    """The infrastructure does not answer now; trying again may help."""

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every kind of infrastructure can do. A kind is one class; the loop around it is written once, in the worker.
+
+An infrastructure never sees Airflow's database and decides nothing about slots, retries or order. It launches what
+it is told, says what it sees, and stops what it is told.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from pydantic import BaseModel
+
+
+class Phase(str, Enum):
+    """What the infrastructure says of a job."""
+
+    WAITING = "waiting"
+    """Accepted, not running yet (image being pulled, no room, suspended)."""
+    RUNNING = "running"
+    EXITED = "exited"
+    """It ended by itself; ``exit_code`` says how."""
+    GONE = "gone"
+    """Nothing is left of it and nobody knows how it ended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Handle:
+    """How a launched job is found again, also by another worker after a restart. It is stored with the job."""
+
+    job_id: uuid.UUID
+    kind: str
+    data: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """JSON values that only this kind of infrastructure understands."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What was seen of a job."""
+
+    phase: Phase
+    exit_code: int | None = None
+    reason: str | None = None
+    """Why it ended or waits, in words for the person who looks at the task."""
+
+    @property
+    def ended(self) -> bool:
+        return self.phase in (Phase.EXITED, Phase.GONE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchSpec:
+    """Everything that is needed to launch one job."""
+
+    job_id: uuid.UUID
+    configuration: Mapping[str, Any]
+    """The rendered ``job_configuration`` of the base job template."""
+    workload: str = field(repr=False)
+    """The workload as JSON. It carries the job's token: hand it over so that only the job can read it."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Identifies the job: pool, queue, worker, dag_id, task_id, run_id, map_index, try_number, job_id."""
+
+    @property
+    def name(self) -> str:
+        """Name of what is launched; the same for every attempt, so that "it exists" means "adopt it"."""
+        return f"wp-{self.job_id}"
+
+
+@runtime_checkable
+class Infrastructure(Protocol):
+    """One kind of infrastructure.
+
+    Created by the worker with keyword arguments ``home`` (a :class:`pathlib.Path` for files of its own), and
+    ``connection`` (a mapping with ``host``, ``port``, ``login``, ``password``, ``schema``, ``extra`` of the pool's
+    infrastructure connection, or None).
+    """
+
+    kind: ClassVar[str]
+    """The word for it in the database, the CLI and the docs: ``process``, ``docker``, …"""
+    variables: ClassVar[type[BaseModel]]
+    """Typed job variables; they become the JSON Schema of the default base job template."""
+
+    @classmethod
+    def default_job_configuration(cls) -> Mapping[str, Any]:
+        """Return the ``job_configuration`` of the default base job template, with placeholders."""
+        ...
+
+    async def open(self) -> None:
+        """Get ready; called once before anything else.
+
+        :raises InfrastructureUnavailable: if it cannot be reached.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections; what runs goes on running."""
+        ...
+
+    def launch(self, spec: LaunchSpec) -> AsyncIterator[Handle]:
+        """Start a job, yielding its handle after each step that leaves something behind.
+
+        Launching a job that exists already means adopting it: the handle is yielded and nothing runs twice.
+
+        :raises LaunchRejected: if the job can never start; the message is the reason.
+        :raises InfrastructureUnavailable: if it may work later.
+        """
+        ...
+
+    async def observe(self, handles: Sequence[Handle]) -> Mapping[uuid.UUID, Observation]:
+        """Say what is seen of these jobs, in one go; every job asked for is in the answer."""
+        ...
+
+    async def find(self, job_ids: Collection[uuid.UUID]) -> Mapping[uuid.UUID, Handle]:
+        """Look for jobs whose handle was lost (a crash between launch and report)."""
+        ...
+
+    async def wait_for_change(self) -> None:
+        """Return when something may have changed; a hint that makes the worker observe at once."""
+        ...
+
+    async def stop(self, handle: Handle, *, grace_seconds: float) -> None:
+        """Ask the job to end, and end it when the grace is over. Fine if it is gone already. Does not wait."""
+        ...
+
+    async def cleanup(self, handle: Handle) -> None:
+        """Remove what an ended job left behind; called when its end is stored. Fine if nothing is left."""
+        ...
