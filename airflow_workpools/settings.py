@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Section ``[workpools]`` of Airflow's configuration, read once and passed on as plain values.
+
+Nothing else in this package asks Airflow for configuration. Every duration is in seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+from airflow_workpools.core.names import DEFAULT_POOL, WorkQueueRef
+from airflow_workpools.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SECTION = "workpools"
+
+_DEFAULT_WORK_QUEUE = WorkQueueRef(DEFAULT_POOL)
+
+T = TypeVar("T")
+
+
+class ConfigSource(Protocol):
+    """Where options are read: Airflow's ``conf``, or an executor's own view of it for its team."""
+
+    def get(self, section: str, key: str, **kwargs: Any) -> str | None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSettings:
+    """Where work pools are defined, and what is true of those that do not say otherwise."""
+
+    default_work_queue: WorkQueueRef = _DEFAULT_WORK_QUEUE
+    """Where a task goes that names no work queue."""
+
+    secrets_pools: tuple[str, ...] = ()
+    """Work pools kept in secrets backends. Those cannot be enumerated, so they are named here (``pools``)."""
+
+    refresh_seconds: float = 5.0
+    """Age at which what is known of the work pools' definitions is read again (``pool_refresh_interval``)."""
+
+    start_timeout_seconds: float = 600.0
+    """Longest time from claim to the task running, where a pool sets no other (``start_timeout``)."""
+
+    builtin_limit: int | None = 32
+    """Concurrency limit of the built-in pool ``default``: ``[core] parallelism``; None is no limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """How the embedded worker behaves."""
+
+    claim_seconds: float = 1.0
+    """Longest time between two looks for claimable jobs when nothing wakes the worker."""
+
+    heartbeat_seconds: float = 10.0
+    """Time between two heartbeats (``worker_heartbeat_interval``); after three missed ones it is offline."""
+
+    restart_max_delay_seconds: float = 60.0
+    """Longest pause before a worker that died is started again (``worker_restart_max_delay``)."""
+
+    drain_timeout_seconds: float = 30.0
+    """Longest time a worker that was asked to stop takes to finish what it has begun (``drain_timeout``).
+
+    Running jobs are not stopped: they go on, and the next worker takes them over.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All of section ``[workpools]``."""
+
+    home: Path
+    """Folder for the files of workers and process jobs on this host."""
+
+    reconcile_seconds: float = 5.0
+    """Time between two comparisons of jobs with Airflow's task instances (``reconcile_interval``)."""
+
+    pools: PoolSettings = field(default_factory=PoolSettings)
+    worker: WorkerSettings = field(default_factory=WorkerSettings)
+
+    @classmethod
+    def from_airflow(cls, config: ConfigSource | None = None) -> Settings:
+        """Read Airflow's configuration.
+
+        :param config: an executor's ``conf``, whose options may be its team's; Airflow's own if not given.
+        :raises InvalidInput: with every option that makes no sense.
+        """
+        reader = _Reader(config or _airflow_config())
+        settings = cls(
+            home=Path(reader.text("home", "") or _default_home()).expanduser(),
+            reconcile_seconds=reader.seconds("reconcile_interval", cls.reconcile_seconds),
+            pools=_read_pools(reader),
+            worker=_read_worker(reader),
+        )
+        if reader.problems:
+            raise InvalidInput(reader.problems)
+        return settings
+
+
+def _read_pools(reader: _Reader) -> PoolSettings:
+    defaults = PoolSettings
+    names = (name.strip() for name in reader.text("pools", "").split(","))
+    return defaults(
+        default_work_queue=reader.parsed("default_work_queue", WorkQueueRef.parse, _DEFAULT_WORK_QUEUE),
+        secrets_pools=tuple(dict.fromkeys(name for name in names if name)),
+        refresh_seconds=reader.seconds("pool_refresh_interval", defaults.refresh_seconds),
+        start_timeout_seconds=reader.seconds("start_timeout", defaults.start_timeout_seconds),
+        builtin_limit=reader.parallelism(),
+    )
+
+
+def _read_worker(reader: _Reader) -> WorkerSettings:
+    defaults = WorkerSettings
+    return defaults(
+        claim_seconds=reader.seconds("claim_interval", defaults.claim_seconds),
+        heartbeat_seconds=reader.seconds("worker_heartbeat_interval", defaults.heartbeat_seconds),
+        restart_max_delay_seconds=reader.seconds(
+            "worker_restart_max_delay", defaults.restart_max_delay_seconds
+        ),
+        drain_timeout_seconds=reader.seconds("drain_timeout", defaults.drain_timeout_seconds, zero=True),
+    )
+
+
+def _airflow_config() -> ConfigSource:
+    from airflow.configuration import conf
+
+    return cast("ConfigSource", conf)
+
+
+def _default_home() -> str:
+    from airflow.configuration import AIRFLOW_HOME
+
+    return f"{AIRFLOW_HOME}/workpools"
+
+
+class _Reader:
+    """Reads options, and collects what is wrong with them instead of stopping at the first."""
+
+    def __init__(self, config: ConfigSource) -> None:
+        self._config = config
+        self.problems: list[str] = []
+
+    def text(self, key: str, default: str, *, section: str = SECTION) -> str:
+        value = self._config.get(section, key, fallback=default)
+        return str(value).strip() if value else default
+
+    def seconds(self, key: str, default: float, *, zero: bool = False) -> float:
+        text = self.text(key, str(default))
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if math.isfinite(value) and (value > 0 or (zero and value == 0)):
+            return value
+        least = "0 or more" if zero else "more than 0"
+        self.problems.append(f"[{SECTION}] {key} must be a number of seconds, {least}, not {text!r}")
+        return default
+
+    def parsed(self, key: str, parse: Callable[[str], T], default: T) -> T:
+        try:
+            return parse(self.text(key, str(default)))
+        except InvalidInput as error:
+            self.problems.extend(f"[{SECTION}] {key}: {problem}" for problem in error.problems)
+            return default
+
+    def parallelism(self) -> int | None:
+        """Airflow's own limit; Airflow checks it, and means "no limit" by 0."""
+        text = self.text("parallelism", "32", section="core")
+        try:
+            return int(text) or None
+        except ValueError:
+            self.problems.append(f"[core] parallelism must be a whole number, not {text!r}")
+            return None
