@@ -81,6 +81,8 @@ class Infrastructure(Protocol):
 
     kind: ClassVar[str]
     """The word for it in the database, the CLI and the docs: ``process``, ``docker``, …"""
+    runs_at_launch: ClassVar[bool]
+    """Whether a launched job is running at once; otherwise it waits until it is observed to run."""
     variables: ClassVar[type[BaseModel]]
     """Typed job variables; they become the JSON Schema of the default base job template."""
 

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a worker speaks with the job store: one small protocol, whatever lies in between.
+
+The embedded worker uses :class:`SqlClient`. Every call is safe to repeat, so that a lost answer loses nothing and
+doubles nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+from uuid import UUID
+
+from airflow_workpools.core.pools import Delivery, WorkPool
+
+if TYPE_CHECKING:
+    from airflow_workpools.core.pools import InvalidPool
+    from airflow_workpools.store.protocol import JobStore
+    from airflow_workpools.store.records import ClaimedJob, Report, WorkerRecord
+
+Pools = Callable[[], "Mapping[str, WorkPool | InvalidPool]"]
+MintToken = Callable[[UUID, float], str]
+"""Makes a workload token for a task instance, valid so many seconds."""
+
+
+class WorkerClient(Protocol):
+    """What a worker asks and tells. All methods may block; the worker calls them from a thread."""
+
+    def register(self, worker: WorkerRecord, *, now: datetime) -> None:
+        """Come online."""
+
+    def heartbeat(self, worker_id: UUID, *, now: datetime) -> None:
+        """Say "I am alive", and that the queues of this worker are looked at."""
+
+    def stop(self, worker_id: UUID, *, now: datetime) -> None:
+        """Go offline; what runs may be taken over by others."""
+
+    def pools(self) -> Mapping[str, WorkPool]:
+        """Return the work pools that this worker serves."""
+
+    def claim(self, worker_id: UUID, *, room: int, now: datetime) -> list[ClaimedJob]:
+        """Take jobs to launch; their workloads carry fresh tokens."""
+
+    def report(self, worker_id: UUID, reports: Sequence[Report], *, now: datetime) -> None:
+        """Tell what became of jobs."""
+
+    def requeue(self, worker_id: UUID, job_ids: Sequence[UUID], reason: str, *, now: datetime) -> None:
+        """Give claimed jobs back that were not launched."""
+
+    def wishes(self, worker_id: UUID) -> list[tuple[UUID, str | None]]:
+        """Return this worker's jobs that shall be cancelled, with the reason."""
+
+    def take_over(self, worker_id: UUID, hostname: str, *, now: datetime) -> list[ClaimedJob]:
+        """Become the owner of what workers of this host left behind when they died."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SqlClient:
+    """Speaks with the store directly; for the worker that is a child of the scheduler."""
+
+    store: JobStore
+    all_pools: Pools
+    mint_token: MintToken
+    kinds: frozenset[str]
+    """Kinds of infrastructure that this worker can use."""
+
+    def pools(self) -> Mapping[str, WorkPool]:
+        return {
+            name: pool
+            for name, pool in self.all_pools().items()
+            if isinstance(pool, WorkPool) and pool.delivery is Delivery.PUSH and pool.type in self.kinds
+        }
+
+    def register(self, worker: WorkerRecord, *, now: datetime) -> None:
+        self.store.register_worker(worker, now=now)
+        self._poll(worker.id, now)
+
+    def heartbeat(self, worker_id: UUID, *, now: datetime) -> None:
+        self.store.heartbeat(worker_id, now=now)
+        self._poll(worker_id, now)
+
+    def _poll(self, worker_id: UUID, now: datetime) -> None:
+        pools = list(self.pools().values())
+        self.store.poll(worker_id, pools, now=now)
+
+    def stop(self, worker_id: UUID, *, now: datetime) -> None:
+        self.store.stop_worker(worker_id, now=now)
+
+    def claim(self, worker_id: UUID, *, room: int, now: datetime) -> list[ClaimedJob]:
+        jobs = self.store.claim(worker_id, list(self.pools().values()), room=room, now=now)
+        return [self._with_token(job) for job in jobs]
+
+    def _with_token(self, job: ClaimedJob) -> ClaimedJob:
+        """Put a fresh token into the workload: it has to last from now until the task has started, no longer."""
+        workload = json.loads(job.workload)
+        workload["token"] = self.mint_token(job.task_instance_id, job.start_timeout_seconds)
+        return replace(job, workload=json.dumps(workload))
+
+    def report(self, worker_id: UUID, reports: Sequence[Report], *, now: datetime) -> None:
+        self.store.report(worker_id, reports, now=now)
+
+    def requeue(self, worker_id: UUID, job_ids: Sequence[UUID], reason: str, *, now: datetime) -> None:
+        self.store.requeue(worker_id, job_ids, reason, now=now)
+
+    def wishes(self, worker_id: UUID) -> list[tuple[UUID, str | None]]:
+        return self.store.wishes(worker_id)
+
+    def take_over(self, worker_id: UUID, hostname: str, *, now: datetime) -> list[ClaimedJob]:
+        return self.store.take_over(worker_id, hostname, now=now)

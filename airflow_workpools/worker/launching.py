@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a claimed job and its pool to what the infrastructure is told. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from airflow_workpools.core.templates import RenderContext, render
+from airflow_workpools.infrastructure.base import LaunchSpec
+
+if TYPE_CHECKING:
+    from airflow_workpools.core.pools import WorkPool
+    from airflow_workpools.store.records import ClaimedJob
+
+
+def launch_spec(job: ClaimedJob, pool: WorkPool, *, worker: str, environ: Mapping[str, str]) -> LaunchSpec:
+    """Render a job through its pool's base job template.
+
+    :param worker: the worker's name, for the labels.
+    :param environ: the worker's environment, for ``{{ $NAME }}``.
+    :raises InvalidJobVariables: if the variables do not fit the template (it may have changed since hand-over).
+    :raises NotFound: if the pool has no such queue any more.
+    """
+    queue = pool.queue(job.ref.queue)
+    configuration = render(
+        pool.base_job_template,
+        pool.job_variables,
+        queue.job_variables,
+        job.job_variables,
+        context=RenderContext(
+            dag_id=job.dag_id,
+            task_id=job.task_id,
+            run_id=job.run_id,
+            map_index=job.map_index,
+            try_number=job.try_number,
+            work_pool=job.ref.pool,
+            work_queue=job.ref.queue,
+            job_id=str(job.id),
+        ),
+        environ=environ,
+    )
+    return LaunchSpec(
+        job_id=job.id, configuration=configuration, workload=job.workload, labels=labels_of(job, worker=worker)
+    )
+
+
+def labels_of(job: ClaimedJob, *, worker: str) -> dict[str, str]:
+    """Return the labels by which a job is found on its infrastructure."""
+    return {
+        "work_pool": job.ref.pool,
+        "work_queue": job.ref.queue,
+        "worker": worker,
+        "dag_id": job.dag_id,
+        "task_id": job.task_id,
+        "run_id": job.run_id,
+        "map_index": str(job.map_index),
+        "try_number": str(job.try_number),
+        "job_id": str(job.id),
+    }

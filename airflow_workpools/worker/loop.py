@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker: claim, launch, observe, report, stop. A few named tasks under one roof.
+
+=============  =========================================================================================
+task           does
+=============  =========================================================================================
+``heartbeat``  says that the worker is alive; adopts what dead workers of this host left behind
+``claim``      takes jobs and launches them; woken by :meth:`Worker.look_now`, else every claim interval
+``observe``    one per kind of infrastructure: looks when something changed, reports ends
+``wishes``     asks which jobs shall be cancelled, and stops them
+``report``     tells the store what happened, in batches, and repeats until it is told
+=============  =========================================================================================
+
+What is known of a job is kept until the store has accepted it; the store may be away for any time. A failure in one
+task is logged and tried again with back-off: it never cancels a job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+from airflow_workpools.core.backoff import Backoff
+from airflow_workpools.core.jobs import ENDED, JobState
+from airflow_workpools.errors import (
+    InfrastructureUnavailable,
+    InvalidInput,
+    LaunchRejected,
+    NotFound,
+    WorkpoolsError,
+)
+from airflow_workpools.infrastructure.base import Handle, Phase
+from airflow_workpools.worker import reports
+from airflow_workpools.worker.launching import launch_spec
+
+if TYPE_CHECKING:
+    from airflow_workpools.infrastructure.base import Infrastructure
+    from airflow_workpools.store.records import ClaimedJob, Report, WorkerRecord
+    from airflow_workpools.worker.client import WorkerClient
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+Clock = Callable[[], datetime]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerTimes:
+    """How often a worker does what, in seconds."""
+
+    heartbeat: float = 10.0
+    claim: float = 1.0
+    """At the latest after this time it looks for work, even when nobody called :meth:`Worker.look_now`."""
+    observe: float = 5.0
+    """At the latest after this time it looks at its jobs, even when the infrastructure told of no change."""
+    wishes: float = 1.0
+    report_delay: float = 0.02
+    """Reports are collected this long and told together."""
+    max_retry: float = 30.0
+
+
+@dataclass
+class _Tracked:
+    """A job that this worker looks after."""
+
+    job: ClaimedJob
+    kind: str
+    handle: Handle | None = None
+    running: bool = False
+    cancel_reason: str | None = None
+    stopping: bool = False
+
+
+@dataclass
+class Worker:
+    """Claims jobs of pools, launches them on infrastructure, and watches them to their end.
+
+    :param clock: tells the time; nothing else here does.
+    """
+
+    record: WorkerRecord
+    client: WorkerClient
+    infrastructures: Mapping[str, Infrastructure]
+    clock: Clock
+    environ: Mapping[str, str]
+    times: WorkerTimes = field(default_factory=WorkerTimes)
+    batch: int = 64
+    """Most jobs taken in one claim."""
+    launches_in_flight: int = 32
+
+    def __post_init__(self) -> None:
+        self._tracked: dict[UUID, _Tracked] = {}
+        self._reports: list[Report] = []
+        self._look_now = asyncio.Event()
+        self._to_tell = asyncio.Event()
+        self._stop = asyncio.Event()
+
+    # -- from outside ---------------------------------------------------------------------------------------
+
+    def look_now(self) -> None:
+        """Look for work at once: someone knows that there is some."""
+        self._look_now.set()
+
+    def stop(self) -> None:
+        """Claim no more and end; jobs that run go on running, and the next worker adopts them."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Work until :meth:`stop` is called."""
+        for infrastructure in self.infrastructures.values():
+            await infrastructure.open()
+        await self._persist("come online", lambda: self.client.register(self.record, now=self.clock()))
+        tasks = [
+            asyncio.create_task(self._guard(name, step), name=name)
+            for name, step in (
+                ("heartbeat", self._heartbeat),
+                ("claim", self._claim),
+                ("wishes", self._wishes),
+                ("report", self._report),
+                *((f"observe {kind}", lambda kind=kind: self._observe(kind)) for kind in self.infrastructures),
+            )
+        ]
+        await self._stop.wait()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._leave()
+
+    async def _leave(self) -> None:
+        with contextlib.suppress(Exception):
+            await self._flush()
+        with contextlib.suppress(Exception):
+            await asyncio.to_thread(self.client.stop, self.record.id, now=self.clock())
+        for infrastructure in self.infrastructures.values():
+            with contextlib.suppress(Exception):
+                await infrastructure.close()
+
+    # -- the roof -------------------------------------------------------------------------------------------
+
+    async def _guard(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
+        """Repeat a step for ever; a failure is logged and the step tried again after a growing delay."""
+        backoff = Backoff(maximum=self.times.max_retry)
+        while True:
+            try:
+                await step()
+                backoff.reset()
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                delay = backoff.next()
+                log.warning("Worker: %s failed, trying again in %.1f s: %s", name, delay, error, exc_info=True)
+                await asyncio.sleep(delay)
+
+    async def _persist(self, what: str, call: Callable[[], None]) -> None:
+        """Do something that must be done before anything else can go on, however long it takes."""
+        backoff = Backoff(maximum=self.times.max_retry)
+        while not self._stop.is_set():
+            try:
+                return await asyncio.to_thread(call)
+            except Exception as error:
+                delay = backoff.next()
+                log.warning("Worker: could not %s, trying again in %.1f s: %s", what, delay, error)
+                await _wait(self._stop, delay)
+
+    # -- heartbeat and adoption -----------------------------------------------------------------------------
+
+    async def _heartbeat(self) -> None:
+        await asyncio.to_thread(self.client.heartbeat, self.record.id, now=self.clock())
+        orphans = await asyncio.to_thread(
+            self.client.take_over, self.record.id, self.record.hostname, now=self.clock()
+        )
+        if orphans:
+            await self._adopt(orphans)
+        await asyncio.sleep(self.times.heartbeat)
+
+    async def _adopt(self, jobs: list[ClaimedJob]) -> None:
+        """Look after jobs of dead workers. One that was claimed but never launched is given back."""
+        pools = await asyncio.to_thread(self.client.pools)
+        never_launched: list[UUID] = []
+        for job in jobs:
+            kind = job.handle.kind if job.handle else self._kind_of(job, pools)
+            handle = job.handle or await self._find(job, kind)
+            if handle is None:
+                never_launched.append(job.id)
+                continue
+            self._tracked[job.id] = _Tracked(
+                job=job, kind=handle.kind, handle=handle, running=job.state is JobState.RUNNING
+            )
+        await self._give_back(
+            [job for job in jobs if job.id in never_launched],
+            "its worker ended before it could launch the job",
+        )
+        log.info("Worker: adopted %d jobs, gave %d back", len(jobs) - len(never_launched), len(never_launched))
+
+    def _kind_of(self, job: ClaimedJob, pools: Mapping[str, Any]) -> str | None:
+        pool = pools.get(job.ref.pool)
+        return pool.type if pool is not None else None
+
+    async def _find(self, job: ClaimedJob, kind: str | None) -> Handle | None:
+        infrastructure = self.infrastructures.get(kind) if kind else None
+        found = await infrastructure.find([job.id]) if infrastructure else {}
+        return found.get(job.id)
+
+    async def _give_back(self, jobs: Iterable[ClaimedJob], reason: str) -> None:
+        """Requeue jobs that did not start, or fail those that did not start often enough."""
+        again = []
+        for job in jobs:
+            if job.start_attempts + 1 < reports.MAX_START_ATTEMPTS:
+                again.append(job.id)
+            else:
+                self._tell(reports.not_started(job.id, f"{reason} ({job.start_attempts + 1} attempts)"))
+        if again:
+            await asyncio.to_thread(
+                self.client.requeue, self.record.id, again, reason, now=self.clock()
+            )
+
+    # -- claim and launch -----------------------------------------------------------------------------------
+
+    async def _claim(self) -> None:
+        # Cleared before the look, so that a call during the look causes another one.
+        self._look_now.clear()
+        jobs = await asyncio.to_thread(
+            self.client.claim, self.record.id, room=self.batch, now=self.clock()
+        )
+        if not jobs:
+            await _wait(self._look_now, self.times.claim)
+            return
+        pools = await asyncio.to_thread(self.client.pools)
+        in_flight = asyncio.Semaphore(self.launches_in_flight)
+
+        async def launch(job: ClaimedJob) -> None:
+            async with in_flight:
+                await self._launch(job, pools)
+
+        # Coroutines start in the order of the claim, which is the order of priority.
+        await asyncio.gather(*(launch(job) for job in jobs))
+
+    async def _launch(self, job: ClaimedJob, pools: Mapping[str, Any]) -> None:
+        try:
+            pool = pools.get(job.ref.pool)
+            if pool is None:
+                raise NotFound(f"work pool '{job.ref.pool}' does not exist any more, or is not valid")
+            tracked = self._tracked[job.id] = _Tracked(job=job, kind=pool.type)
+            infrastructure = self.infrastructures[pool.type]
+            spec = launch_spec(job, pool, worker=self.record.name, environ=self.environ)
+            async for handle in infrastructure.launch(spec):
+                tracked.handle = handle
+                tracked.running = infrastructure.runs_at_launch
+                self._tell(reports.launched(handle, running=tracked.running))
+        except (LaunchRejected, InvalidInput, NotFound) as error:
+            self._tracked.pop(job.id, None)
+            self._tell(reports.not_started(job.id, str(error)))
+        except InfrastructureUnavailable as error:
+            await self._retry_launch(job, str(error))
+        except WorkpoolsError:
+            raise
+        except Exception as error:
+            log.exception("Worker: launching job %s failed", job.id)
+            await self._retry_launch(job, f"{type(error).__name__}: {error}")
+
+    async def _retry_launch(self, job: ClaimedJob, reason: str) -> None:
+        """The launch may have left something behind; only what is surely not there is launched again."""
+        tracked = self._tracked.get(job.id)
+        if tracked is not None and tracked.handle is not None:
+            return
+        self._tracked.pop(job.id, None)
+        await self._give_back([job], reason)
+
+    # -- observe --------------------------------------------------------------------------------------------
+
+    async def _observe(self, kind: str) -> None:
+        infrastructure = self.infrastructures[kind]
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(infrastructure.wait_for_change(), self.times.observe)
+        watched = {
+            id_: tracked for id_, tracked in self._tracked.items() if tracked.kind == kind and tracked.handle
+        }
+        if not watched:
+            return
+        seen = await infrastructure.observe([tracked.handle for tracked in watched.values() if tracked.handle])
+        for id_, observation in seen.items():
+            tracked = watched[id_]
+            report = reports.report_of(
+                id_, observation, handle=tracked.handle, cancel_reason=tracked.cancel_reason
+            )
+            if report is not None:
+                self._tracked.pop(id_, None)
+                self._tell(report)
+            elif observation.phase is Phase.RUNNING and not tracked.running and tracked.handle:
+                tracked.running = True
+                self._tell(reports.launched(tracked.handle, running=True))
+
+    # -- wishes ---------------------------------------------------------------------------------------------
+
+    async def _wishes(self) -> None:
+        await asyncio.sleep(self.times.wishes)
+        if not self._tracked:
+            return
+        for id_, reason in await asyncio.to_thread(self.client.wishes, self.record.id):
+            tracked = self._tracked.get(id_)
+            if tracked is not None and not tracked.stopping and tracked.handle is not None:
+                tracked.cancel_reason = reason or "cancelled"
+                tracked.stopping = True
+                await self._stop_job(tracked)
+
+    async def _stop_job(self, tracked: _Tracked) -> None:
+        assert tracked.handle is not None
+        grace = tracked.handle.data.get("stop_grace_seconds", 30)
+        try:
+            await self.infrastructures[tracked.kind].stop(tracked.handle, grace_seconds=float(grace))
+        except InfrastructureUnavailable:
+            tracked.stopping = False
+            raise
+
+    # -- report ---------------------------------------------------------------------------------------------
+
+    def _tell(self, report: Report) -> None:
+        self._reports.append(report)
+        self._to_tell.set()
+
+    async def _report(self) -> None:
+        await self._to_tell.wait()
+        await asyncio.sleep(self.times.report_delay)
+        await self._flush()
+
+    async def _flush(self) -> None:
+        """Tell everything that is to be told; what the store did not take stays to be told again."""
+        told = list(self._reports)
+        if not told:
+            self._to_tell.clear()
+            return
+        batch = reports.merge(told)
+        await asyncio.to_thread(self.client.report, self.record.id, batch, now=self.clock())
+        del self._reports[: len(told)]
+        if not self._reports:
+            self._to_tell.clear()
+        ended = [report for report in batch if report.state in ENDED]
+        if ended:
+            self._look_now.set()  # slots have become free
+            await self._clean_up(ended)
+
+    async def _clean_up(self, ended: list[Report]) -> None:
+        for report in ended:
+            if report.handle is not None and report.handle.kind in self.infrastructures:
+                await self.infrastructures[report.handle.kind].cleanup(report.handle)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)

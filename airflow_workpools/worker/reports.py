@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a worker says of a job, decided from what it saw and what was wished. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from airflow_workpools.core.jobs import JobState
+from airflow_workpools.infrastructure.base import Observation, Phase
+from airflow_workpools.store.records import Report
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from airflow_workpools.infrastructure.base import Handle
+
+MAX_START_ATTEMPTS = 2
+"""How often a job is launched before its failure to start becomes the failure of the try."""
+
+
+def report_of(
+    job_id: UUID, observation: Observation, *, handle: Handle | None = None, cancel_reason: str | None
+) -> Report | None:
+    """Turn an observation into a report, or None if there is nothing to tell yet.
+
+    A job that ended well before the wish to cancel it could be carried out has succeeded. Any other end of a job
+    whose cancelling was wished is a cancellation, with the reason of the wish.
+
+    :param cancel_reason: why the job shall be cancelled; None if nobody wishes that.
+    """
+    if not observation.ended:
+        return None
+    if observation.phase is Phase.EXITED and observation.exit_code == 0:
+        return Report(job_id=job_id, state=JobState.SUCCEEDED, handle=handle, exit_code=0)
+    if cancel_reason is not None:
+        return Report(
+            job_id=job_id,
+            state=JobState.CANCELLED,
+            handle=handle,
+            exit_code=observation.exit_code,
+            reason=cancel_reason,
+        )
+    return Report(
+        job_id=job_id,
+        state=JobState.FAILED,
+        handle=handle,
+        exit_code=observation.exit_code,
+        reason=observation.reason or "ended without saying why",
+    )
+
+
+def launched(handle: Handle, *, running: bool) -> Report:
+    """Report a job that the infrastructure has accepted."""
+    return Report(
+        job_id=handle.job_id, state=JobState.RUNNING if running else JobState.SUBMITTED, handle=handle
+    )
+
+
+def not_started(job_id: UUID, reason: str) -> Report:
+    """Report a job that will never start."""
+    return Report(job_id=job_id, state=JobState.FAILED, reason=f"The job could not be started: {reason}")
+
+
+def merge(reports: list[Report]) -> list[Report]:
+    """Keep the last report of each job, with the handle that an earlier one may have carried."""
+    latest: dict[UUID, Report] = {}
+    for report in reports:
+        before = latest.get(report.job_id)
+        if before is not None and report.handle is None and before.handle is not None:
+            report = replace(report, handle=before.handle)
+        latest[report.job_id] = report
+    return list(latest.values())
