@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+# Needs git, make and Python 3.10 or newer; everything else goes into .venv here.
+#
+#   make demo    a real Airflow runs the example with a live view       make demo ARGS=--serve keeps it up
+#   make test    all tests                                              make test ARGS="-k words -x"
+#   make lint    ruff, mypy, import contracts
+#   make bench   BENCH=local: beside LocalExecutor
+#   make build   the wheel, in dist/
+#   make docs    check every example in README and docs/
+#   make clean   remove what these commands leave behind (not .venv; make distclean does)
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+ARGS ?=
+BENCH ?= local
+PYTHON ?=
+export PYTHON
+
+# AIRFLOW=pre: the newest Airflow there is, pre-releases too, in an environment of its own.
+AIRFLOW ?= pinned
+ifeq ($(AIRFLOW),pre)
+VENV := .venv-pre
+INSTALL := -e .[test,postgres] "apache-airflow>=3.4.0.dev0,<4"
+else
+VENV := .venv
+INSTALL := -c constraints.txt -e .[test,lint,postgres]
+endif
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help
+help:
+	@sed -n 's/^#   /  /p' Makefile
+
+$(STAMP): pyproject.toml constraints.txt tools/venv.sh
+	@tools/venv.sh $(VENV) $(INSTALL)
+	@touch $@
+
+.PHONY: venv
+venv: $(STAMP)
+
+.PHONY: demo
+demo: $(STAMP)
+	@AIRFLOW_HOME="$(CURDIR)/.demo" $(BIN)/airflow workpools demo --home .demo $(ARGS)
+
+.PHONY: test
+test: $(STAMP)
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: lint
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: bench
+bench: $(STAMP)
+	@$(BIN)/python -m benchmarks.$(BENCH) $(ARGS)
+
+.PHONY: docs
+docs: $(STAMP)
+	@$(BIN)/python -m pytest -q tests/unit/test_docs.py $(ARGS)
+
+.PHONY: build
+build: $(STAMP)
+	@rm -rf dist
+	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+# After a deliberate upgrade in .venv: write down what is installed now.
+.PHONY: constraints
+constraints:
+	@$(BIN)/python tools/constraints.py > constraints.txt.new
+	@mv constraints.txt.new constraints.txt
+
+.PHONY: clean
+clean:
+	rm -rf .demo .test .bench dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+.PHONY: distclean
+distclean: clean
+	rm -rf .venv .venv-pre
