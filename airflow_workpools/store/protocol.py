@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every job store does: :class:`~airflow_workpools.store.jobs.SqlStore` and its twin for tests.
+
+A state changes only where :data:`~airflow_workpools.core.jobs.TRANSITIONS` allows it; what is not allowed
+changes nothing. ``now`` is always given: a store reads no clock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Collection, Sequence
+    from datetime import datetime
+
+    from sqlalchemy.orm import Session
+
+    from airflow_workpools.core.jobs import JobState
+    from airflow_workpools.core.names import WorkQueueRef
+    from airflow_workpools.core.pools import WorkPool
+    from airflow_workpools.store.records import (
+        ClaimedJob,
+        EndedJob,
+        JobCount,
+        JobFilter,
+        JobRecord,
+        JobSummary,
+        NewJob,
+        Reconciled,
+        Report,
+        ReportOutcome,
+        RunState,
+        Wish,
+        WorkerRecord,
+        WorkerState,
+    )
+
+
+class ExecutorStore(Protocol):
+    """The executor's side.
+
+    Where a ``session`` is asked for, it is the scheduler's transaction: never committed here.
+    """
+
+    def hand_over(self, job: NewJob, *, now: datetime, session: Session) -> uuid.UUID:
+        """Store a job as pending and return its id.
+
+        If this try has been handed over before, this is its next round: an older round that still waits is
+        cancelled, one that runs must end before the new one is claimed.
+        """
+        ...
+
+    def hand_over_failed(self, job: NewJob, reason: str, *, now: datetime, session: Session) -> uuid.UUID:
+        """Store a job that has failed already: what it asks for cannot be."""
+        ...
+
+    def adopt(
+        self, task_instance_ids: Collection[uuid.UUID], scheduler_job_id: int, *, session: Session
+    ) -> dict[uuid.UUID, JobSummary]:
+        """Make a scheduler the one that hears of these task instances' jobs.
+
+        If the newest job of one has ended, its end is told again. Returns the newest job of each task
+        instance that has one.
+        """
+        ...
+
+    def ended(self, scheduler_job_id: int, *, limit: int) -> list[EndedJob]:
+        """Return ended jobs of this scheduler that Airflow has not heard of, oldest end first."""
+        ...
+
+    def mark_reported(self, job_ids: Collection[uuid.UUID], *, now: datetime) -> None:
+        """Remember that Airflow has heard of the end of these jobs."""
+        ...
+
+    def active(self, scheduler_job_id: int) -> list[JobSummary]:
+        """Return this scheduler's jobs that have not ended, oldest first."""
+        ...
+
+    def active_count(self, scheduler_job_id: int) -> int:
+        """Count this scheduler's jobs that have not ended."""
+        ...
+
+    def request_cancel(
+        self,
+        *,
+        job_ids: Collection[uuid.UUID] = (),
+        task_instance_ids: Collection[uuid.UUID] = (),
+        reason: str,
+        now: datetime,
+    ) -> int:
+        """Cancel jobs: waiting ones at once, the others by a wish to their worker.
+
+        A wish that is there already stays, with its reason. Returns how many jobs this changed.
+        """
+        ...
+
+    def reconcile(self, *, now: datetime, grace_seconds: float) -> Reconciled:
+        """Bring jobs and Airflow's task instances together again.
+
+        Stops jobs whose task instance has moved on (after the grace, where their process may just be
+        finishing), jobs that did not start in time, and older rounds that keep a newer one waiting; fails
+        jobs that should be stopped but whose worker has been silent for minutes.
+        """
+        ...
+
+
+class WorkerStore(Protocol):
+    """The worker's side."""
+
+    def register_worker(self, worker: WorkerRecord, *, now: datetime) -> None:
+        """Make a worker known, or known again, as online from now."""
+        ...
+
+    def heartbeat(self, worker_id: uuid.UUID, *, now: datetime) -> WorkerState:
+        """Say that a worker lives; returns the state that it should be in.
+
+        :raises NotFound: if it is not registered.
+        """
+        ...
+
+    def drain_worker(self, worker_id: uuid.UUID) -> None:
+        """Wish that a worker claims nothing more.
+
+        :raises NotFound: if it is not registered.
+        """
+        ...
+
+    def stop_worker(self, worker_id: uuid.UUID, *, now: datetime) -> None:
+        """Say that a worker has ended. Its jobs stay its own until another worker takes them over."""
+        ...
+
+    def claim(
+        self, worker_id: uuid.UUID, pools: Sequence[WorkPool], *, room: int, now: datetime
+    ) -> list[ClaimedJob]:
+        """Take waiting jobs of these pools, of at most ``room`` slots, within every limit; all of them or none.
+
+        Within a pool, :func:`~airflow_workpools.core.slots.choose` decides; pools take turns.
+        A worker that drains or has stopped gets nothing.
+
+        :raises NotFound: if the worker is not registered.
+        """
+        ...
+
+    def poll(self, refs: Collection[WorkQueueRef], *, now: datetime) -> None:
+        """Remember that a worker asks for jobs of these queues. Written at most every 10 s for each queue."""
+        ...
+
+    def report(
+        self, worker_id: uuid.UUID, reports: Sequence[Report], *, now: datetime
+    ) -> list[ReportOutcome]:
+        """Store what a worker says of its jobs; one outcome per report, in order.
+
+        The last report counts where there are several of a job. A job that should be cancelled may still be
+        reported as succeeded or failed, if it ended before it could be stopped.
+        """
+        ...
+
+    def requeue(
+        self, worker_id: uuid.UUID, job_ids: Collection[uuid.UUID], reason: str, *, now: datetime
+    ) -> int:
+        """Let jobs wait again that were not seen running.
+
+        Those that should be stopped end instead. Returns how many jobs this changed.
+        """
+        ...
+
+    def wishes(self, worker_id: uuid.UUID) -> list[Wish]:
+        """Return the worker's jobs that should be stopped."""
+        ...
+
+    def mine(self, worker_id: uuid.UUID) -> list[ClaimedJob]:
+        """Return the worker's jobs that have not ended, oldest claim first."""
+        ...
+
+    def take_over(self, worker_id: uuid.UUID, hostname: str, *, now: datetime) -> list[ClaimedJob]:
+        """Become the owner of the jobs of dead workers of the same kind on this host.
+
+        Dead is who has stopped or is silent; the silent are marked as stopped, so that what they still say is
+        refused. Each job gets exactly one new owner.
+
+        :raises NotFound: if the worker is not registered.
+        """
+        ...
+
+
+class RunTimeStore(Protocol):
+    """Run-time state of pools and queues, for scheduler, API, CLI and UI."""
+
+    def set_pool_paused(self, name: str, paused: bool) -> None:
+        """Pause a pool, so that no job of it is claimed, or resume it."""
+        ...
+
+    def set_queue_paused(self, ref: WorkQueueRef, paused: bool) -> None:
+        """Pause a queue, so that no job of it is claimed, or resume it."""
+        ...
+
+    def run_state(self, *, now: datetime) -> RunState:
+        """Return the run-time state of all pools, queues and workers."""
+        ...
+
+    def counts(self, pools: Collection[str] | None = None) -> dict[WorkQueueRef, dict[JobState, JobCount]]:
+        """Count the jobs that have not ended, by queue and state; a state without jobs is absent."""
+        ...
+
+    def jobs(self, which: JobFilter | None = None, *, limit: int = 100, offset: int = 0) -> list[JobRecord]:
+        """List jobs, newest hand-over first."""
+        ...
+
+    def job(self, job_id: uuid.UUID) -> JobRecord:
+        """Return one job.
+
+        :raises NotFound: if there is none.
+        """
+        ...
+
+    def forget_pool(self, name: str) -> None:
+        """Remove a pool's run-time state.
+
+        :raises Conflict: if it has jobs that have not ended; the message says how many.
+        """
+        ...
+
+    def forget_queue(self, ref: WorkQueueRef) -> None:
+        """Remove a queue's run-time state.
+
+        :raises Conflict: if it has jobs that have not ended; the message says how many.
+        """
+        ...
+
+    def purge(self, *, before: datetime, limit: int) -> int:
+        """Delete old rows: up to ``limit`` ended jobs, and as many silent workers that have no job.
+
+        Returns how many rows are gone.
+        """
+        ...
+
+
+class JobStore(ExecutorStore, WorkerStore, RunTimeStore, Protocol):
+    """All of it."""

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes into the store and what comes out of it: plain frozen values, never database rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Mapping
+
+    from airflow_workpools.core.jobs import JobState
+    from airflow_workpools.core.names import WorkQueueRef
+    from airflow_workpools.infrastructure.base import Handle
+
+MISSED_HEARTBEATS = 3
+"""A worker is offline when this many of its heartbeats are missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJob:
+    """One try of a task instance, as the executor hands it over."""
+
+    task_instance_id: uuid.UUID
+    dag_id: str
+    task_id: str
+    run_id: str
+    map_index: int
+    try_number: int
+    ref: WorkQueueRef
+    pool_slots: int
+    priority_weight: int
+    workload: str = field(repr=False)
+    """The workload as JSON, without a token."""
+    job_variables: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    scheduler_job_id: int | None
+    start_timeout_seconds: float
+    team_name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimedJob:
+    """A job as its worker sees it."""
+
+    id: uuid.UUID
+    task_instance_id: uuid.UUID
+    ref: WorkQueueRef
+    dag_id: str
+    task_id: str
+    run_id: str
+    map_index: int
+    try_number: int
+    workload: str = field(repr=False)
+    job_variables: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    handle: Handle | None = None
+    state: JobState
+    desired_state: JobState | None = None
+    """None, or how the job shall end: ``cancelled``, or ``failed`` when the wish is the job's own fault."""
+    start_timeout_seconds: float
+    start_attempts: int = 0
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndedJob:
+    """The end of a job, to be told to Airflow once."""
+
+    id: uuid.UUID
+    task_instance_id: uuid.UUID
+    dag_id: str
+    task_id: str
+    run_id: str
+    map_index: int
+    try_number: int
+    state: JobState
+    reason: str | None
+    exit_code: int | None
+    ref: WorkQueueRef
+    latest: bool
+    """False if the same try has been handed over again since: Airflow must not hear of this end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSummary:
+    """Which try of which task a job is, and how far it has come."""
+
+    id: uuid.UUID
+    task_instance_id: uuid.UUID
+    dag_id: str
+    task_id: str
+    run_id: str
+    map_index: int
+    try_number: int
+    ref: WorkQueueRef
+    state: JobState
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord:
+    """Everything about a job that people may see: all but its workload."""
+
+    id: uuid.UUID
+    task_instance_id: uuid.UUID
+    round: int
+    dag_id: str
+    task_id: str
+    run_id: str
+    map_index: int
+    try_number: int
+    ref: WorkQueueRef
+    pool_slots: int
+    priority_weight: int
+    state: JobState
+    desired_state: JobState | None
+    reason: str | None
+    exit_code: int | None
+    job_variables: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    handle: Handle | None
+    worker_id: uuid.UUID | None
+    scheduler_job_id: int | None
+    start_timeout_seconds: float
+    start_attempts: int
+    team_name: str | None
+    handed_over_at: datetime
+    claimed_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    reported_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFilter:
+    """Which jobs to list; what is None does not restrict, and everything given must hold."""
+
+    pools: tuple[str, ...] | None = None
+    queues: tuple[WorkQueueRef, ...] | None = None
+    states: frozenset[JobState] | None = None
+    dag_id: str | None = None
+    task_id: str | None = None
+    run_id: str | None = None
+    task_instance_ids: tuple[uuid.UUID, ...] | None = None
+    worker_id: uuid.UUID | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a worker says of one of its jobs.
+
+    A report of the state in which the job already is, is welcome: it stores a newer handle or reason.
+    """
+
+    job_id: uuid.UUID
+    state: JobState
+    handle: Handle | None = None
+    exit_code: int | None = None
+    reason: str | None = None
+
+
+class ReportOutcome(NamedTuple):
+    """What became of a report.
+
+    ``state`` is the job's state afterwards; None if there is no such job, or if another worker has it now.
+    """
+
+    job_id: uuid.UUID
+    accepted: bool
+    state: JobState | None
+
+
+class Wish(NamedTuple):
+    """A job that shall be stopped, and why."""
+
+    job_id: uuid.UUID
+    reason: str | None
+
+
+class JobCount(NamedTuple):
+    """How many jobs, and how many slots they ask for or hold."""
+
+    jobs: int
+    slots: int
+
+
+class WorkerKind(str, Enum):
+    EMBEDDED = "embedded"
+    """A child process of the executor."""
+    STANDALONE = "standalone"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class WorkerState(str, Enum):
+    ONLINE = "online"
+    DRAINING = "draining"
+    """Claims nothing more; goes on watching what it has."""
+    STOPPED = "stopped"
+    """Ended, or taken for dead and its jobs given to another. It must register again before it claims."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerRecord:
+    """A worker."""
+
+    id: uuid.UUID
+    name: str
+    hostname: str
+    kind: WorkerKind
+    pools: tuple[str, ...] | None = None
+    """Work pools it serves; None for all push pools."""
+    slots: int | None = None
+    """Slots it can fill at a time; None for no limit of its own."""
+    state: WorkerState = WorkerState.ONLINE
+    started_at: datetime
+    last_heartbeat_at: datetime
+    heartbeat_seconds: float
+    version: str
+    team_name: str | None = None
+
+    def online(self, now: datetime) -> bool:
+        """Say whether it is alive and claims jobs."""
+        return self.state is WorkerState.ONLINE and not self.silent(now)
+
+    def silent(self, now: datetime) -> bool:
+        """Say whether so many heartbeats are missing that it must be taken for dead."""
+        return self.last_heartbeat_at < now - timedelta(seconds=MISSED_HEARTBEATS * self.heartbeat_seconds)
+
+
+class QueueRunState(NamedTuple):
+    paused: bool = False
+    last_polled_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """Run-time state of pools, queues and workers. A pool or queue that is not mentioned is not paused."""
+
+    as_of: datetime
+    pools: Mapping[str, bool] = field(default_factory=dict)
+    """Whether a pool is paused, by name."""
+    queues: Mapping[WorkQueueRef, QueueRunState] = field(default_factory=dict)
+    workers: tuple[WorkerRecord, ...] = ()
+
+    def is_pool_paused(self, name: str) -> bool:
+        return self.pools.get(name, False)
+
+    def is_queue_paused(self, ref: WorkQueueRef) -> bool:
+        """Say whether the queue itself is paused; its pool may be, too."""
+        return self.queue(ref).paused
+
+    def queue(self, ref: WorkQueueRef) -> QueueRunState:
+        return self.queues.get(ref, QueueRunState())
+
+    def workers_online(self, pool: str, *, push: bool = True) -> int:
+        """Count the workers that are online and serve a pool.
+
+        :param push: whether the pool is a push pool: a worker that names no pools serves all of those.
+        """
+        return sum(
+            worker.online(self.as_of) and (push if worker.pools is None else pool in worker.pools)
+            for worker in self.workers
+        )
+
+
+class Reconciled(NamedTuple):
+    """How many jobs a reconciliation changed, by cause."""
+
+    stale: int = 0
+    """Waiting jobs that were cancelled: their task instance no longer waits for them."""
+    moved_on: int = 0
+    """Started jobs that were told to stop: their task instance is gone, cleared or finished."""
+    not_started: int = 0
+    """Jobs told to stop because the task did not start within the start timeout."""
+    superseded: int = 0
+    """Jobs told to stop because the same try was handed over again and waits for them."""
+    worker_lost: int = 0
+    """Jobs to be stopped that were failed because nobody is left to stop them."""
+
+    @property
+    def total(self) -> int:
+        return sum(self)

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables: run-time state of pools, queues and workers, and the jobs.
+
+What a pool *is* stands in its connection, never here. Rows of pools and queues are created when first needed.
+"""
+
+from __future__ import annotations
+
+from airflow.models.base import StringID
+from airflow.models.base import metadata as airflow_metadata
+from airflow.utils.sqlalchemy import UtcDateTime
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    Uuid,
+)
+from sqlalchemy.dialects.mysql import MEDIUMTEXT
+
+from airflow_workpools.core.names import MAX_NAME_LENGTH
+
+metadata = MetaData(schema=airflow_metadata.schema, naming_convention=airflow_metadata.naming_convention)
+"""Ours, not Airflow's: its own migrations must not see our tables. They stand in the same schema, though."""
+
+
+def _name() -> String:
+    """Names of pools and queues; binary collation on MySQL, where "a" and "A" would otherwise be the same."""
+    name: String = StringID(length=MAX_NAME_LENGTH)
+    return name
+
+
+pools = Table(
+    "workpool_pool",
+    metadata,
+    Column("name", _name(), primary_key=True),
+    Column("paused", Boolean, nullable=False),
+    # Claims of a pool queue up at this row: updating it is the lock, on every database.
+    Column("claim_count", Integer, nullable=False),
+)
+
+queues = Table(
+    "workpool_queue",
+    metadata,
+    Column("pool", _name(), primary_key=True),
+    Column("name", _name(), primary_key=True),
+    Column("paused", Boolean, nullable=False),
+    Column("last_polled_at", UtcDateTime),
+)
+
+workers = Table(
+    "workpool_worker",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("name", String(250), nullable=False),
+    Column("hostname", String(250), nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("pools", JSON(none_as_null=True)),
+    Column("slots", Integer),
+    Column("state", String(20), nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("last_heartbeat_at", UtcDateTime, nullable=False),
+    Column("heartbeat_seconds", Double, nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("team_name", String(50)),
+)
+
+jobs = Table(
+    "workpool_job",
+    metadata,
+    # Of the same type as task_instance.id: the two are compared.
+    Column("id", Uuid, primary_key=True),
+    Column("task_instance_id", Uuid, nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("dag_id", StringID(), nullable=False),
+    Column("task_id", StringID(), nullable=False),
+    Column("run_id", StringID(), nullable=False),
+    Column("map_index", Integer, nullable=False),
+    Column("try_number", Integer, nullable=False),
+    Column("pool", _name(), nullable=False),
+    Column("queue", _name(), nullable=False),
+    Column("pool_slots", Integer, nullable=False),
+    Column("priority_weight", Integer, nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("desired_state", String(20)),
+    Column("reason", Text),
+    Column("exit_code", Integer),
+    Column("workload", Text().with_variant(MEDIUMTEXT(), "mysql"), nullable=False),
+    Column("job_variables", JSON, nullable=False),
+    Column("handle", JSON(none_as_null=True)),
+    Column("worker_id", Uuid),
+    Column("scheduler_job_id", Integer),
+    Column("start_timeout_seconds", Double, nullable=False),
+    Column("start_attempts", Integer, nullable=False),
+    Column("team_name", String(50)),
+    Column("handed_over_at", UtcDateTime, nullable=False),
+    Column("claimed_at", UtcDateTime),
+    Column("started_at", UtcDateTime),
+    Column("ended_at", UtcDateTime),
+    Column("reported_at", UtcDateTime),
+)
+
+# ``ended_at IS NULL`` and "the state is an active one" say the same. The indexes say the former, which both
+# PostgreSQL and SQLite recognise in a query: so they stay as small as the work that is going on.
+
+Index(
+    "workpool_job_waiting",
+    jobs.c.pool,
+    jobs.c.state,
+    jobs.c.queue,
+    jobs.c.priority_weight.desc(),
+    jobs.c.handed_over_at,
+    jobs.c.id,
+    postgresql_where=jobs.c.ended_at.is_(None),
+    sqlite_where=jobs.c.ended_at.is_(None),
+)
+"""A queue's waiting jobs in the order of the claim; also the count of what holds slots."""
+
+Index(
+    "workpool_job_of_worker",
+    jobs.c.worker_id,
+    postgresql_where=jobs.c.ended_at.is_(None),
+    sqlite_where=jobs.c.ended_at.is_(None),
+)
+"""What a worker has."""
+
+Index(
+    "workpool_job_unreported",
+    jobs.c.scheduler_job_id,
+    jobs.c.ended_at,
+    postgresql_where=jobs.c.reported_at.is_(None),
+    sqlite_where=jobs.c.reported_at.is_(None),
+)
+"""Ends that a scheduler has to tell Airflow, and what is still to end."""
+
+Index("workpool_job_task_instance", jobs.c.task_instance_id, jobs.c.round)
+"""The rounds of a task instance."""
+
+Index("workpool_job_ended", jobs.c.ended_at)
+"""What may be purged."""
+
+Index("workpool_job_handed_over", jobs.c.handed_over_at)
+"""The listing."""
