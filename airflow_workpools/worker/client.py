@@ -14,12 +14,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
+from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import Delivery, WorkPool
 
 if TYPE_CHECKING:
     from airflow_workpools.core.pools import InvalidPool
     from airflow_workpools.store.protocol import JobStore
-    from airflow_workpools.store.records import ClaimedJob, Report, WorkerRecord
+    from airflow_workpools.store.records import ClaimedJob, Report, Wish, WorkerRecord
 
 Pools = Callable[[], "Mapping[str, WorkPool | InvalidPool]"]
 MintToken = Callable[[UUID, float], str]
@@ -50,7 +51,7 @@ class WorkerClient(Protocol):
     def requeue(self, worker_id: UUID, job_ids: Sequence[UUID], reason: str, *, now: datetime) -> None:
         """Give claimed jobs back that were not launched."""
 
-    def wishes(self, worker_id: UUID) -> list[tuple[UUID, str | None]]:
+    def wishes(self, worker_id: UUID) -> list[Wish]:
         """Return this worker's jobs that shall be cancelled, with the reason."""
 
     def take_over(self, worker_id: UUID, hostname: str, *, now: datetime) -> list[ClaimedJob]:
@@ -76,15 +77,15 @@ class SqlClient:
 
     def register(self, worker: WorkerRecord, *, now: datetime) -> None:
         self.store.register_worker(worker, now=now)
-        self._poll(worker.id, now)
+        self._poll(now)
 
     def heartbeat(self, worker_id: UUID, *, now: datetime) -> None:
         self.store.heartbeat(worker_id, now=now)
-        self._poll(worker_id, now)
+        self._poll(now)
 
-    def _poll(self, worker_id: UUID, now: datetime) -> None:
-        pools = list(self.pools().values())
-        self.store.poll(worker_id, pools, now=now)
+    def _poll(self, now: datetime) -> None:
+        refs = [WorkQueueRef(pool.name, queue.name) for pool in self.pools().values() for queue in pool.queues]
+        self.store.poll(refs, now=now)
 
     def stop(self, worker_id: UUID, *, now: datetime) -> None:
         self.store.stop_worker(worker_id, now=now)
@@ -103,9 +104,9 @@ class SqlClient:
         self.store.report(worker_id, reports, now=now)
 
     def requeue(self, worker_id: UUID, job_ids: Sequence[UUID], reason: str, *, now: datetime) -> None:
-        self.store.requeue(worker_id, job_ids, reason, now=now)
+        self.store.requeue(worker_id, job_ids, reason=reason, now=now)
 
-    def wishes(self, worker_id: UUID) -> list[tuple[UUID, str | None]]:
+    def wishes(self, worker_id: UUID) -> list[Wish]:
         return self.store.wishes(worker_id)
 
     def take_over(self, worker_id: UUID, hostname: str, *, now: datetime) -> list[ClaimedJob]:

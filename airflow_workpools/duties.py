@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the executor does in the scheduler's loop, each duty at its own pace and with a bounded number of statements."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow_workpools.core.names import WorkQueueRef
+from airflow_workpools.core.pools import Delivery, InvalidPool, WorkPool
+from airflow_workpools.core.weights import combined_weight
+from airflow_workpools.store import airflow_pools
+from airflow_workpools.store.jobs import SqlStore
+from airflow_workpools.store.pools import work_pools
+from airflow_workpools.store.records import WorkerKind
+from airflow_workpools.telemetry import write_reason
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sqlalchemy.orm import Session
+
+    from airflow_workpools.settings import Settings
+    from airflow_workpools.store.protocol import JobStore
+    from airflow_workpools.store.records import ActiveJob, EndedJob, RunState, WorkerRecord
+
+log = logging.getLogger(__name__)
+
+FINISHING_GRACE_SECONDS = 30.0
+"""How long a task's process may go on after its task instance has reached its end.
+
+Airflow itself gives listeners and callbacks ``[core] task_success_overtime`` (20 s) before it ends the process.
+"""
+EXECUTOR_PATHS = ("airflow_workpools.WorkPoolExecutor", "airflow_workpools.executor.WorkPoolExecutor")
+"""How this executor may be written in ``[core] executor``."""
+RUN_STATE_SECONDS = 1.0
+"""Age at which what is known of paused queues and online workers is read again."""
+
+
+@dataclass
+class Duties:
+    """Keeps slots, priorities and jobs in line with what Airflow and the operators want."""
+
+    settings: Settings
+    scheduler_job_id: int | None
+    store: JobStore = field(default_factory=SqlStore)
+    _run_state: RunState | None = None
+    _run_state_at: float = float("-inf")
+    _looked_at: float = float("-inf")
+    _ranks: Mapping[str, int] = field(default_factory=dict)
+    _known_problems: Mapping[str, str] = field(default_factory=dict)
+
+    def pools(self) -> Mapping[str, WorkPool | InvalidPool]:
+        """Return the work pools as they were defined a few seconds ago at most."""
+        return work_pools(self.settings)
+
+    # -- ends of jobs ---------------------------------------------------------------------------------------
+
+    def ended(self, *, limit: int, now: datetime) -> Sequence[EndedJob]:
+        """Return jobs whose end the scheduler has not been told, and remember that it is being told.
+
+        A scheduler that dies before it has acted on it is no harm: adoption makes the ends to be told again.
+        """
+        if self.scheduler_job_id is None:
+            return []
+        ended = self.store.ended(self.scheduler_job_id, limit=limit)
+        if ended:
+            self.store.mark_reported([job.id for job in ended], now=now)
+            self._file_reasons([job for job in ended if job.reason and job.latest], now)
+        return ended
+
+    def _file_reasons(self, failed: Sequence[EndedJob], now: datetime) -> None:
+        """Write why tasks never started, or ended otherwise than by themselves, where people look for it."""
+        if not failed:
+            return
+        from airflow.utils.net import get_hostname
+        from airflow.utils.session import create_session
+
+        for job in failed:
+            write_reason(job, now=now)
+        with create_session(scoped=False) as session:
+            airflow_pools.file_reasons(session, failed, hostname=get_hostname(), now=now)
+
+    def active(self) -> Sequence[ActiveJob]:
+        """Return this scheduler's jobs that have not ended."""
+        return [] if self.scheduler_job_id is None else self.store.active(self.scheduler_job_id)
+
+    def adopt(self, task_instance_ids: Sequence[UUID], *, session: Session) -> set[UUID]:
+        """Take over the jobs of these task instances; return the task instances that have one."""
+        if self.scheduler_job_id is None:
+            return set()
+        return set(self.store.adopt(task_instance_ids, self.scheduler_job_id, session=session))
+
+    # -- gate 1 ---------------------------------------------------------------------------------------------
+
+    def allocate(self, *, now: datetime, monotonic: float) -> None:
+        """Give the Airflow pools their slots."""
+        from airflow.utils.session import create_session
+
+        run_state = self._current_run_state(monotonic)
+        pools = self.pools()
+        with create_session(scoped=False) as session:
+            plan = airflow_pools.allocate_slots(session, pools, run_state, served_pools(pools, run_state, now=now))
+        self._note_problems(pools, plan.taken)
+
+    def _current_run_state(self, monotonic: float) -> RunState:
+        if self._run_state is None or monotonic - self._run_state_at >= RUN_STATE_SECONDS:
+            self._run_state = self.store.run_state()
+            self._run_state_at = monotonic
+        return self._run_state
+
+    def _note_problems(self, pools: Mapping[str, WorkPool | InvalidPool], taken: frozenset[str]) -> None:
+        """Log what is wrong with pools, once for each problem."""
+        problems = {name: pool.reason for name, pool in pools.items() if isinstance(pool, InvalidPool)}
+        problems |= {
+            name: f"an Airflow pool named like one of its queues ('{name}' or '{name}.<queue>') belongs to somebody "
+            "else; rename or delete that Airflow pool, or name the work pool otherwise"
+            for name in taken
+        }
+        for name, reason in problems.items():
+            if self._known_problems.get(name) != reason:
+                log.error("Work pool '%s' can't be used: %s", name, reason)
+        self._known_problems = problems
+
+    # -- every few seconds ----------------------------------------------------------------------------------
+
+    def look_after(self, *, now: datetime, monotonic: float) -> None:
+        """Compare jobs with task instances, priorities with queues, and tasks with pools, every few seconds."""
+        if monotonic - self._looked_at < self.settings.reconcile_seconds:
+            return
+        self._looked_at = monotonic
+        self.store.reconcile(now=now, grace_seconds=FINISHING_GRACE_SECONDS)
+        self._move_waiting_tasks()
+
+    def _move_waiting_tasks(self) -> None:
+        from airflow.utils.session import create_session
+
+        pools = self.pools()
+        ranks = ranks_of(pools)
+        names, is_default = _our_names()
+        unusable = [name for name, pool in pools.items() if isinstance(pool, InvalidPool)]
+        with create_session(scoped=False) as session:
+            if ranks != self._ranks:
+                moved = airflow_pools.reprioritise(session, ranks)
+                log.info("Work queue priorities have changed; %d waiting tasks were moved", moved)
+            airflow_pools.unblock_unmapped(
+                session, names, ours_is_default=is_default, waiting_pools=unusable
+            )
+        self._ranks = ranks
+
+    # -- for operators --------------------------------------------------------------------------------------
+
+    def summary(self) -> dict[str, Any]:
+        """Return what is known, for the scheduler's debug dump."""
+        return {
+            "pools": {name: type(pool).__name__ for name, pool in self.pools().items()},
+            "problems": dict(self._known_problems),
+            "jobs": {str(ref): dict(states) for ref, states in self.store.counts().items()},
+        }
+
+
+def served_pools(
+    pools: Mapping[str, WorkPool | InvalidPool], run_state: RunState, *, now: datetime
+) -> dict[str, bool]:
+    """Say for each pool whether a worker is there to take its jobs."""
+    online = [worker for worker in run_state.workers if worker.online(now)]
+    return {
+        name: any(serves(worker, pool) for worker in online)
+        for name, pool in pools.items()
+        if isinstance(pool, WorkPool)
+    }
+
+
+def serves(worker: WorkerRecord, pool: WorkPool) -> bool:
+    """Say whether a worker takes jobs of a pool: embedded workers those of push pools, the others those they name."""
+    if worker.pools is not None:
+        return pool.name in worker.pools
+    return worker.kind is WorkerKind.EMBEDDED and pool.delivery is Delivery.PUSH
+
+
+def ranks_of(pools: Mapping[str, WorkPool | InvalidPool]) -> dict[str, int]:
+    """Return each queue's part of the priority weight."""
+    return {
+        str(WorkQueueRef(pool.name, queue.name)): combined_weight(queue.priority, own=0)
+        for pool in pools.values()
+        if isinstance(pool, WorkPool)
+        for queue in pool.queues
+    }
+
+
+def _our_names() -> tuple[list[str], bool]:
+    """Return the names under which tasks may ask for this executor, and whether it is the one they get unasked."""
+    from airflow_workpools.airflow_private import configured_executors
+
+    executors = configured_executors()
+    ours = [name for name in executors if name.module_path in EXECUTOR_PATHS]
+    names = {text for name in ours for text in (name.alias, name.module_path) if text}
+    return sorted(names), executors[0] in ours

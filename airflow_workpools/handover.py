@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The moment a task is handed over: which work queue it goes to, and whether it may."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from airflow_workpools.core.names import WorkQueueRef
+from airflow_workpools.core.pools import InvalidPool, WorkPool
+from airflow_workpools.core.templates import check_variables
+from airflow_workpools.errors import InvalidInput, InvalidJobVariables, WorkpoolsError
+from airflow_workpools.store.records import NewJob
+
+if TYPE_CHECKING:
+    from airflow.executors.workloads import ExecuteTask
+
+Pools = Mapping[str, "WorkPool | InvalidPool"]
+
+
+class Refusal(WorkpoolsError):
+    """A task that can't go where it wants to; the message is the reason that its author reads.
+
+    :param ref: the queue it is filed under.
+    """
+
+    def __init__(self, reason: str, ref: WorkQueueRef) -> None:
+        self.ref = ref
+        super().__init__(reason)
+
+
+def examine(workload: ExecuteTask, pools: Pools, *, default: WorkQueueRef) -> tuple[WorkQueueRef, WorkPool]:
+    """Find the work queue of a task and check its job variables.
+
+    :param default: the queue of tasks that name none.
+    :raises Refusal: if the pool or queue doesn't exist, or the variables don't fit the pool's template.
+    """
+    ref = _queue_of(workload.ti.queue, default)
+    pool = pools.get(ref.pool)
+    if pool is None:
+        known = ", ".join(sorted(pools)) or "none"
+        raise Refusal(
+            f"Work pool '{ref.pool}' of work queue '{ref}' does not exist. Create it with "
+            f"`airflow workpools create {ref.pool}`, or use one of: {known}.",
+            ref,
+        )
+    if isinstance(pool, InvalidPool):
+        raise Refusal(f"The definition of work pool '{ref.pool}' is not valid: {pool.reason}", ref)
+    queue = pool.find_queue(ref.queue)
+    if queue is None:
+        known = ", ".join(queue.name for queue in pool.queues)
+        raise Refusal(
+            f"Work pool '{ref.pool}' has no work queue '{ref.queue}'. Create it with "
+            f"`airflow workpools queue create {ref}`, or use one of: {known}.",
+            ref,
+        )
+    try:
+        check_variables(
+            pool.base_job_template, pool.job_variables, queue.job_variables, workload.ti.executor_config or {}
+        )
+    except InvalidJobVariables as error:
+        raise Refusal(f"The job variables don't fit work pool '{pool.name}': {error}", ref) from error
+    return ref, pool
+
+
+def _queue_of(text: str | None, default: WorkQueueRef) -> WorkQueueRef:
+    """Read a task's ``queue``. One without a slash is Airflow's own kind of queue, which names no work queue."""
+    if not text or "/" not in text:
+        return default
+    try:
+        return WorkQueueRef.parse(text)
+    except InvalidInput as error:
+        raise Refusal(str(error), default) from error
+
+
+def new_job(
+    workload: ExecuteTask, ref: WorkQueueRef, *, scheduler_job_id: int | None, start_timeout_seconds: float
+) -> NewJob:
+    """Make the store's record of a hand-over. The token stays out of it: a fresh one is minted at the claim."""
+    ti = workload.ti
+    variables = ti.executor_config if isinstance(ti.executor_config, dict) else {}
+    return NewJob(
+        task_instance_id=ti.id,
+        dag_id=ti.dag_id,
+        task_id=ti.task_id,
+        run_id=ti.run_id,
+        map_index=ti.map_index if ti.map_index is not None else -1,
+        try_number=ti.try_number,
+        ref=ref,
+        pool_slots=ti.pool_slots,
+        priority_weight=ti.priority_weight,
+        workload=workload.model_copy(update={"token": ""}).model_dump_json(),
+        job_variables=variables,
+        scheduler_job_id=scheduler_job_id,
+        start_timeout_seconds=start_timeout_seconds,
+    )

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gate 1: counts in, slots out.
+
+Every work queue has an Airflow pool. Each heartbeat the scheduler's executor counts what waits and what runs in them
+and gives them slots by the rule in ``core.slots``, so that Airflow hands over exactly what may start now and everything
+else waits as ``scheduled``.
+
+A heartbeat that changes nothing reads and writes nothing. One that does change something locks the rows first and
+counts again under the lock: Airflow's own hand-over locks the same rows, so no task slips in between. Rows that another
+scheduler holds are not waited for; the next heartbeat comes soon.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow_workpools.core.names import WorkQueueRef, airflow_pool_description, is_managed_description
+from airflow_workpools.core.pools import InvalidPool, WorkPool
+from airflow_workpools.core.slots import QueueLoad, airflow_slots
+from airflow_workpools.store import airflow_statements as statements
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from airflow_workpools.store.records import EndedJob, RunState
+
+Pools = Mapping[str, "WorkPool | InvalidPool"]
+
+
+@dataclass(frozen=True)
+class AirflowPool:
+    """An Airflow pool as it is now."""
+
+    slots: int
+    description: str | None
+
+    @property
+    def ours(self) -> bool:
+        return is_managed_description(self.description)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one Airflow pool holds and wants, in slots."""
+
+    occupied: int = 0
+    demand: int = 0
+
+
+@dataclass(frozen=True)
+class TaskGroup:
+    """Tasks of one run in one Airflow pool."""
+
+    airflow_pool: str
+    dag_id: str
+    run_id: str
+    tasks: int
+    slots: int
+    max_active_tasks: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What has to change among the Airflow pools."""
+
+    add: Mapping[str, int] = field(default_factory=dict)
+    change: Mapping[str, int] = field(default_factory=dict)
+    remove: frozenset[str] = frozenset()
+    taken: frozenset[str] = frozenset()
+    """Work pools one of whose Airflow pools belongs to somebody else."""
+
+    def __bool__(self) -> bool:
+        return bool(self.add or self.change or self.remove)
+
+
+def allocate_slots(session: Session, pools: Pools, run_state: RunState, served: Mapping[str, bool]) -> Plan:
+    """Give every work queue's Airflow pool the slots it should have now, in ``session``'s transaction.
+
+    :param served: for each work pool, whether a worker is ready to take its jobs.
+    :return: what was changed.
+    """
+    plan = _plan(session, pools, run_state, served)
+    if not plan:
+        return plan
+    locked = _lock(session, pools)
+    plan = _plan(session, pools, run_state, served)
+    _write(session, plan, locked)
+    return plan
+
+
+def _plan(session: Session, pools: Pools, run_state: RunState, served: Mapping[str, bool]) -> Plan:
+    current = _current(session)
+    names = [name for name in _managed_names(pools) if name in current]
+    waiting = [TaskGroup(*row) for row in session.execute(statements.waiting_tasks(names))] if names else []
+    holding = [TaskGroup(*row) for row in session.execute(statements.holding_tasks())]
+    return plan_slots(pools, run_state, served, current=current, loads=loads_of(pools, waiting, holding))
+
+
+def _current(session: Session) -> dict[str, AirflowPool]:
+    return {
+        name: AirflowPool(slots, description)
+        for name, slots, description in session.execute(statements.airflow_pools())
+    }
+
+
+def _managed_names(pools: Pools) -> list[str]:
+    return [
+        WorkQueueRef(pool.name, queue.name).airflow_pool
+        for pool in pools.values()
+        if isinstance(pool, WorkPool)
+        for queue in pool.queues
+    ]
+
+
+def _lock(session: Session, pools: Pools) -> set[str]:
+    names = _managed_names(pools)
+    return {name for (name,) in session.execute(statements.lock_airflow_pools(names))}
+
+
+def _write(session: Session, plan: Plan, locked: set[str]) -> None:
+    changes = [
+        {"name": name, "new_slots": slots} for name, slots in sorted(plan.change.items()) if name in locked
+    ]
+    # On the connection: these are plain rows for Core, and executemany is one round trip.
+    connection = session.connection()
+    if changes:
+        connection.execute(statements.set_slots(), changes)
+    if plan.add:
+        connection.execute(
+            statements.add_airflow_pools(),
+            [
+                {
+                    "pool": name,
+                    "slots": slots,
+                    "description": airflow_pool_description(_ref_of(name)),
+                    "include_deferred": False,
+                }
+                for name, slots in sorted(plan.add.items())
+            ],
+        )
+    if plan.remove:
+        connection.execute(statements.remove_airflow_pools(sorted(plan.remove)))
+
+
+def _ref_of(airflow_pool: str) -> WorkQueueRef:
+    pool, _, queue = airflow_pool.partition(".")
+    return WorkQueueRef(pool, queue) if queue else WorkQueueRef(pool)
+
+
+def loads_of(pools: Pools, waiting: Iterable[TaskGroup], holding: Iterable[TaskGroup]) -> dict[str, Load]:
+    """Turn counts of task instances into occupied and demanded slots per Airflow pool.
+
+    A run whose DAG allows only so many active tasks demands no more slots than it could fill: otherwise a long
+    backlog of one DAG would keep slots from queues behind it (apache/airflow#45636). Within a run the queues of
+    higher priority count first, because the scheduler hands those over first.
+    """
+    occupied: dict[str, int] = defaultdict(int)
+    active: dict[tuple[str, str], int] = defaultdict(int)
+    for group in holding:
+        occupied[group.airflow_pool] += group.slots
+        active[group.dag_id, group.run_id] += group.tasks
+    demand: dict[str, int] = defaultdict(int)
+    order = _priority_order(pools)
+    for group in sorted(waiting, key=lambda g: order.get(g.airflow_pool, 0)):
+        run = group.dag_id, group.run_id
+        tasks = max(0, min(group.tasks, group.max_active_tasks - active[run]))
+        active[run] += tasks
+        # Tasks of several slots: their share of the group's slots, rounded up.
+        demand[group.airflow_pool] += -(-group.slots * tasks // group.tasks)
+    return {name: Load(occupied[name], demand[name]) for name in {*occupied, *demand}}
+
+
+def _priority_order(pools: Pools) -> dict[str, int]:
+    return {
+        WorkQueueRef(pool.name, queue.name).airflow_pool: queue.priority
+        for pool in pools.values()
+        if isinstance(pool, WorkPool)
+        for queue in pool.queues
+    }
+
+
+def plan_slots(
+    pools: Pools,
+    run_state: RunState,
+    served: Mapping[str, bool],
+    *,
+    current: Mapping[str, AirflowPool],
+    loads: Mapping[str, Load],
+) -> Plan:
+    """Decide which Airflow pools get which slots. Pure."""
+    target: dict[str, int] = {}
+    taken = set()
+    for pool in pools.values():
+        if isinstance(pool, InvalidPool):
+            continue
+        names = {queue.name: WorkQueueRef(pool.name, queue.name).airflow_pool for queue in pool.queues}
+        if any(name in current and not current[name].ours for name in names.values()):
+            taken.add(pool.name)
+            continue
+        queues = queue_loads(pool, run_state, is_served=served.get(pool.name, False), loads=loads)
+        target.update(
+            {names[name]: slots for name, slots in airflow_slots(pool.concurrency_limit, queues).items()}
+        )
+    ours = {name for name, pool in current.items() if pool.ours}
+    closed = {name for name in ours - set(target) if _ref_of(name).pool in pools}
+    invalid = {name: 0 for name in closed if isinstance(pools[_ref_of(name).pool], InvalidPool)}
+    target.update(invalid)
+    return Plan(
+        add={name: slots for name, slots in target.items() if name not in current},
+        change={
+            name: slots for name, slots in target.items() if name in ours and current[name].slots != slots
+        },
+        remove=frozenset(ours - set(target)),
+        taken=frozenset(taken),
+    )
+
+
+def queue_loads(
+    pool: WorkPool, run_state: RunState, *, is_served: bool, loads: Mapping[str, Load]
+) -> Sequence[QueueLoad]:
+    """Return what the rule needs to know of each queue of a pool."""
+    pool_open = is_served and not run_state.pool_paused(pool.name)
+    result = []
+    for queue in pool.queues:
+        ref = WorkQueueRef(pool.name, queue.name)
+        load = loads.get(ref.airflow_pool, Load())
+        result.append(
+            QueueLoad(
+                name=queue.name,
+                priority=queue.priority,
+                limit=queue.concurrency_limit,
+                open=pool_open and not run_state.queue(ref).paused,
+                demand=load.demand,
+                occupied=load.occupied,
+            )
+        )
+    return result
+
+
+def reprioritise(session: Session, ranks: Mapping[str, int]) -> int:
+    """Give waiting tasks the rank of their queue; return how many moved.
+
+    :param ranks: ``"pool/queue"`` → the queue's part of the priority weight.
+    """
+    if not ranks:
+        return 0
+    result: Any = session.execute(statements.reprioritise(ranks))
+    return int(result.rowcount)
+
+
+def unblock_unmapped(
+    session: Session, executors: Sequence[str], *, ours_is_default: bool, waiting_pools: Sequence[str]
+) -> int:
+    """Let tasks of unknown work pools and queues go on, to fail with the reason; return how many.
+
+    :param executors: names under which tasks name this executor.
+    :param waiting_pools: work pools that are known but can't be used now; their tasks wait.
+    """
+    result: Any = session.execute(
+        statements.unmapped_tasks(executors, ours_is_default=ours_is_default, waiting_pools=waiting_pools)
+    )
+    return int(result.rowcount)
+
+
+def file_reasons(session: Session, jobs: Sequence[EndedJob], *, hostname: str, now: datetime) -> None:
+    """Write the reasons of failed jobs into Airflow's event log, and say which host has their task's log."""
+    session.execute(statements.set_hostname([job.task_instance_id for job in jobs], hostname))
+    session.execute(statements.add_events(), [_event(job, now) for job in jobs])
+
+
+def _event(job: EndedJob, now: datetime) -> dict[str, Any]:
+    return {
+        "dttm": now,
+        "event": "work pool job failed",
+        "owner": "airflow_workpools",
+        "dag_id": job.dag_id,
+        "task_id": job.task_id,
+        "run_id": job.run_id,
+        "map_index": job.map_index,
+        "try_number": job.try_number,
+        "extra": f"{job.ref}: {job.reason}",
+    }

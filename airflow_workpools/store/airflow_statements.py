@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every statement on Airflow's own tables that gate 1 needs, each with a name and a reason.
+
+Statements on this package's tables are in ``statements.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.models.dag import DagModel
+from airflow.models.dagrun import DagRun
+from airflow.models.log import Log
+from airflow.models.pool import Pool
+from airflow.models.taskinstance import TaskInstance as TI
+from airflow.utils.state import DagRunState, TaskInstanceState
+from sqlalchemy import and_, bindparam, case, delete, func, insert, or_, select, update
+from sqlalchemy.sql.functions import coalesce
+
+from airflow_workpools.core.weights import RANK_STEP
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql import Delete, Insert, Select, Update
+
+_HOLDING = (TaskInstanceState.QUEUED, TaskInstanceState.RUNNING)
+_FAILING_POOL = Pool.DEFAULT_POOL_NAME
+
+_pool_table: Any = Pool.__table__
+_log_table: Any = Log.__table__
+
+
+def airflow_pools() -> Select[Any]:
+    """All Airflow pools: what slots ours have, and which names others have taken."""
+    return select(Pool.pool, Pool.slots, Pool.description)
+
+
+def lock_airflow_pools(names: Collection[str]) -> Select[Any]:
+    """Lock our rows; those that another scheduler holds are left out, so nobody waits."""
+    return select(Pool.pool).where(Pool.pool.in_(names)).order_by(Pool.pool).with_for_update(skip_locked=True)
+
+
+def waiting_tasks(airflow_pool_names: Collection[str]) -> Select[Any]:
+    """Tasks that wait as ``scheduled`` in our Airflow pools, per run, with what the run's DAG allows.
+
+    Tasks of paused DAGs and of runs that don't run wait for something else: they demand no slot.
+    """
+    return (
+        select(
+            TI.pool,
+            TI.dag_id,
+            TI.run_id,
+            func.count().label("tasks"),
+            func.sum(TI.pool_slots).label("slots"),
+            func.max(DagModel.max_active_tasks).label("max_active_tasks"),
+        )
+        .join(DagRun, and_(DagRun.dag_id == TI.dag_id, DagRun.run_id == TI.run_id))
+        .join(DagModel, DagModel.dag_id == TI.dag_id)
+        .where(
+            TI.state == TaskInstanceState.SCHEDULED,
+            TI.pool.in_(airflow_pool_names),
+            DagRun.state == DagRunState.RUNNING,
+            DagModel.is_paused.is_(False),
+        )
+        .group_by(TI.pool, TI.dag_id, TI.run_id)
+    )
+
+
+def holding_tasks() -> Select[Any]:
+    """Tasks that hold slots now, per Airflow pool and run: few, whatever waits."""
+    return (
+        select(
+            TI.pool,
+            TI.dag_id,
+            TI.run_id,
+            func.count().label("tasks"),
+            func.sum(TI.pool_slots).label("slots"),
+        )
+        .where(TI.state.in_(_HOLDING))
+        .group_by(TI.pool, TI.dag_id, TI.run_id)
+    )
+
+
+def set_slots() -> Update:
+    """Give Airflow pools their slots; executed with ``name`` and ``new_slots`` for each."""
+    return (
+        update(_pool_table)
+        .where(_pool_table.c.pool == bindparam("name"))
+        .values(slots=bindparam("new_slots"))
+    )
+
+
+def add_airflow_pools() -> Insert:
+    """Create Airflow pools for work queues."""
+    return insert(_pool_table)
+
+
+def remove_airflow_pools(names: Collection[str]) -> Delete:
+    """Remove Airflow pools of work queues that don't exist any more."""
+    return delete(_pool_table).where(_pool_table.c.pool.in_(names))
+
+
+def reprioritise(ranks: Mapping[str, int]) -> Update:
+    """Move waiting tasks to the rank of their work queue, keeping each task's own weight within it.
+
+    :param ranks: ``"pool/queue"`` → rank (the queue's part of the weight, a multiple of ``RANK_STEP``).
+    """
+    rank = case(ranks, value=TI.queue)
+    own = TI.priority_weight % RANK_STEP
+    return (
+        update(TI)
+        .where(
+            or_(TI.state.is_(None), TI.state == TaskInstanceState.SCHEDULED),
+            TI.queue.in_(ranks),
+            TI.priority_weight - own != rank,
+        )
+        .values(priority_weight=rank + own)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def unmapped_tasks(
+    executors: Collection[str], *, ours_is_default: bool, waiting_pools: Collection[str]
+) -> Update:
+    """Let tasks go on that would wait for ever in an Airflow pool that doesn't exist.
+
+    Airflow only logs a line for such a task. In the default pool it is handed over, and fails there with the reason:
+    its work pool or queue is unknown.
+
+    :param executors: names under which tasks name this executor.
+    :param waiting_pools: work pools that are known but can't be used now; their tasks wait.
+    """
+    ours = TI.executor.in_(executors)
+    if ours_is_default:
+        ours = or_(ours, TI.executor.is_(None))
+    exists = select(Pool.id).where(Pool.pool == TI.pool).exists()
+    excluded = [TI.queue.startswith(f"{name}/", autoescape=True) for name in sorted(waiting_pools)]
+    return (
+        update(TI)
+        .where(
+            TI.state == TaskInstanceState.SCHEDULED,
+            TI.queue.contains("/"),
+            ours,
+            ~exists,
+            *(~condition for condition in excluded),
+        )
+        .values(pool=_FAILING_POOL)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def add_events() -> Insert:
+    """Write rows of Airflow's event log."""
+    return insert(_log_table)
+
+
+def set_hostname(task_instance_ids: Collection[Any], hostname: str) -> Update:
+    """Name the host that has the log of tasks that never ran anywhere, so that the UI finds it."""
+    return (
+        update(TI)
+        .where(TI.id.in_(task_instance_ids), coalesce(TI.hostname, "") == "")
+        .values(hostname=hostname)
+        .execution_options(synchronize_session=False)
+    )

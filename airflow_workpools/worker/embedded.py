@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded worker: a child process of the executor that serves the push pools of this scheduler's host.
+
+It is forked, not executed anew: Airflow is in memory already, shared page by page, and the worker is there at once.
+The very first thing the child does is to fork the process runner from itself, while it still has one thread and no
+connection.
+
+The executor and its worker hold the two ends of a socket. A byte from the executor means "look for work now". When
+the executor is gone, however it ended, the worker reads an end of file, says that it is offline, and ends; jobs go on
+and the next worker adopts them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_workpools.core.backoff import Backoff
+
+if TYPE_CHECKING:
+    from airflow_workpools.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_LOOK_NOW = b"!"
+
+
+@dataclass
+class EmbeddedWorker:
+    """The executor's side: starts the child, wakes it, and starts it again when it has died.
+
+    :param main: what the child runs, given its end of the socket; it never returns to the caller's code.
+    :param monotonic: seconds that never go back.
+    """
+
+    main: Callable[[socket.socket], None]
+    restart_max_delay_seconds: float = 60.0
+    monotonic: Callable[[], float] = time.monotonic
+    pid: int | None = None
+    _socket: socket.socket | None = None
+    _started_at: float = 0.0
+    _restart_at: float = 0.0
+    _backoff: Backoff = field(default_factory=Backoff)
+
+    def __post_init__(self) -> None:
+        self._backoff.maximum = self.restart_max_delay_seconds
+
+    def start(self) -> None:
+        """Fork the worker."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            if self._socket is not None:
+                self._socket.close()
+            _run_child(self.main, theirs)
+        theirs.close()
+        self._drop_socket()
+        self._socket, self.pid, self._started_at = ours, pid, self.monotonic()
+        log.info("Embedded worker started, pid %d", pid)
+
+    def look_now(self) -> None:
+        """Tell the worker that there is work. Losing this call costs a second, never a job."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.send(_LOOK_NOW)
+
+    def supervise(self) -> None:
+        """Start the worker again if it has ended: at once the first time, then after growing delays."""
+        if self.pid is not None and not self._has_ended(self.pid):
+            return
+        now = self.monotonic()
+        if self.pid is not None:
+            if now - self._started_at > self.restart_max_delay_seconds:
+                self._backoff.reset()
+            delay = self._backoff.next() if self._backoff.failures else 0.0
+            self._backoff.failures += delay == 0.0
+            self.pid, self._restart_at = None, now + delay
+            log.error("Embedded worker has ended; starting it again in %.1f s. Its jobs go on.", delay)
+        if now >= self._restart_at:
+            self.start()
+
+    def stop(self, *, timeout_seconds: float) -> None:
+        """Ask the worker to end, and end it when it takes too long. Its jobs go on."""
+        self._drop_socket()
+        if self.pid is None:
+            return
+        deadline = self.monotonic() + timeout_seconds
+        while not self._has_ended(self.pid):
+            if self.monotonic() > deadline:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)
+            time.sleep(0.02)
+        self.pid = None
+
+    def _drop_socket(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    @staticmethod
+    def _has_ended(pid: int) -> bool:
+        try:
+            ended, _status = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:  # somebody else reaped it
+            return True
+        return ended == pid
+
+
+def _run_child(main: Callable[[socket.socket], None], channel: socket.socket) -> None:
+    """Run the worker and leave without returning into the code of the scheduler that was forked."""
+    status = 1
+    try:
+        # The terminal's Ctrl-C is for the scheduler; it tells the worker by closing the socket.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for name in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, signal.SIGALRM):
+            signal.signal(name, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        main(channel)
+        status = 0
+    except BaseException:
+        log.exception("Embedded worker failed")
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def run_embedded_worker(channel: socket.socket, *, settings: Settings) -> None:
+    """Be the embedded worker until the executor closes its end of ``channel``.
+
+    :param channel: the worker's end of the socket to the executor.
+    """
+    from airflow_workpools.infrastructure.process import ProcessRunner
+
+    _title("airflow_workpools: embedded worker")
+    # Forked before anything else: no thread, no event loop and no connection may be in the runner.
+    runner = ProcessRunner.fork()
+    gc.collect()
+    gc.freeze()
+    asyncio.run(_serve(channel, settings=settings, runner=runner))
+
+
+async def _serve(channel: socket.socket, *, settings: Settings, runner: Any) -> None:
+    from airflow_workpools.worker.loop import Worker, WorkerTimes
+
+    record, client, infrastructures = _parts(settings, runner)
+    worker = Worker(
+        record=record,
+        client=client,
+        infrastructures=infrastructures,
+        clock=lambda: datetime.now(timezone.utc),
+        environ=dict(os.environ),
+        times=WorkerTimes(heartbeat=settings.worker.heartbeat_seconds, claim=settings.worker.claim_seconds),
+    )
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, worker.stop)
+    tasks = [
+        asyncio.create_task(_listen(channel, worker), name="listen to the executor"),
+        # Without its runner the worker can't start processes, and it must not fork a new one now that it has
+        # threads: it ends, and the executor starts both anew.
+        asyncio.create_task(_stop_after(runner.wait_ended(), worker), name="watch the runner"),
+    ]
+    await worker.run()
+    for task in tasks:
+        task.cancel()
+
+
+async def _listen(channel: socket.socket, worker: Any) -> None:
+    """Pass on what the executor says; its end is our end."""
+    loop = asyncio.get_running_loop()
+    channel.setblocking(False)
+    try:
+        while await loop.sock_recv(channel, 4096):
+            worker.look_now()
+    except OSError:
+        log.warning("Embedded worker lost its executor")
+    worker.stop()
+
+
+async def _stop_after(event: Any, worker: Any) -> None:
+    await event
+    log.error("The process runner has ended; the embedded worker ends, too, to start with a new one")
+    worker.stop()
+
+
+def _parts(settings: Settings, runner: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """Make what the worker consists of."""
+    from airflow_workpools import __version__
+    from airflow_workpools.airflow_private import mint_workload_token
+    from airflow_workpools.infrastructure.process import ProcessInfrastructure
+    from airflow_workpools.store.jobs import SqlStore
+    from airflow_workpools.store.pools import work_pools
+    from airflow_workpools.store.records import WorkerKind, WorkerRecord
+    from airflow_workpools.worker.client import SqlClient
+
+    now = datetime.now(timezone.utc)
+    hostname = socket.gethostname()
+    record = WorkerRecord(
+        id=uuid.uuid4(),
+        name=f"embedded@{hostname}:{os.getpid()}",
+        hostname=hostname,
+        kind=WorkerKind.EMBEDDED,
+        started_at=now,
+        last_heartbeat_at=now,
+        heartbeat_seconds=settings.worker.heartbeat_seconds,
+        version=__version__,
+    )
+    infrastructures = {"process": ProcessInfrastructure(home=settings.home, connection=None, runner=runner)}
+    client = SqlClient(
+        store=SqlStore(),
+        all_pools=lambda: work_pools(settings),
+        mint_token=mint_workload_token,
+        kinds=frozenset(infrastructures),
+    )
+    return record, client, infrastructures
+
+
+def _title(title: str) -> None:
+    with contextlib.suppress(ImportError):
+        from setproctitle import setproctitle
+
+        setproctitle(title)
