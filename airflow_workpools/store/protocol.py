@@ -133,7 +133,7 @@ class WorkerStore(Protocol):
     def claim(
         self, worker_id: uuid.UUID, pools: Sequence[WorkPool], *, room: int, now: datetime
     ) -> list[ClaimedJob]:
-        """Take waiting jobs of these pools, of at most ``room`` slots, within every limit; all of them or none.
+        """Take waiting jobs of these pools, of at most ``room`` slots, within every limit.
 
         Within a pool, :func:`~airflow_workpools.core.slots.choose` decides; pools take turns.
         A worker that drains or has stopped gets nothing.

@@ -247,12 +247,8 @@ class RunState:
     queues: Mapping[WorkQueueRef, QueueRunState] = field(default_factory=dict)
     workers: tuple[WorkerRecord, ...] = ()
 
-    def is_pool_paused(self, name: str) -> bool:
+    def pool_paused(self, name: str) -> bool:
         return self.pools.get(name, False)
-
-    def is_queue_paused(self, ref: WorkQueueRef) -> bool:
-        """Say whether the queue itself is paused; its pool may be, too."""
-        return self.queue(ref).paused
 
     def queue(self, ref: WorkQueueRef) -> QueueRunState:
         return self.queues.get(ref, QueueRunState())
