@@ -77,3 +77,22 @@ class WorkQueueRef:
 
     def __str__(self) -> str:
         return f"{self.pool}/{self.queue}"
+
+
+MANAGED_POOL_PREFIX = "Work queue "
+_MANAGED_POOL_SUFFIX = ": its slots are set by airflow_workpools"
+
+
+def airflow_pool_description(ref: WorkQueueRef) -> str:
+    """Return the description by which the Airflow pool of a work queue is known as ours."""
+    return f"{MANAGED_POOL_PREFIX}{ref}{_MANAGED_POOL_SUFFIX}"
+
+
+def is_managed_description(description: str | None) -> bool:
+    """Say whether an Airflow pool with this description was made for a work queue, and may be changed by us.
+
+    The whole sentence counts, not only its beginning: an Airflow pool that a person has described as
+    "Work queue of the night shift" must not be taken over.
+    """
+    text = description or ""
+    return text.startswith(MANAGED_POOL_PREFIX) and text.endswith(_MANAGED_POOL_SUFFIX)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kinds of infrastructure that are installed, found through the entry point group
+``airflow_workpools.infrastructure``. Ours use the same door as anybody's.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
+
+from airflow_workpools.core.templates import BaseJobTemplate
+from airflow_workpools.errors import InfrastructureError, NotFound, WorkpoolsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_workpools.infrastructure.base import Infrastructure
+
+log = logging.getLogger(__name__)
+
+GROUP = "airflow_workpools.infrastructure"
+
+
+@cache
+def _entry_points() -> Mapping[str, EntryPoint]:
+    return {entry_point.name: entry_point for entry_point in entry_points(group=GROUP)}
+
+
+def kinds() -> tuple[str, ...]:
+    """Return the kinds that are installed, in alphabetical order."""
+    return tuple(sorted(_entry_points()))
+
+
+@cache
+def infrastructure_class(kind: str) -> type[Infrastructure]:
+    """Return the class of a kind of infrastructure.
+
+    :raises NotFound: if no installed package brings that kind.
+    :raises InfrastructureError: if the package that brings it cannot be imported.
+    """
+    entry_point = _entry_points().get(kind)
+    if entry_point is None:
+        raise NotFound(f"there is no work pool type {kind!r}; installed are: {', '.join(kinds()) or 'none'}")
+    try:
+        loaded: type[Infrastructure] = entry_point.load()
+    except Exception as error:
+        raise InfrastructureError(
+            f"work pool type {kind!r} ({entry_point.value}) cannot be imported: {error}"
+        ) from error
+    return loaded
+
+
+@cache
+def default_template(kind: str) -> BaseJobTemplate:
+    """Return the base job template of a kind, made from its typed job variables.
+
+    :raises NotFound: if no installed package brings that kind.
+    :raises InfrastructureError: if the package that brings it cannot be imported.
+    """
+    loaded = infrastructure_class(kind)
+    return BaseJobTemplate.parse(
+        {
+            "variables": loaded.variables.model_json_schema(),
+            "job_configuration": loaded.default_job_configuration(),
+        }
+    )
+
+
+@cache
+def default_templates() -> Mapping[str, BaseJobTemplate]:
+    """Return the base job template of every kind that can be used here; the others are left out."""
+    templates = {}
+    for kind in kinds():
+        try:
+            templates[kind] = default_template(kind)
+        except WorkpoolsError as error:
+            log.warning("Work pool type %r is left out: %s", kind, error)
+    return templates

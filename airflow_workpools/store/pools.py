@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From connections to work pools: every definition there is, read anew every few seconds at most.
+
+Where a name is defined twice, the place that Airflow asks first wins: secrets backend, environment, database.
+The pool ``default`` exists without being declared.
+
+A definition that is broken becomes an :class:`InvalidPool` with its reason, and disturbs no other. Secrets
+backends are slow and may fail, so only :func:`refresh_secrets_pools` asks them, outside of the scheduler's loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from airflow_workpools.core.names import DEFAULT_POOL, name_problem
+from airflow_workpools.core.pools import InvalidPool, PoolSource, WorkPool, parse_work_pool
+from airflow_workpools.errors import InvalidWorkPool
+from airflow_workpools.infrastructure.registry import default_templates
+from airflow_workpools.store import pool_sources
+from airflow_workpools.store.pool_sources import ENV_PREFIX, Found
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from sqlalchemy.orm import Session
+
+    from airflow_workpools.core.templates import BaseJobTemplate
+    from airflow_workpools.settings import PoolSettings, Settings
+
+log = logging.getLogger(__name__)
+
+AnyPool = WorkPool | InvalidPool
+Pools = Mapping[str, WorkPool | InvalidPool]
+
+
+def work_pools(settings: Settings, *, fresh: bool = False) -> Pools:
+    """Return every work pool by name, as known to this process; at most ``refresh_seconds`` old.
+
+    When the database does not answer, the last good answer stays in force.
+
+    :param fresh: read now. For whoever is about to say that a work pool does not exist: it may be new.
+    :raises SQLAlchemyError: if the database did not answer and never has in this process.
+    """
+    return _shared(settings.pools).cache.get(fresh=fresh)
+
+
+def refresh_secrets_pools(settings: Settings) -> None:
+    """Ask the secrets backends for the pools named in the settings. Slow; does nothing if none is named."""
+    if settings.pools.secrets_pools:
+        _shared(settings.pools).reader.ask_secrets_backends()
+
+
+@dataclass
+class PoolReader:
+    """Reads all definitions. One that has not changed since the last time is not parsed again."""
+
+    settings: PoolSettings
+    templates: Mapping[str, BaseJobTemplate]
+    """The base job template of every usable type."""
+    secrets: Mapping[str, Found] | None = None
+    """What the secrets backends have answered, by pool; None before they were asked."""
+    _parsed: dict[Found, AnyPool] = field(default_factory=dict)
+
+    def read(self, session: Session, environ: Mapping[str, str]) -> Pools:
+        """Return every work pool there is, by name."""
+        found = find_definitions(
+            session, environ, secrets_names=self.settings.secrets_pools, secrets=self.secrets
+        )
+        self._parsed = {one: self._parsed.get(one) or self._parse(one) for one in found.values()}
+        pools = {pool.name: pool for pool in self._parsed.values()}
+        if DEFAULT_POOL not in pools:
+            pools[DEFAULT_POOL] = builtin_pool(self.settings, self.templates)
+        return dict(sorted(pools.items()))
+
+    def ask_secrets_backends(self) -> None:
+        """Ask for the pools named in the settings. If one fails, what it said before stays in force."""
+        before = self.secrets or {}
+        answers = {}
+        for answer in pool_sources.in_secrets_backends(self.settings.secrets_pools):
+            if answer.passing and answer.name in before:
+                log.warning("%s; what is known of it stays in force", answer.problem)
+                answers[answer.name] = before[answer.name]
+            else:
+                answers[answer.name] = answer
+        self.secrets = answers
+
+    def _parse(self, found: Found) -> AnyPool:
+        pool = parse_found(found, settings=self.settings, templates=self.templates)
+        if isinstance(pool, InvalidPool):
+            log.warning("Work pool %r is not usable: %s", pool.name, pool.reason)
+        return pool
+
+
+def find_definitions(
+    session: Session,
+    environ: Mapping[str, str],
+    *,
+    secrets_names: tuple[str, ...] = (),
+    secrets: Mapping[str, Found] | None = None,
+) -> dict[str, Found]:
+    """Return the definition in force of every name.
+
+    :param secrets_names: pools that are said to be in secrets backends.
+    :param secrets: what those have answered; None if they have not been asked yet.
+    """
+    found = {one.name: one for one in pool_sources.in_database(session)}
+    known_names = {*found, *secrets_names}
+    found |= {one.name: one for one in pool_sources.in_environment(environ, known_names=known_names)}
+    if secrets is None:
+        problem = "its definition has not been read from the secrets backend yet"
+        return found | {name: _missing_secret(name, problem) for name in secrets_names}
+    problem = "[workpools] pools names it, but neither a secrets backend nor anything else defines it"
+    missing = {name: _missing_secret(name, problem) for name in secrets_names if name not in found}
+    return missing | found | dict(secrets)
+
+
+def _missing_secret(name: str, problem: str) -> Found:
+    return Found(name=name, source=PoolSource.SECRETS, problem=problem)
+
+
+def parse_found(found: Found, *, settings: PoolSettings, templates: Mapping[str, BaseJobTemplate]) -> AnyPool:
+    """Turn what was found into a work pool, or into one that says why it is none."""
+    problem = found.problem or name_problem(found.name, what="work pool")
+    if problem:
+        return InvalidPool(name=found.name, reason=problem, source=found.source, team_name=found.team_name)
+    try:
+        pool = parse_work_pool(
+            found.name,
+            found.extra,
+            templates=templates,
+            source=found.source,
+            description=found.description or None,
+            default_start_timeout_seconds=settings.start_timeout_seconds,
+        )
+    except InvalidWorkPool as error:
+        return InvalidPool(name=found.name, reason=str(error), source=found.source, team_name=found.team_name)
+    return replace(pool, team_name=found.team_name)
+
+
+def builtin_pool(settings: PoolSettings, templates: Mapping[str, BaseJobTemplate]) -> WorkPool:
+    """Return the process pool ``default`` that exists without being declared."""
+    return parse_work_pool(
+        DEFAULT_POOL,
+        {"type": "process", "concurrency_limit": settings.builtin_limit},
+        templates=templates,
+        source=PoolSource.BUILTIN,
+        description="Built in: processes on the scheduler's host",
+        default_start_timeout_seconds=settings.start_timeout_seconds,
+    )
+
+
+class PoolCache:
+    """Keeps the last good answer for some seconds, and for longer while the database does not answer.
+
+    It holds no lock, so a process may be forked at any time; two threads that both find it stale both read.
+
+    :param read: reads anew.
+    :param monotonic: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Pools],
+        *,
+        ttl_seconds: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._read = read
+        self._ttl_seconds = ttl_seconds
+        self._monotonic = monotonic
+        self._pools: Pools | None = None
+        self._read_at = 0.0
+        self._failing = False
+
+    def get(self, *, fresh: bool = False) -> Pools:
+        """Return the work pools; read anew if they are stale, or if ``fresh`` is wanted."""
+        now = self._monotonic()
+        if self._pools is not None and not fresh and now - self._read_at < self._ttl_seconds:
+            return self._pools
+        try:
+            pools = self._read()
+        except SQLAlchemyError as error:
+            return self._last_good(error, now)
+        if self._failing:
+            log.info("Work pools can be read again")
+        self._pools, self._read_at, self._failing = pools, now, False
+        return pools
+
+    def _last_good(self, error: SQLAlchemyError, now: float) -> Pools:
+        if self._pools is None:
+            # Without any knowledge a guess would do harm: tasks of pools that "do not exist" fail.
+            raise error
+        if not self._failing:
+            log.warning("Work pools cannot be read; what was last known stays in force: %s", error)
+        self._failing, self._read_at = True, now
+        return self._pools
+
+
+@dataclass
+class _Shared:
+    reader: PoolReader
+    cache: PoolCache
+
+
+@cache
+def _shared(settings: PoolSettings) -> _Shared:
+    """What all callers in this process share."""
+    reader = PoolReader(settings=settings, templates=default_templates())
+
+    def read() -> Pools:
+        with _session() as session:
+            return reader.read(session, _connection_variables())
+
+    return _Shared(reader, PoolCache(read, ttl_seconds=settings.refresh_seconds))
+
+
+def _session() -> AbstractContextManager[Session]:
+    from airflow.utils.session import create_session
+
+    # Never the scoped one: in the scheduler that is the loop's own.
+    session: AbstractContextManager[Session] = create_session(scoped=False)
+    return session
+
+
+def _connection_variables() -> dict[str, str]:
+    """Copy what may matter of the environment. Another thread may add and remove variables meanwhile."""
+    return {
+        name: value
+        for name in os.environ
+        if name.startswith(ENV_PREFIX) and (value := os.environ.get(name)) is not None
+    }
