@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The executor's side of the embedded worker, with real forks and a child that does little."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_workpools.worker.embedded import EmbeddedWorker
+
+
+def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    return tmp_path / "notes"
+
+
+@pytest.fixture
+def worker(notes: Path) -> Iterator[EmbeddedWorker]:
+    def main(channel: socket.socket) -> None:
+        """Note what is heard until the other end is closed."""
+        with notes.open("ab", buffering=0) as file:
+            file.write(b"<")
+            while heard := channel.recv(100):
+                file.write(heard)
+            file.write(b">")
+
+    worker = EmbeddedWorker(main=main, restart_max_delay_seconds=60)
+    yield worker
+    worker.monotonic = time.monotonic
+    worker.stop(timeout_seconds=5)
+
+
+def text(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+def test_the_worker_hears_that_there_is_work(worker, notes):
+    worker.start()
+    worker.look_now()
+    until(lambda: text(notes) == b"<!")
+
+
+def test_stop_ends_the_worker_by_closing_the_channel(worker, notes):
+    worker.start()
+    worker.stop(timeout_seconds=5)
+    assert text(notes) == b"<>"
+    assert worker.pid is None
+
+
+def test_stop_ends_a_worker_that_does_not_listen():
+    worker = EmbeddedWorker(main=lambda channel: time.sleep(3600))
+    worker.start()
+    pid = worker.pid
+    assert pid is not None
+    worker.stop(timeout_seconds=0.05)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_worker_that_died_is_started_again_at_once_then_after_growing_delays(notes):
+    clock = Clock()
+    worker = EmbeddedWorker(main=lambda channel: None, restart_max_delay_seconds=60, monotonic=clock)
+    delays = []
+    worker.start()
+    for _ in range(6):
+        pid = worker.pid
+        assert pid is not None
+        died_at = clock.now
+        until(lambda pid=pid: worker.pid != pid or worker.supervise() or worker.pid != pid)
+        while worker.pid is None:
+            clock.now += 0.05
+            worker.supervise()
+        delays.append(clock.now - died_at)
+    worker.monotonic = time.monotonic
+    worker.stop(timeout_seconds=1)
+    assert delays[0] == 0
+    assert delays[1] > 0
+    assert delays[-1] > 2 * delays[1]
+    assert max(delays) <= 60.1
+
+
+def test_a_living_worker_is_left_alone(worker):
+    worker.start()
+    pid = worker.pid
+    worker.supervise()
+    assert worker.pid == pid
+
+
+def test_calling_a_worker_that_is_gone_harms_nobody(worker):
+    worker.start()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    for _ in range(3):
+        worker.look_now()
+
+
+def test_a_worker_whose_executor_was_killed_reads_the_end_of_the_channel(notes):
+    """The executor's process is killed: nobody says goodbye."""
+
+    def main(channel: socket.socket) -> None:
+        notes.write_bytes(b"listening")
+        assert channel.recv(100) == b""
+        notes.write_bytes(b"alone")
+
+    executor = os.fork()
+    if executor == 0:
+        try:
+            EmbeddedWorker(main=main).start()
+            signal.pause()
+        finally:
+            os._exit(0)
+    until(lambda: text(notes) == b"listening")
+    os.kill(executor, signal.SIGKILL)
+    os.waitpid(executor, 0)
+    until(lambda: text(notes) == b"alone")
+
+
+def test_the_second_worker_does_not_keep_the_first_channel_open(notes):
+    """A restarted worker must not inherit the executor's end of anything."""
+    heard: list[Path] = [notes.with_suffix(".1"), notes.with_suffix(".2")]
+    turn = iter(heard)
+
+    def main(channel: socket.socket) -> None:
+        mine = next(turn)
+        channel.recv(100)
+        mine.write_bytes(b"end")
+
+    worker = EmbeddedWorker(main=main)
+    worker.start()
+    next(turn)
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    first = worker.pid
+    until(lambda: (worker.supervise(), worker.pid not in (None, first))[1])
+    worker.stop(timeout_seconds=5)
+    assert heard[1].read_bytes() == b"end"

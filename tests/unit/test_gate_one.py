@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gate 1 without a database: counts in, slots out."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_workpools.core.names import WorkQueueRef, airflow_pool_description
+from airflow_workpools.core.pools import InvalidPool, PoolSource, WorkPool, parse_work_pool
+from airflow_workpools.core.templates import BaseJobTemplate
+from airflow_workpools.store.airflow_pools import AirflowPool, Load, TaskGroup, loads_of, plan_slots
+from airflow_workpools.store.records import QueueRunState, RunState
+
+TEMPLATES = {"process": BaseJobTemplate.parse({"variables": {"type": "object"}, "job_configuration": {}})}
+ETL = parse_work_pool(
+    "etl",
+    {
+        "type": "process",
+        "concurrency_limit": 10,
+        "queues": {
+            "critical": {"priority": 1, "concurrency_limit": 1},
+            "high": {"priority": 5, "concurrency_limit": 3},
+            "low": {"priority": 10},
+            "default": {"priority": 20},
+        },
+    },
+    templates=TEMPLATES,
+    source=PoolSource.DATABASE,
+)
+NAMES = ["etl", "etl.critical", "etl.high", "etl.low"]
+
+
+def ours(**slots: int) -> dict[str, AirflowPool]:
+    """Airflow pools of the queues, all with the given slots (by queue) or none."""
+    result = {}
+    for queue in ("default", "critical", "high", "low"):
+        ref = WorkQueueRef("etl", queue)
+        result[ref.airflow_pool] = AirflowPool(slots.get(queue, 0), airflow_pool_description(ref))
+    return result
+
+
+def plan(pools=None, run_state=None, *, served=True, current=None, loads=None):
+    pools = {"etl": ETL} if pools is None else pools
+    return plan_slots(
+        pools,
+        run_state or RunState(),
+        dict.fromkeys(pools, served),
+        current=ours() if current is None else current,
+        loads=loads or {},
+    )
+
+
+def test_missing_airflow_pools_are_added_with_their_slots():
+    assert set(plan(current={}).add) == set(NAMES)
+    assert sum(plan(current={}).add.values()) == 10
+
+
+def test_a_heartbeat_that_changes_nothing_has_an_empty_plan():
+    first = plan(current={})
+    settled = ours(**{WorkQueueRefName(name): slots for name, slots in first.add.items()})
+    assert not plan(current=settled)
+
+
+def WorkQueueRefName(airflow_pool: str) -> str:  # noqa: N802
+    return airflow_pool.partition(".")[2] or "default"
+
+
+def test_the_reference_example_shares_the_slots():
+    loads = {"etl.critical": Load(0, 3), "etl.high": Load(0, 9), "etl.low": Load(0, 40)}
+    assert plan(loads=loads).change == {"etl.critical": 1, "etl.high": 3, "etl.low": 6}
+
+
+def test_a_pool_that_nobody_serves_gets_no_slots():
+    loads = {"etl.low": Load(0, 40)}
+    assert plan(served=False, current=ours(low=5), loads=loads).change == {"etl.low": 0}
+
+
+def test_a_paused_queue_gives_its_share_to_the_next():
+    loads = {"etl.high": Load(3, 6), "etl.low": Load(6, 40)}
+    paused = RunState(queues={WorkQueueRef("etl", "high"): QueueRunState(paused=True)})
+    # 3 of high still run, so low may not take their slots yet.
+    assert plan(run_state=paused, current=ours(high=3, low=6), loads=loads).change == {
+        "etl.high": 0,
+        "etl.low": 7,
+    }
+
+
+def test_a_paused_pool_starts_nothing():
+    loads = {"etl.low": Load(6, 40)}
+    assert plan(run_state=RunState(pools={"etl": True}), current=ours(low=6), loads=loads).change == {
+        "etl.low": 0
+    }
+
+
+def test_an_airflow_pool_that_is_not_ours_is_left_alone_and_named():
+    current = ours() | {"etl.high": AirflowPool(128, "the night shift's")}
+    result = plan(current=current)
+    assert result.taken == {"etl"}
+    assert "etl.high" not in result.change
+    assert "etl.high" not in result.remove
+
+
+def test_airflow_pools_of_pools_that_are_gone_are_removed():
+    assert plan(pools={}).remove == set(NAMES)
+
+
+def test_tasks_of_a_pool_that_became_invalid_wait():
+    broken = InvalidPool(name="etl", reason="malformed", source=PoolSource.DATABASE)
+    result = plan(pools={"etl": broken}, current=ours(low=6))
+    assert result.change == {"etl.low": 0}
+    assert not result.remove
+
+
+def group(pool: str, tasks: int, *, run: str = "r", limit: int = 16, slots: int | None = None) -> TaskGroup:
+    return TaskGroup(pool, "dag", run, tasks, tasks if slots is None else slots, limit)
+
+
+def test_a_run_demands_no_more_than_its_dag_allows():
+    loads = loads_of({"etl": ETL}, [group("etl.high", 100, limit=4)], [group("etl.low", 3)])
+    assert loads == {"etl.high": Load(0, 1), "etl.low": Load(3, 0)}
+
+
+def test_within_a_run_the_queue_of_higher_priority_demands_first():
+    waiting = [group("etl.low", 5, limit=4), group("etl.critical", 3, limit=4)]
+    loads = loads_of({"etl": ETL}, waiting, [])
+    assert loads["etl.critical"].demand == 3
+    assert loads["etl.low"].demand == 1
+
+
+@pytest.mark.parametrize(("tasks", "slots", "limit", "expected"), [(4, 8, 16, 8), (4, 8, 2, 4), (3, 7, 2, 5)])
+def test_tasks_of_several_slots_demand_their_slots(tasks, slots, limit, expected):
+    loads = loads_of({"etl": ETL}, [group("etl.low", tasks, slots=slots, limit=limit)], [])
+    assert loads["etl.low"].demand == expected
+
+
+def test_pools_have_a_type():
+    assert isinstance(ETL, WorkPool)
