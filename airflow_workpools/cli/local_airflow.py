@@ -275,14 +275,16 @@ class LocalAirflow:
         report = self.api.health() or {}
         return (report.get(name) or {}).get("status") == "healthy"
 
-    def wait_for(self, condition: Callable[[], Any], *, timeout: float, what: str) -> Any:
+    def wait_for(
+        self, condition: Callable[[], Any], *, timeout: float, what: str, interval: float = 0.1
+    ) -> Any:
         """Wait as :func:`wait_until` does, but give up at once when a component has ended."""
 
         def alive_and_met() -> Any:
             self.check_alive()
             return condition()
 
-        return wait_until(alive_and_met, timeout=timeout, what=what)
+        return wait_until(alive_and_met, timeout=timeout, what=what, interval=interval)
 
     def check_alive(self) -> None:
         """Raise :class:`LocalAirflowError` with the end of its output if a component has ended by itself."""
