@@ -74,7 +74,7 @@ def default_queue() -> str:
 
 
 def configured_executors() -> list[ExecutorName]:
-    """Return the executors in ``[core] executor``: those of no team first, and of each team its default."""
+    """Return the executors in ``[core] executor``: the first of each team is its default."""
     from airflow.executors.executor_loader import ExecutorLoader
 
     # Validating teams would ask the database, which the process that reads DAG files must not do.

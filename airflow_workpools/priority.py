@@ -2,8 +2,8 @@
 """Priority weights of tasks in work queues: the queue's priority first, then the weight the task has anyway.
 
 One strategy for each of Airflow's weight rules. Airflow asks for the weight when it creates a task instance
-and when it clears one, in the scheduler or the API server. When a queue's priority changes, the executor moves
-the tasks that wait.
+and when it clears one, in scheduler or API server. When a queue's priority changes, the executor moves the
+tasks that wait.
 """
 
 from __future__ import annotations

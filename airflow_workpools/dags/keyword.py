@@ -3,7 +3,7 @@
 
 Airflow has no door for a keyword of a provider's, so ``BaseOperator.__init__`` is replaced by one that knows
 it and hands everything else on. This has to happen in every process that reads DAG files, before it reads the
-first one. Airflow imports :mod:`.policy` that early, but its operators come later: :func:`install` leaves word
+first one. Airflow imports :mod:`.policy` that early, but its operators later: :func:`install` leaves word
 with the import system, and the keyword is there as soon as they are.
 
 The keyword becomes ``queue="pool/queue"`` at once, so everything after it sees what it knows anyway. Mapped
