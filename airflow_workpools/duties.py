@@ -15,7 +15,6 @@ from airflow_workpools.core.weights import combined_weight
 from airflow_workpools.store import airflow_pools
 from airflow_workpools.store.jobs import SqlStore
 from airflow_workpools.store.pools import work_pools
-from airflow_workpools.store.records import WorkerKind
 from airflow_workpools.telemetry import write_reason
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from airflow_workpools.settings import Settings
     from airflow_workpools.store.protocol import JobStore
-    from airflow_workpools.store.records import ActiveJob, EndedJob, RunState, WorkerRecord
+    from airflow_workpools.store.records import EndedJob, JobSummary, RunState
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +83,7 @@ class Duties:
         with create_session(scoped=False) as session:
             airflow_pools.file_reasons(session, failed, hostname=get_hostname(), now=now)
 
-    def active(self) -> Sequence[ActiveJob]:
+    def active(self) -> Sequence[JobSummary]:
         """Return this scheduler's jobs that have not ended."""
         return [] if self.scheduler_job_id is None else self.store.active(self.scheduler_job_id)
 
@@ -100,15 +99,15 @@ class Duties:
         """Give the Airflow pools their slots."""
         from airflow.utils.session import create_session
 
-        run_state = self._current_run_state(monotonic)
+        run_state = self._current_run_state(now, monotonic)
         pools = self.pools()
         with create_session(scoped=False) as session:
-            plan = airflow_pools.allocate_slots(session, pools, run_state, served_pools(pools, run_state, now=now))
+            plan = airflow_pools.allocate_slots(session, pools, run_state, served_pools(pools, run_state))
         self._note_problems(pools, plan.taken)
 
-    def _current_run_state(self, monotonic: float) -> RunState:
+    def _current_run_state(self, now: datetime, monotonic: float) -> RunState:
         if self._run_state is None or monotonic - self._run_state_at >= RUN_STATE_SECONDS:
-            self._run_state = self.store.run_state()
+            self._run_state = self.store.run_state(now=now)
             self._run_state_at = monotonic
         return self._run_state
 
@@ -162,23 +161,13 @@ class Duties:
         }
 
 
-def served_pools(
-    pools: Mapping[str, WorkPool | InvalidPool], run_state: RunState, *, now: datetime
-) -> dict[str, bool]:
+def served_pools(pools: Mapping[str, WorkPool | InvalidPool], run_state: RunState) -> dict[str, bool]:
     """Say for each pool whether a worker is there to take its jobs."""
-    online = [worker for worker in run_state.workers if worker.online(now)]
     return {
-        name: any(serves(worker, pool) for worker in online)
+        name: run_state.workers_online(name, push=pool.delivery is Delivery.PUSH) > 0
         for name, pool in pools.items()
         if isinstance(pool, WorkPool)
     }
-
-
-def serves(worker: WorkerRecord, pool: WorkPool) -> bool:
-    """Say whether a worker takes jobs of a pool: embedded workers those of push pools, the others those they name."""
-    if worker.pools is not None:
-        return pool.name in worker.pools
-    return worker.kind is WorkerKind.EMBEDDED and pool.delivery is Delivery.PUSH
 
 
 def ranks_of(pools: Mapping[str, WorkPool | InvalidPool]) -> dict[str, int]:

@@ -49,6 +49,8 @@ class Load:
 
     occupied: int = 0
     demand: int = 0
+    smallest: int = 1
+    """Slots of the smallest task that waits."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class TaskGroup:
     tasks: int
     slots: int
     max_active_tasks: int = 0
+    smallest: int = 1
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,7 @@ def loads_of(pools: Pools, waiting: Iterable[TaskGroup], holding: Iterable[TaskG
         occupied[group.airflow_pool] += group.slots
         active[group.dag_id, group.run_id] += group.tasks
     demand: dict[str, int] = defaultdict(int)
+    smallest: dict[str, int] = {}
     order = _priority_order(pools)
     for group in sorted(waiting, key=lambda g: order.get(g.airflow_pool, 0)):
         run = group.dag_id, group.run_id
@@ -171,7 +175,11 @@ def loads_of(pools: Pools, waiting: Iterable[TaskGroup], holding: Iterable[TaskG
         active[run] += tasks
         # Tasks of several slots: their share of the group's slots, rounded up.
         demand[group.airflow_pool] += -(-group.slots * tasks // group.tasks)
-    return {name: Load(occupied[name], demand[name]) for name in {*occupied, *demand}}
+        if tasks:
+            smallest[group.airflow_pool] = min(group.smallest, smallest.get(group.airflow_pool, group.smallest))
+    return {
+        name: Load(occupied[name], demand[name], smallest.get(name, 1)) for name in {*occupied, *demand}
+    }
 
 
 def _priority_order(pools: Pools) -> dict[str, int]:
@@ -236,6 +244,7 @@ def queue_loads(
                 open=pool_open and not run_state.queue(ref).paused,
                 demand=load.demand,
                 occupied=load.occupied,
+                next_slots=load.smallest,
             )
         )
     return result

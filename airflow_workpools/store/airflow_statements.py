@@ -53,6 +53,7 @@ def waiting_tasks(airflow_pool_names: Collection[str]) -> Select[Any]:
             func.count().label("tasks"),
             func.sum(TI.pool_slots).label("slots"),
             func.max(DagModel.max_active_tasks).label("max_active_tasks"),
+            func.min(TI.pool_slots).label("smallest"),
         )
         .join(DagRun, and_(DagRun.dag_id == TI.dag_id, DagRun.run_id == TI.run_id))
         .join(DagModel, DagModel.dag_id == TI.dag_id)

@@ -171,15 +171,9 @@ async def _serve(channel: socket.socket, *, settings: Settings, runner: Any) -> 
     )
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, worker.stop)
-    tasks = [
-        asyncio.create_task(_listen(channel, worker), name="listen to the executor"),
-        # Without its runner the worker can't start processes, and it must not fork a new one now that it has
-        # threads: it ends, and the executor starts both anew.
-        asyncio.create_task(_stop_after(runner.wait_ended(), worker), name="watch the runner"),
-    ]
+    listener = asyncio.create_task(_listen(channel, worker), name="listen to the executor")
     await worker.run()
-    for task in tasks:
-        task.cancel()
+    listener.cancel()
 
 
 async def _listen(channel: socket.socket, worker: Any) -> None:
@@ -191,12 +185,6 @@ async def _listen(channel: socket.socket, worker: Any) -> None:
             worker.look_now()
     except OSError:
         log.warning("Embedded worker lost its executor")
-    worker.stop()
-
-
-async def _stop_after(event: Any, worker: Any) -> None:
-    await event
-    log.error("The process runner has ended; the embedded worker ends, too, to start with a new one")
     worker.stop()
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+
 import pytest
 
 from airflow_workpools.core.names import WorkQueueRef, airflow_pool_description
@@ -11,6 +13,7 @@ from airflow_workpools.core.templates import BaseJobTemplate
 from airflow_workpools.store.airflow_pools import AirflowPool, Load, TaskGroup, loads_of, plan_slots
 from airflow_workpools.store.records import QueueRunState, RunState
 
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 TEMPLATES = {"process": BaseJobTemplate.parse({"variables": {"type": "object"}, "job_configuration": {}})}
 ETL = parse_work_pool(
     "etl",
@@ -43,7 +46,7 @@ def plan(pools=None, run_state=None, *, served=True, current=None, loads=None):
     pools = {"etl": ETL} if pools is None else pools
     return plan_slots(
         pools,
-        run_state or RunState(),
+        run_state or RunState(as_of=NOW),
         dict.fromkeys(pools, served),
         current=ours() if current is None else current,
         loads=loads or {},
@@ -77,7 +80,7 @@ def test_a_pool_that_nobody_serves_gets_no_slots():
 
 def test_a_paused_queue_gives_its_share_to_the_next():
     loads = {"etl.high": Load(3, 6), "etl.low": Load(6, 40)}
-    paused = RunState(queues={WorkQueueRef("etl", "high"): QueueRunState(paused=True)})
+    paused = RunState(as_of=NOW, queues={WorkQueueRef("etl", "high"): QueueRunState(paused=True)})
     # 3 of high still run, so low may not take their slots yet.
     assert plan(run_state=paused, current=ours(high=3, low=6), loads=loads).change == {
         "etl.high": 0,
@@ -87,7 +90,7 @@ def test_a_paused_queue_gives_its_share_to_the_next():
 
 def test_a_paused_pool_starts_nothing():
     loads = {"etl.low": Load(6, 40)}
-    assert plan(run_state=RunState(pools={"etl": True}), current=ours(low=6), loads=loads).change == {
+    assert plan(run_state=RunState(as_of=NOW, pools={"etl": True}), current=ours(low=6), loads=loads).change == {
         "etl.low": 0
     }
 
