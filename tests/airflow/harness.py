@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real Airflow for tests: what tests ask of it, on top of the package's own :class:`LocalAirflow`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow_workpools.cli.demo_report import Interval, max_concurrency
+from airflow_workpools.cli.local_airflow import LocalAirflow, LocalAirflowError, Ports
+from airflow_workpools.cli.local_records import LocalRecords, TaskTry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+WORK_POOL_EXECUTOR = "airflow_workpools.WorkPoolExecutor"
+DAGS = Path(__file__).parent / "dags"
+
+LIVE: list[AirflowInstance] = []
+"""The instances that run now; their output is added to the report of a test that fails."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One line of the trace that the tests' tasks write: a task's code began or ended."""
+
+    event: str
+    run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    pid: int
+    at: float
+
+
+class AirflowInstance:
+    """One running Airflow, and everything a test asks of it."""
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        executor: str = WORK_POOL_EXECUTOR,
+        database_url: str = "",
+        dags_folder: Path = DAGS,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self.trace = home / "trace"
+        home.mkdir(parents=True, exist_ok=True)
+        self.local = LocalAirflow(
+            home=home,
+            dags_folder=dags_folder,
+            executor=executor,
+            database_url=database_url,
+            ports=Ports.choose(),
+            settings={"WORKPOOLS_TEST_TRACE": str(self.trace), **(settings or {})},
+        )
+        self.records = LocalRecords(self.local.database_url)
+        self.api = self.local.api
+
+    def start(self, *components: str) -> None:
+        """Start it and wait until it is ready; its tables must be there."""
+        LIVE.append(self)
+        self.local.start(*components)
+        self.local.wait_ready()
+
+    def stop(self) -> None:
+        """End it; nothing of it is left running."""
+        self.local.stop()
+        if self in LIVE:
+            LIVE.remove(self)
+
+    def output(self) -> str:
+        """Return the end of what its components wrote, for the report of a failed test."""
+        return "\n".join(
+            f"--- {path.stem}\n{self.local.tail(path.stem, 40)}"
+            for path in sorted(self.local.logs.glob("*.log"))
+        )
+
+    # -- work pools
+
+    def create_pool(self, name: str, **definition: Any) -> None:
+        """Declare a process pool as a connection."""
+        extra = json.dumps({"type": "process", **definition})
+        self.api.call("POST", "connections", {"connection_id": name, "conn_type": "workpool", "extra": extra})
+
+    def workpools(self, *arguments: str) -> str:
+        """Run ``airflow workpools …``."""
+        return self.local.run_cli("workpools", *arguments)
+
+    # -- runs
+
+    def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> str:
+        """Start a run, waiting for the DAG to be parsed if it is new; return the run id."""
+        self.wait(lambda: self.api.has_dag(dag_id), timeout=60, what=f"DAG {dag_id} to be parsed")
+        return self.api.trigger(dag_id, conf)
+
+    def wait_run(
+        self, dag_id: str, run_id: str, *, timeout: float = 90, state: str = "success"
+    ) -> list[TaskTry]:
+        """Wait until a run is over, check how it ended, and return its tasks."""
+
+        def ended() -> str | None:
+            found = self.records.run_state(dag_id, run_id)
+            return found if found in ("success", "failed") else None
+
+        try:
+            found = self.wait(ended, timeout=timeout, what=f"run {run_id} of {dag_id} to end")
+        except LocalAirflowError as error:
+            states = Counter((task.task_id, task.state) for task in self.tries(dag_id, run_id))
+            raise LocalAirflowError(f"{error}; its tasks: {dict(states)}") from None
+        tries = self.tries(dag_id, run_id)
+        assert found == state, (
+            f"{dag_id} ended as {found}: {[(t.task_id, t.map_index, t.state) for t in tries]}"
+        )
+        return tries
+
+    def run(self, dag_id: str, conf: dict[str, Any] | None = None, **wait: Any) -> list[TaskTry]:
+        """Run a DAG to its end and return its tasks."""
+        return self.wait_run(dag_id, self.trigger(dag_id, conf), **wait)
+
+    def tries(self, dag_id: str, run_id: str) -> list[TaskTry]:
+        return self.records.tries(dag_id, run_id)
+
+    def running(self, dag_id: str, run_id: str) -> list[TaskTry]:
+        """Return a run's tasks that run now."""
+        return [task for task in self.tries(dag_id, run_id) if task.state == "running"]
+
+    def wait(self, condition: Callable[[], Any], *, timeout: float = 60, what: str) -> Any:
+        return self.local.wait_for(condition, timeout=timeout, what=what, interval=0.2)
+
+    # -- what happened
+
+    def executions(self, *run_ids: str) -> list[Execution]:
+        """Return what the tasks of runs noted while they ran."""
+        lines = self.trace.read_text().splitlines() if self.trace.exists() else []
+        found = [_execution(line) for line in lines]
+        return [execution for execution in found if execution.run_id in run_ids]
+
+    def rows(self, statement: str, **parameters: Any) -> list[dict[str, Any]]:
+        """Run a query on the metadata database."""
+        return self.records.rows(statement, **parameters)
+
+    def log(self, task: TaskTry) -> str:
+        """Return the log of a try, as the UI gets it."""
+        return self.api.task_log(
+            task.dag_id, task.run_id, task.task_id, try_number=task.try_number, map_index=task.map_index
+        )
+
+    def clear(self, task: TaskTry) -> None:
+        """Clear a task as the UI does."""
+        body = {
+            "dry_run": False,
+            "only_failed": False,
+            "dag_run_id": task.run_id,
+            "task_ids": [[task.task_id, task.map_index]] if task.map_index >= 0 else [task.task_id],
+        }
+        self.api.call("POST", f"dags/{quote(task.dag_id)}/clearTaskInstances", body)
+
+    def worker_pid(self) -> int:
+        """Return the process id of the embedded worker that is online."""
+        workers = self.rows(
+            "select name from workpool_worker where state = 'online' order by started_at desc"
+        )
+        alive = [pid for row in workers if _alive(pid := int(row["name"].rpartition(":")[2]))]
+        assert alive, "no embedded worker is online"
+        return alive[0]
+
+
+def intervals(tries: Iterable[TaskTry]) -> list[Interval]:
+    """Return when tasks ran, by their work queue."""
+    return [
+        Interval(task.started_at, task.ended_at, task.queue, task.pool_slots)
+        for task in tries
+        if task.started_at is not None and task.ended_at is not None
+    ]
+
+
+def most_at_once(tries: Iterable[TaskTry], queue: str | None = None) -> int:
+    """Return the most slots that tasks took at the same time, of one work queue if given."""
+    return max_concurrency(i for i in intervals(tries) if queue in (None, i.queue))
+
+
+def assert_each_ran_once(executions: Iterable[Execution], tries: Iterable[TaskTry]) -> None:
+    """Check that every try's code began once and ended once: none lost, none run twice."""
+    counted = Counter((e.event, e.run_id, e.task_id, e.map_index, e.try_number) for e in executions)
+    expected = {
+        (event, task.run_id, task.task_id, task.map_index, task.try_number)
+        for task in tries
+        for event in ("start", "end")
+    }
+    assert counted == Counter(expected)
+
+
+def _execution(line: str) -> Execution:
+    event, run_id, task_id, map_index, try_number, pid, at = line.split(" ")
+    return Execution(event, run_id, task_id, int(map_index), int(try_number), int(pid), float(at))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
