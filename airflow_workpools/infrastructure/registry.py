@@ -38,7 +38,7 @@ def infrastructure_class(kind: str) -> type[Infrastructure]:
     """Return the class of a kind of infrastructure.
 
     :raises NotFound: if no installed package brings that kind.
-    :raises InfrastructureError: if the package that brings it cannot be imported.
+    :raises InfrastructureError: if what brings it cannot be imported; the message says what to install.
     """
     entry_point = _entry_points().get(kind)
     if entry_point is None:
@@ -47,9 +47,21 @@ def infrastructure_class(kind: str) -> type[Infrastructure]:
         loaded: type[Infrastructure] = entry_point.load()
     except Exception as error:
         raise InfrastructureError(
-            f"work pool type {kind!r} ({entry_point.value}) cannot be imported: {error}"
+            f"work pool type {kind!r} ({entry_point.value}) cannot be imported: {error}{_hint(entry_point)}"
         ) from error
+    if loaded.kind != kind:
+        raise InfrastructureError(
+            f"work pool type {kind!r} leads to {entry_point.value}, which calls itself {loaded.kind!r}"
+        )
     return loaded
+
+
+def _hint(entry_point: EntryPoint) -> str:
+    """Say how to install what a kind needs, if its package has an extra for it."""
+    package = entry_point.dist
+    if package is None or entry_point.name not in (package.metadata.get_all("Provides-Extra") or ()):
+        return ""
+    return f'. Install what it needs: pip install "{package.name}[{entry_point.name}]"'
 
 
 @cache

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process kind: jobs are processes on the worker's machine, forked from a warm runner."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ValidationError
+
+from airflow_workpools.core.exits import explain_exit
+from airflow_workpools.errors import InfrastructureUnavailable, LaunchRejected
+from airflow_workpools.infrastructure.base import Handle, LaunchSpec, Observation, Phase
+from airflow_workpools.infrastructure.process.client import ProcessRunner
+from airflow_workpools.infrastructure.process.files import JobDirectories, JobDirectory, JobExit, JobProcess
+from airflow_workpools.infrastructure.process.job import LaunchRequest
+from airflow_workpools.infrastructure.process.proc import ProcessIdentity, kill_family, pid_realm
+from airflow_workpools.infrastructure.process.stop import stop_process
+from airflow_workpools.infrastructure.process.variables import ProcessVariables
+from airflow_workpools.infrastructure.process.watch import EndWatch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+    from datetime import datetime, timedelta
+    from uuid import UUID
+
+_RUNNING = Observation(phase=Phase.RUNNING)
+_REAP_SECONDS = 5.0
+"""How long a process that has ended may wait for its runner to write down how."""
+_LOOK_AGAIN_SECONDS = 0.1
+
+
+class ProcessInfrastructure:
+    """Runs jobs as processes, each in a session and a directory of its own.
+
+    :param home: jobs have their directories below it; it belongs to this machine alone.
+    :param connection: has no meaning for this kind.
+    :param runner: a runner that was forked before the event loop began; without one, a program is started.
+    :param api_url: where jobs find Airflow's Execution API; None: as Airflow's configuration says.
+    """
+
+    kind: ClassVar[str] = "process"
+    runs_at_launch: ClassVar[bool] = True
+    variables: ClassVar[type[BaseModel]] = ProcessVariables
+
+    def __init__(
+        self,
+        *,
+        home: Path,
+        connection: Mapping[str, Any] | None = None,
+        runner: ProcessRunner | None = None,
+        api_url: str | None = None,
+        start_runner: Callable[[], ProcessRunner] = ProcessRunner.spawn,
+    ) -> None:
+        self._directories = JobDirectories(Path(home).absolute())
+        self._runner = runner
+        self._start_runner = start_runner
+        self._starting = asyncio.Lock()
+        self._connected = False
+        self._api_url = api_url
+        self._own: set[UUID] = set()
+        """Running jobs of our runner: it will tell when they end."""
+        self._exits: dict[UUID, JobExit] = {}
+        self._watches: dict[UUID, EndWatch] = {}
+        """Running jobs that an earlier runner launched."""
+        self._ended_unseen: dict[UUID, float] = {}
+        """Since when (loop time) an ended process has waited for its exit to be written down."""
+        self._stopping: dict[UUID, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+
+    @classmethod
+    def default_job_configuration(cls) -> Mapping[str, Any]:
+        """Return the ``job_configuration`` of the default base job template, with placeholders."""
+        return {name: f"{{{{ {name} }}}}" for name in ProcessVariables.model_fields}
+
+    # -- life -----------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Make the home and have a runner."""
+        try:
+            self._directories.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InfrastructureUnavailable(f"{self._directories.path} cannot be made: {error}") from error
+        await self._ready_runner()
+
+    async def close(self) -> None:
+        """Let go of the runner and the watches; the jobs go on."""
+        for task in self._stopping.values():
+            task.cancel()
+        for watch in self._watches.values():
+            watch.close()
+        self._watches.clear()
+        if self._runner is not None:
+            await self._runner.close()
+            self._runner, self._connected = None, False
+
+    async def _ready_runner(self) -> ProcessRunner:
+        async with self._starting:
+            if self._runner is None:
+                self._runner, self._connected = self._start_runner(), False
+            if not self._connected:
+                runner = self._runner
+                await runner.connect(self._on_exit, lambda: self._on_lost(runner))
+                self._connected = True
+            return self._runner
+
+    def _on_exit(self, job_id: UUID, exit_: JobExit) -> None:
+        self._own.discard(job_id)
+        self._exits[job_id] = exit_
+        self._changed.set()
+
+    def _on_lost(self, runner: ProcessRunner) -> None:
+        """The runner died. Its jobs live on and are watched from here; the next launch starts another."""
+        if runner is self._runner:
+            self._runner, self._connected = None, False
+            self._own.clear()
+            self._changed.set()
+
+    # -- launch and find ------------------------------------------------------------------------------------
+
+    async def launch(self, spec: LaunchSpec) -> AsyncIterator[Handle]:
+        """Start a job, or adopt the one that was started before under this id."""
+        request = self._request(spec)
+        directory = self._directories.of(spec.job_id)
+        if directory.process() is None:
+            runner = await self._ready_runner()
+            if await runner.launch(request) and spec.job_id not in self._exits and not runner.lost:
+                self._own.add(spec.job_id)
+        process = directory.process()
+        if process is None:
+            raise InfrastructureUnavailable(f"{directory.path} disappeared while the job was launched")
+        yield _handle(spec.job_id, directory, process)
+
+    def _request(self, spec: LaunchSpec) -> LaunchRequest:
+        try:
+            variables = ProcessVariables.model_validate(
+                {name: value for name, value in spec.configuration.items() if value is not None}
+            )
+        except ValidationError as error:
+            problems = (
+                f"{'.'.join(str(part) for part in problem['loc']) or 'configuration'}: {problem['msg']}"
+                for problem in error.errors(include_input=False, include_url=False)
+            )
+            raise LaunchRejected(f"the job's configuration does not fit: {'; '.join(problems)}") from None
+        return LaunchRequest(
+            job_id=spec.job_id,
+            directory=self._directories.of(spec.job_id).path,
+            variables=variables,
+            workload=spec.workload,
+            server=self._api_url,
+            labels=spec.labels,
+        )
+
+    async def find(self, job_ids: Collection[UUID]) -> Mapping[UUID, Handle]:
+        """Look for jobs by their directories."""
+        found = {}
+        for job_id in job_ids:
+            directory = self._directories.of(job_id)
+            if (process := directory.process()) is not None:
+                found[job_id] = _handle(job_id, directory, process)
+        return found
+
+    # -- observe --------------------------------------------------------------------------------------------
+
+    async def observe(self, handles: Sequence[Handle]) -> Mapping[UUID, Observation]:
+        """Say what is seen of these jobs."""
+        return {handle.job_id: self._observe(handle) for handle in handles}
+
+    def _observe(self, handle: Handle) -> Observation:
+        job_id, directory = handle.job_id, self._directory(handle)
+        exit_ = self._exits.get(job_id)
+        if exit_ is None and job_id not in self._own:
+            identity = _identity(handle)
+            stat = identity.stat() if identity is not None else None
+            # After the look at the process, so that an exit which it wrote meanwhile is not missed.
+            exit_ = directory.exit()
+            if exit_ is None and identity is not None and stat is not None:
+                if not stat.has_ended:
+                    self._watch(job_id, identity)
+                    return _RUNNING
+                if self._may_still_be_reaped(job_id):
+                    return _RUNNING
+            if exit_ is None:
+                return Observation(phase=Phase.GONE, reason=_why_gone(identity))
+        if exit_ is None:
+            return _RUNNING
+        return Observation(phase=Phase.EXITED, exit_code=exit_.exit_code, reason=_why_exited(exit_))
+
+    def _watch(self, job_id: UUID, identity: ProcessIdentity) -> None:
+        if job_id not in self._watches:
+            self._watches[job_id] = EndWatch(identity, lambda: self._on_foreign_end(job_id, identity))
+
+    def _on_foreign_end(self, job_id: UUID, identity: ProcessIdentity) -> None:
+        """A job of an earlier runner has ended, just now: its pid means nothing else yet."""
+        self._watches.pop(job_id, None)
+        if self._directories.of(job_id).exit() is None:
+            kill_family(identity.pid)  # its first process died: nobody looks after the others
+        self._changed.set()
+
+    def _may_still_be_reaped(self, job_id: UUID) -> bool:
+        """An earlier runner writes down how a job ended before it reaps it; give it time to."""
+        loop = asyncio.get_running_loop()
+        since = self._ended_unseen.setdefault(job_id, loop.time())
+        if loop.time() - since > _REAP_SECONDS:
+            return False
+        loop.call_later(_LOOK_AGAIN_SECONDS, self._changed.set)
+        return True
+
+    async def wait_for_change(self) -> None:
+        """Return when a job has ended, or the runner has."""
+        await self._changed.wait()
+        self._changed.clear()
+
+    # -- stop and clean up ----------------------------------------------------------------------------------
+
+    async def stop(self, handle: Handle, *, grace_seconds: float) -> None:
+        """Ask a job to end; what is left of it when the grace is over is killed."""
+        job_id = handle.job_id
+        if job_id in self._own and self._runner is not None:
+            await self._runner.stop(job_id, grace_seconds=grace_seconds)
+            return
+        identity = _identity(handle)
+        if identity is None or job_id in self._stopping:
+            return
+        task = asyncio.create_task(
+            stop_process(identity, self._directory(handle), grace_seconds=grace_seconds),
+            name=f"stop {job_id}",
+        )
+        self._stopping[job_id] = task
+        task.add_done_callback(lambda _: self._stopping.pop(job_id, None))
+
+    async def cleanup(self, handle: Handle) -> None:
+        """Remove the job's directory."""
+        job_id = handle.job_id
+        self._own.discard(job_id)
+        self._exits.pop(job_id, None)
+        self._ended_unseen.pop(job_id, None)
+        if (watch := self._watches.pop(job_id, None)) is not None:
+            watch.close()
+        self._directory(handle).remove()
+
+    def sweep(self, known_ids: Collection[UUID], *, older_than: timedelta, now: datetime) -> int:
+        """Remove what jobs left behind that nobody knows any more; return how many directories."""
+        return self._directories.sweep(known_ids, older_than=older_than, now=now)
+
+    def _directory(self, handle: Handle) -> JobDirectory:
+        """Return the job's directory, also if a worker with another home launched it."""
+        path = Path(handle.data.get("directory", ""))
+        is_jobs = path.is_absolute() and path.name == str(handle.job_id) and path.parent.name == "jobs"
+        return JobDirectory(path) if is_jobs else self._directories.of(handle.job_id)
+
+
+def _handle(job_id: UUID, directory: JobDirectory, process: JobProcess) -> Handle:
+    return Handle(
+        job_id=job_id,
+        kind=ProcessInfrastructure.kind,
+        data={
+            "directory": str(directory.path),
+            "process": asdict(process.identity),
+            "stop_grace_seconds": process.stop_grace_seconds,
+        },
+    )
+
+
+def _identity(handle: Handle) -> ProcessIdentity | None:
+    try:
+        return ProcessIdentity(**handle.data["process"])
+    except (KeyError, TypeError):
+        return None
+
+
+def _why_exited(exit_: JobExit) -> str:
+    words = explain_exit(exit_.exit_code)
+    return f"{words}: {exit_.reason}" if exit_.reason else words
+
+
+def _why_gone(identity: ProcessIdentity | None) -> str:
+    if identity is not None and identity.realm != pid_realm():
+        return "the machine or container that ran it was restarted while it ran"
+    pid = identity.pid if identity is not None else "unknown"
+    return f"its process (pid {pid}) is gone without a trace: killed, and so was the runner that watched it"

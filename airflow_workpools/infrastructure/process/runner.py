@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The runner: a warm process with one thread that forks one process per job.
+
+Everything a task needs is imported once, before the first job; a job is then one ``fork`` away and shares
+that memory page by page. There is no pool of idle processes: what waits is only the runner.
+
+The runner outlives nothing and nobody depends on it: jobs have sessions and files of their own. When its
+worker goes away it takes no new work, goes on reaping its jobs, so that each has its exit written down, and
+ends with the last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+from uuid import UUID
+
+from airflow_workpools.infrastructure.process import frames
+from airflow_workpools.infrastructure.process.files import JobDirectory, JobExit
+from airflow_workpools.infrastructure.process.job import (
+    LaunchRequest,
+    Task,
+    now_text,
+    redirect_output,
+    reset_signals,
+    run_job,
+)
+from airflow_workpools.infrastructure.process.proc import ProcessIdentity, kill_family
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+AIRFLOW_TASK = "airflow_workpools.infrastructure.process.workload:AirflowTask"
+"""Where the task is that runs Airflow's workloads."""
+
+_READ_SIZE = 1 << 16
+
+
+@dataclass
+class _Child:
+    """A process that was forked to run a job."""
+
+    job_id: UUID
+    directory: JobDirectory
+    identity: ProcessIdentity
+    kill_at: float | None = None
+    """When its grace is over, in monotonic seconds."""
+
+
+class Runner:
+    """Serves one worker, through a socket, until it and the last job are gone.
+
+    :param connection: the runner's end of a socket pair; it becomes the runner's own.
+    """
+
+    def __init__(self, connection: socket.socket, task: Task) -> None:
+        self._task = task
+        self._connection: socket.socket | None = connection
+        self._selector = selectors.DefaultSelector()
+        self._frames = frames.FrameBuffer()
+        self._unsent = bytearray()
+        self._children: dict[int, _Child] = {}
+        self._answers: dict[int, UUID] = {}
+        self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    # -- the loop -------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Work until the worker and the last job are gone."""
+        assert self._connection is not None
+        self._connection.setblocking(False)
+        self._selector.register(self._connection, selectors.EVENT_READ, self._on_worker)
+        self._selector.register(self._woken, selectors.EVENT_READ, self._on_signal)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        # Handlers that do nothing: what counts is the byte that each signal puts into the pipe.
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, _nothing)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        while self._connection is not None or self._children:
+            for key, events in self._selector.select(self._seconds_to_next_kill()):
+                key.data(key.fd, events)
+            self._kill_overdue()
+
+    def _on_signal(self, descriptor: int, _events: int) -> None:
+        numbers = os.read(descriptor, _READ_SIZE)
+        if signal.SIGTERM in numbers:
+            self._leave_worker()
+        self._reap()
+
+    # -- the worker -----------------------------------------------------------------------------------------
+
+    def _on_worker(self, _descriptor: int, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            self._send_rest()
+        if not events & selectors.EVENT_READ or self._connection is None:
+            return
+        try:
+            data = self._connection.recv(_READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._leave_worker()
+            return
+        for frame in self._frames.feed(data):
+            if frame["type"] == "launch":
+                self._launch(frame)
+            else:
+                self._stop(UUID(frame["job_id"]), frame["grace_seconds"])
+
+    def _leave_worker(self) -> None:
+        """The worker is gone, or wants the runner to go: no new work from now on."""
+        if self._connection is not None:
+            self._selector.unregister(self._connection)
+            self._connection.close()
+            self._connection = None
+            # Whoever started the worker may wait until nobody holds its output open any more.
+            redirect_output(os.open(os.devnull, os.O_WRONLY))
+
+    def _tell(self, type_: str, job_id: UUID, **values: Any) -> None:
+        if self._connection is not None:
+            self._unsent += frames.encode({"type": type_, "job_id": str(job_id), **values})
+            self._send_rest()
+
+    def _send_rest(self) -> None:
+        """Send as much as the worker takes now; the rest waits for it, and the runner does not."""
+        assert self._connection is not None
+        try:
+            while self._unsent:
+                del self._unsent[: self._connection.send(self._unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._leave_worker()
+            return
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
+        self._selector.modify(self._connection, wanted, self._on_worker)
+
+    # -- launching ------------------------------------------------------------------------------------------
+
+    def _launch(self, frame: frames.Frame) -> None:
+        job_id = UUID(frame["job_id"])
+        try:
+            request = LaunchRequest.from_frame(frame)
+            answer_from, answer_to = os.pipe2(os.O_CLOEXEC)
+        except (OSError, ValueError) as error:
+            self._tell("failed", job_id, reason=str(error))
+            return
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.close(answer_from)
+            os.close(answer_to)
+            self._tell("failed", job_id, reason=f"no process could be forked: {error.strerror}")
+            return
+        if pid == 0:
+            self._run_in_child(request, answer_to)
+        os.close(answer_to)
+        identity = ProcessIdentity.of(pid)
+        assert identity is not None, "a child that was not reaped is always to be seen"
+        self._children[pid] = _Child(job_id, JobDirectory(request.directory), identity)
+        self._answers[answer_from] = job_id
+        self._selector.register(answer_from, selectors.EVENT_READ, self._on_answer)
+
+    def _run_in_child(self, request: LaunchRequest, answer_to: int) -> NoReturn:
+        """Let go of what is the runner's, then be the job."""
+        try:
+            self._selector.close()
+            for descriptor in (self._woken, self._wake, *self._answers):
+                os.close(descriptor)
+            if self._connection is not None:
+                self._connection.close()
+            run_job(request, self._task, answer_to)
+        finally:
+            os._exit(1)
+
+    def _on_answer(self, descriptor: int, _events: int) -> None:
+        """Pass on what a job said about its start. Nothing: its process died before it could say anything."""
+        said = os.read(descriptor, _READ_SIZE)
+        self._selector.unregister(descriptor)
+        os.close(descriptor)
+        job_id = self._answers.pop(descriptor)
+        answer = (
+            json.loads(said) if said else {"type": "failed", "reason": "its process died while it started"}
+        )
+        self._tell(answer["type"], job_id, reason=answer["reason"])
+
+    # -- the end of jobs ------------------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        """Bury every child that has ended, after its exit was written down: until then the pid is its own."""
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None:
+                return
+            code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+            child = self._children.pop(ended.si_pid, None)
+            exit_ = self._write_exit(child, code) if child is not None else None
+            os.waitpid(ended.si_pid, 0)
+            if child is not None and exit_ is not None:
+                self._tell("exited", child.job_id, exit=exit_.to_values())
+
+    def _write_exit(self, child: _Child, code: int) -> JobExit | None:
+        """Make sure that the job's exit is on disk; None if this process was not the one that ran the job."""
+        if code < 0 or child.kill_at is not None:
+            kill_family(child.identity.pid)  # a leader that died or was stopped leaves nobody behind
+        process = child.directory.process()
+        if process is None or process.identity != child.identity:
+            return None
+        exit_ = child.directory.exit()
+        if exit_ is None:
+            exit_ = JobExit(exit_code=code, ended_at=now_text())
+            with contextlib.suppress(OSError):  # a full disk: the worker, if it is there, is told anyway
+                child.directory.record_exit(exit_)
+        return exit_
+
+    # -- stopping -------------------------------------------------------------------------------------------
+
+    def _stop(self, job_id: UUID, grace_seconds: float) -> None:
+        """Ask a job to end. Only its first process is asked: that passes it on to the task, once."""
+        for pid, child in self._children.items():
+            if child.job_id == job_id:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+                kill_at = time.monotonic() + grace_seconds
+                child.kill_at = kill_at if child.kill_at is None else min(kill_at, child.kill_at)
+
+    def _seconds_to_next_kill(self) -> float | None:
+        times = [child.kill_at for child in self._children.values() if child.kill_at is not None]
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _kill_overdue(self) -> None:
+        now = time.monotonic()
+        for pid, child in self._children.items():
+            if child.kill_at is not None and child.kill_at <= now:
+                kill_family(pid)
+                child.kill_at = now + 1.0  # looked at again: a process in an uninterruptible call dies later
+
+
+def _nothing(_number: int, _frame: object) -> None:
+    pass
+
+
+# -- becoming the runner ------------------------------------------------------------------------------------
+
+
+def run_as_runner(connection: socket.socket, make_task: Callable[[], Task]) -> NoReturn:
+    """Turn this process into a runner; never returns."""
+    code = 1
+    try:
+        become_independent(keep=connection.fileno())
+        task = make_task()
+        task.warm_up()
+        # What is in memory now stays: it is shared with every job, and no collection should touch its pages,
+        # nor end an object that a forked worker had left here.
+        gc.collect()
+        gc.freeze()
+        Runner(connection, task).serve()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def become_independent(*, keep: int) -> None:
+    """Cut the ties to the process that this one was forked from, except for one descriptor."""
+    with contextlib.suppress(PermissionError):  # it leads a session already
+        os.setsid()
+    reset_signals()
+    _neutralise_descriptors(keep=keep)
+    # Airflow puts this into the environment of its servers; a task that saw it would use the database.
+    os.environ.pop("_AIRFLOW_PROCESS_CONTEXT", None)
+    with contextlib.suppress(ImportError):
+        from setproctitle import setproctitle
+
+        setproctitle("airflow work pools: process runner")
+
+
+def _neutralise_descriptors(*, keep: int) -> None:
+    """Let every inherited descriptor, except standard output and error, mean ``/dev/null``.
+
+    They must go: a job may run for days and would keep the scheduler's listening sockets and database
+    connections open. They are not closed: objects in this memory still believe to own their numbers, and one
+    that is finalised later would close, or write to, what had been given its number since.
+    """
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for descriptor in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
+        if descriptor not in (1, 2, keep, null):
+            with contextlib.suppress(OSError):  # the one that listed the directory
+                os.fstat(descriptor)
+                os.dup2(null, descriptor, inheritable=descriptor == 0)
+    os.close(null)
+
+
+def main() -> NoReturn:
+    """``python -m airflow_workpools.infrastructure.process.runner DESCRIPTOR [MODULE:NAME]``."""
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    connection.set_inheritable(False)
+    run_as_runner(connection, lambda: load_task(*sys.argv[2:]))
+
+
+def load_task(where: str = AIRFLOW_TASK) -> Task:
+    """Return the task that ``module:name`` says, or the one that runs Airflow's workloads."""
+    import importlib
+
+    module, _, name = where.partition(":")
+    task: Task = getattr(importlib.import_module(module), name)()
+    return task
+
+
+if __name__ == "__main__":
+    main()
