@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work pools and work queues: what they are, and how a definition is read."""
+"""Work pools and work queues: what they are, and how one is made from its definition."""
 
 from __future__ import annotations
 
@@ -8,16 +8,39 @@ from datetime import timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from airflow_workpools.errors import NotFound
+from airflow_workpools.core.definitions import PoolDefinition, QueueDefinition, read_definition
+from airflow_workpools.core.names import DEFAULT_QUEUE, MAX_NAME_LENGTH, name_problem
+from airflow_workpools.core.priorities import lowest_unused, place_queue, place_queues
+from airflow_workpools.core.templates import BaseJobTemplate, value_problems
+from airflow_workpools.core.wording import did_you_mean, listing
+from airflow_workpools.errors import InvalidTemplate, InvalidWorkPool, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
-    from airflow_workpools.core.templates import BaseJobTemplate
+__all__ = [
+    "DEFAULT_START_TIMEOUT_SECONDS",
+    "QUEUE_READY_FOR",
+    "Delivery",
+    "InvalidPool",
+    "PoolSource",
+    "PoolStatus",
+    "QueueStatus",
+    "WorkPool",
+    "WorkQueue",
+    "parse_work_pool",
+    "place_queue",
+    "place_queues",
+    "pool_status",
+    "queue_status",
+]
 
 DEFAULT_START_TIMEOUT_SECONDS = 600.0
 """How long a job may take from its claim to the start of its task, where nothing else is said."""
+
+AIRFLOW_DEFAULT_POOL = "default_pool"
+"""The Airflow pool that Airflow makes for itself; a work pool of this name would share it."""
 
 QUEUE_READY_FOR = timedelta(seconds=60)
 """A queue is ready for so long after a worker last polled it."""
@@ -154,3 +177,128 @@ def queue_status(*, paused: bool, last_polled_at: datetime | None, now: datetime
         return QueueStatus.PAUSED
     polled_lately = last_polled_at is not None and now - last_polled_at <= QUEUE_READY_FOR
     return QueueStatus.READY if polled_lately else QueueStatus.NOT_READY
+
+
+def parse_work_pool(
+    name: str,
+    definition: Mapping[str, Any] | str | None,
+    *,
+    templates: Mapping[str, BaseJobTemplate],
+    source: PoolSource,
+    description: str | None = None,
+    default_start_timeout_seconds: float = DEFAULT_START_TIMEOUT_SECONDS,
+) -> WorkPool:
+    """Make a work pool from its definition, the ``extra`` of its connection.
+
+    :param definition: JSON text or an object with the keys of
+        :class:`~airflow_workpools.core.definitions.PoolDefinition`.
+    :param templates: the default base job template of each known type.
+    :param description: holds where the definition has none.
+    :raises InvalidWorkPool: with all that is wrong; each problem names the pool, the key and what is allowed.
+    """
+    try:
+        given, problems = read_definition(definition)
+    except ValueError as error:
+        unreadable = f"its definition (the connection's extra) {error}"
+        raise _invalid(name, [*_name_problems(name), unreadable]) from error
+    template, template_problems = _template(given, templates)
+    problems += [
+        *_name_problems(name),
+        *_type_problems(given, templates),
+        *template_problems,
+        *_queue_problems(given.queues),
+        *(_job_variable_problems(given, template) if template else ()),
+    ]
+    if problems or template is None:
+        raise _invalid(name, problems)
+    return WorkPool(
+        name=name,
+        type=given.type or "",
+        description=given.description or description,
+        concurrency_limit=given.concurrency_limit,
+        delivery=Delivery(given.delivery or Delivery.PUSH),
+        start_timeout_seconds=given.start_timeout or default_start_timeout_seconds,
+        infrastructure_conn_id=given.infrastructure_conn_id,
+        queues=_queues(given.queues),
+        base_job_template=template,
+        job_variables=given.job_variables,
+        source=source,
+    )
+
+
+def _invalid(name: str, problems: Iterable[str]) -> InvalidWorkPool:
+    shown = repr(name) if len(name) <= MAX_NAME_LENGTH else f"{name[:20]!r}…"
+    return InvalidWorkPool(f"work pool {shown}: {problem}" for problem in problems)
+
+
+def _name_problems(name: str) -> Iterator[str]:
+    if not name:
+        yield "it has no name"
+    elif problem := name_problem(name, what="its"):
+        yield problem
+    if name == AIRFLOW_DEFAULT_POOL:
+        yield f"its name {name!r} is taken by Airflow's own default pool; choose another"
+
+
+def _type_problems(given: PoolDefinition, templates: Mapping[str, BaseJobTemplate]) -> Iterator[str]:
+    if given.type is None:
+        yield f"type is missing; known types are: {listing(templates)}"
+    elif given.type not in templates:
+        yield (
+            f"type {given.type!r} is unknown{did_you_mean(given.type, templates)}; "
+            f"known types are: {listing(templates)}"
+        )
+
+
+def _template(
+    given: PoolDefinition, templates: Mapping[str, BaseJobTemplate]
+) -> tuple[BaseJobTemplate | None, list[str]]:
+    """Return the pool's template, its own or its type's, or None and what is wrong with it."""
+    if not given.base_job_template:
+        return templates.get(given.type or ""), []
+    try:
+        return BaseJobTemplate.parse(given.base_job_template), []
+    except InvalidTemplate as error:
+        return None, [f"base_job_template: {problem}" for problem in error.problems]
+
+
+def _queue_problems(queues: Mapping[str, QueueDefinition]) -> Iterator[str]:
+    first: dict[int, str] = {}
+    for name, queue in queues.items():
+        if problem := name_problem(name, what="work queue"):
+            yield problem
+        if queue.priority is None:
+            continue
+        if queue.priority in first:
+            yield (
+                f"work queues {first[queue.priority]!r} and {name!r} both have priority {queue.priority}; "
+                "give each its own, or none for the lowest unused"
+            )
+        first.setdefault(queue.priority, name)
+
+
+def _job_variable_problems(given: PoolDefinition, template: BaseJobTemplate) -> Iterator[str]:
+    yield from value_problems(template, given.job_variables)
+    for name, queue in given.queues.items():
+        for problem in value_problems(template, queue.job_variables):
+            yield f"work queue {name!r}: {problem}"
+
+
+def _queues(given: Mapping[str, QueueDefinition]) -> tuple[WorkQueue, ...]:
+    """Return the queues by priority. One that is not given a priority gets the lowest unused, in order."""
+    given = given if DEFAULT_QUEUE in given else {DEFAULT_QUEUE: QueueDefinition(), **given}
+    taken = {queue.priority for queue in given.values() if queue.priority is not None}
+    queues = []
+    for name, queue in given.items():
+        priority = queue.priority or lowest_unused(taken)
+        taken.add(priority)
+        queues.append(
+            WorkQueue(
+                name=name,
+                priority=priority,
+                concurrency_limit=queue.concurrency_limit,
+                description=queue.description,
+                job_variables=queue.job_variables,
+            )
+        )
+    return tuple(sorted(queues, key=lambda queue: queue.priority))
