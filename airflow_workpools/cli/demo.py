@@ -6,7 +6,6 @@ Everything it makes is in one folder, and no process is left when it ends, howev
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import fcntl
 import json
@@ -16,7 +15,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -28,7 +27,8 @@ from airflow_workpools.cli.local_records import LocalRecords
 from airflow_workpools.errors import WorkpoolsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    import argparse
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
     from airflow_workpools.cli.demo_report import DemoReport
@@ -43,8 +43,16 @@ QUEUES = (
     QueueSnapshot(name="high", priority=5, limit=3),
     QueueSnapshot(name="low", priority=10, limit=None),
 )
+CREATE_POOL = (
+    *("workpools", "create", POOL, "--type", "process", "--concurrency-limit", str(POOL_LIMIT)),
+    *("--queue", "critical:priority=1,limit=1"),
+    *("--queue", "high:priority=5,limit=3"),
+    *("--queue", "low:priority=10"),
+)
+"""The ``airflow`` command that creates the example's work pool, as a user would."""
 RUN_TIMEOUT_SECONDS = 300
 USUAL_PORT = 8080
+DEFAULT_HOME = Path(".demo")
 
 
 class Interrupted(BaseException):
@@ -82,8 +90,9 @@ class Demo:
     """One run of the demo in a folder of its own."""
 
     home: Path
-    serve: bool
     console: Console
+    serve: bool = False
+    port: int = USUAL_PORT
     executor: str = "airflow_workpools.WorkPoolExecutor"
 
     def run(self) -> int:
@@ -124,9 +133,9 @@ class Demo:
         return folder
 
     def _ports(self) -> Ports:
-        ports = Ports.choose(USUAL_PORT)
-        if ports.api != USUAL_PORT:
-            self.console.print(f"Port {USUAL_PORT} is taken; Airflow listens on {ports.api} instead.")
+        ports = Ports.choose(self.port)
+        if ports.api != self.port:
+            self.console.print(f"Port {self.port} is taken; Airflow listens on {ports.api} instead.")
         return ports
 
     def _run(self, airflow: LocalAirflow) -> int:
@@ -134,9 +143,8 @@ class Demo:
             airflow.migrate()
         with self._step("Starting Airflow"):
             airflow.start()
+            airflow.run_cli(*CREATE_POOL)
             airflow.wait_ready()
-        with self._step(f"Creating work pool {POOL!r} and waiting for the DAG"):
-            airflow.api.call("POST", "connections", pool_connection())
             airflow.wait_for(lambda: self._parsed(airflow), timeout=60, what=f"DAG {DAG_ID}")
         run_id = airflow.api.trigger(DAG_ID)
         tries = self._watch(airflow, run_id)
@@ -234,18 +242,6 @@ def example_dags() -> Path:
     raise WorkpoolsError("the example DAGs are missing from this installation; install the package again")
 
 
-def pool_connection() -> dict[str, Any]:
-    """Return the example's work pool as the connection that declares it."""
-    queues = {queue.name: {"priority": queue.priority, "concurrency_limit": queue.limit} for queue in QUEUES}
-    extra = {"type": "process", "concurrency_limit": POOL_LIMIT, "queues": queues}
-    return {
-        "connection_id": POOL,
-        "conn_type": "workpool",
-        "description": "The reference example's work pool",
-        "extra": json.dumps(extra),
-    }
-
-
 def queue_of(task: TaskTry) -> str:
     """Return the name of a task's work queue in the example's pool."""
     return task.queue.partition("/")[2]
@@ -285,30 +281,14 @@ def summary(report: DemoReport, intervals: Sequence[Interval]) -> list[str]:
     return lines
 
 
-def add_arguments(add: Callable[..., Any]) -> None:
-    """Declare the command's arguments with something like ``ArgumentParser.add_argument``."""
-    add("--home", type=Path, default=Path(".demo"), help="folder for everything the demo makes (.demo)")
-    add("--serve", action="store_true", help="keep Airflow up afterwards until Ctrl-C")
-
-
-def demo(args: argparse.Namespace) -> None:
-    """Run the demo; the process's exit code says whether everything held."""
-    home = Path(args.home).resolve()
+def run(args: argparse.Namespace) -> None:
+    """Run ``airflow workpools demo``; the exit code says whether everything held."""
+    home = Path(args.home or DEFAULT_HOME).resolve()
     try:
-        code = Demo(home=home, serve=args.serve, console=Console()).run()
+        code = Demo(home=home, console=Console(), serve=args.serve, port=args.port or USUAL_PORT).run()
     except WorkpoolsError as error:
         print(f"demo: {error}", file=sys.stderr)
         code = 1
     except Interrupted as interruption:
         code = interruption.exit_code
     sys.exit(code)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="airflow workpools demo", description=__doc__)
-    add_arguments(parser.add_argument)
-    demo(parser.parse_args())
-
-
-if __name__ == "__main__":
-    main()

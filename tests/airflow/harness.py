@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 WORK_POOL_EXECUTOR = "airflow_workpools.WorkPoolExecutor"
-DAGS = Path(__file__).parent / "dags"
+ROOT = Path(__file__).parents[2]
 
 LIVE: list[AirflowInstance] = []
 """The instances that run now; their output is added to the report of a test that fails."""
@@ -47,7 +47,7 @@ class AirflowInstance:
         *,
         executor: str = WORK_POOL_EXECUTOR,
         database_url: str = "",
-        dags_folder: Path = DAGS,
+        dags_folder: Path,
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self.trace = home / "trace"

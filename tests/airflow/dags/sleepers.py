@@ -7,11 +7,11 @@ import traces
 from airflow.sdk import DAG, task
 
 
-def sleepers(dag_id: str, queue: str, *, count: int, seconds: float) -> DAG:
+def sleepers(dag_id: str, queue: str, *, count: int, seconds: float, **arguments: str) -> DAG:
     """Return a DAG of ``count`` tasks that wait for nothing but their work queue."""
     with DAG(dag_id, schedule=None, max_active_tasks=500) as dag:
 
-        @task(task_id="sleep", work_queue=queue)
+        @task(task_id="sleep", work_queue=queue, **arguments)
         def sleep(number: int, seconds: float) -> None:
             traces.work(seconds)
 
@@ -19,6 +19,19 @@ def sleepers(dag_id: str, queue: str, *, count: int, seconds: float) -> DAG:
     return dag
 
 
+# The example that everything must satisfy.
 low = sleepers("low", "etl/low", count=40, seconds=2)
 high = sleepers("high", "etl/high", count=9, seconds=2)
 critical = sleepers("critical", "etl/critical", count=3, seconds=2)
+
+# Pausing: more of them than run in the time that a pause needs.
+many_low = sleepers("many_low", "etl/low", count=50, seconds=2)
+many_high = sleepers("many_high", "etl/high", count=18, seconds=2)
+
+# Crashes: all of them run when it happens.
+survivors = sleepers("survivors", "crash", count=8, seconds=6)
+
+# Backlogs: the last one waits far longer than Airflow lets a task be queued. One waits as `scheduled`, for a
+# slot of its work queue; the other, whose author chose an Airflow pool with room for all, waits as `queued`.
+backlog = sleepers("backlog", "narrow", count=18, seconds=1)
+queued_backlog = sleepers("queued_backlog", "thin", count=18, seconds=1, pool="wide")

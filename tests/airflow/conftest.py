@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One Airflow for many tests: to start one costs more than most tests do."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.airflow.harness import LIVE, ROOT, WORK_POOL_EXECUTOR, AirflowInstance
+from tests.postgres import postgres_server
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+    from pathlib import Path
+
+QUEUED_TIMEOUT_SECONDS = 10
+"""How long Airflow lets a task be queued here; short, because it must do nothing to ours."""
+
+ETL = {
+    "concurrency_limit": 10,
+    "queues": {
+        "critical": {"priority": 1, "concurrency_limit": 1},
+        "high": {"priority": 5, "concurrency_limit": 3},
+        "low": {"priority": 10},
+    },
+}
+"""The work pool of the example that everything must satisfy."""
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, None, None]:
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.failed:
+        for instance in LIVE:
+            report.sections.append((f"Airflow in {instance.local.home}", instance.output()))
+
+
+@pytest.fixture(
+    scope="session",
+    params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)],
+)
+def airflow(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AirflowInstance]:
+    """A real Airflow with WorkPoolExecutor first and LocalExecutor beside it, and the example's work pool."""
+    home = tmp_path_factory.mktemp(request.param)
+    with ExitStack() as stack:
+        url = ""
+        if request.param == "postgres":
+            url = stack.enter_context(postgres_server()).create_database("airflow")
+        instance = AirflowInstance(
+            home,
+            executor=f"{WORK_POOL_EXECUTOR},LocalExecutor",
+            database_url=url,
+            dags_folder=_dags_folder(home),
+            settings={
+                "AIRFLOW__CORE__PARALLELISM": "64",
+                "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": str(QUEUED_TIMEOUT_SECONDS),
+                "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "2",
+                "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            },
+        )
+        instance.local.migrate()
+        stack.callback(instance.stop)
+        instance.start()
+        instance.create_pool("etl", **ETL)
+        yield instance
+
+
+def _dags_folder(home: Path) -> Path:
+    """Put the tests' DAGs and the examples side by side, as a user would have them."""
+    folder = home / "dags"
+    shutil.copytree(ROOT / "tests/airflow/dags", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "dags_examples", folder / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder

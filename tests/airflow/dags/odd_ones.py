@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DAGs that use no work pool, or use one wrongly."""
+
+from __future__ import annotations
+
+import traces
+from airflow.sdk import DAG, task
+
+
+@task
+def say(text: str) -> str:
+    traces.note("start")
+    print(text)
+    traces.note("end")
+    return text
+
+
+with DAG("no_work_queue", schedule=None) as no_work_queue:
+    say.override(task_id="plain")("said without a work queue")
+
+with DAG("beside", schedule=None) as beside:
+    say.override(task_id="ours", work_queue="etl/high")("said in a work pool")
+    say.override(task_id="theirs", executor="LocalExecutor")("said by LocalExecutor")
+
+with DAG("unknown_pool", schedule=None) as unknown_pool:
+    say.override(task_id="lost", queue="nowhere/low")("never said")
+
+with DAG("unknown_queue", schedule=None) as unknown_queue:
+    say.override(task_id="lost", work_queue="etl/lwo")("never said")
+
+with DAG("unknown_variable", schedule=None) as unknown_variable:
+    say.override(task_id="lost", work_queue="etl/low", executor_config={"imgae": "x"})("never said")
+
+with DAG("long_talk", schedule=None) as long_talk:
+
+    @task(work_queue="etl/high")
+    def talk() -> None:
+        print("said early")
+        traces.work(8)
+        print("said late")
+
+    talk()

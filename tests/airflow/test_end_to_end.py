@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole way of a task, in a real Airflow."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.airflow.conftest import QUEUED_TIMEOUT_SECONDS
+from tests.airflow.harness import assert_each_ran_once, most_at_once
+
+if TYPE_CHECKING:
+    from airflow_workpools.cli.local_records import TaskTry
+    from tests.airflow.harness import AirflowInstance
+
+pytestmark = pytest.mark.airflow
+
+on_sqlite = pytest.mark.parametrize("airflow", ["sqlite"], indirect=True)
+
+HAND_OVER_SECONDS = 2.0
+"""What Airflow may need from making a task `scheduled` to the next look at free slots."""
+
+
+def test_the_designs_example(airflow: AirflowInstance) -> None:
+    low = airflow.trigger("low")
+    airflow.wait(lambda: len(airflow.running("low", low)) == 10, what="low to fill the pool")
+    high, critical = airflow.trigger("high"), airflow.trigger("critical")
+    runs = {"low": low, "high": high, "critical": critical}
+    tries = [task for dag_id, run_id in runs.items() for task in airflow.wait_run(dag_id, run_id)]
+
+    assert len(tries) == 52
+    assert {task.try_number for task in tries} == {1}
+    assert_each_ran_once(airflow.executions(*runs.values()), tries)
+    assert most_at_once(tries) == 10
+    assert most_at_once(tries, "etl/high") == 3
+    assert most_at_once(tries, "etl/critical") == 1
+    assert overtakers(airflow, tries, critical) == []
+
+
+def overtakers(airflow: AirflowInstance, tries: list[TaskTry], urgent_run: str) -> list[TaskTry]:
+    """Return tasks that were queued and started while the urgent run's first task was already waiting."""
+    scheduled = airflow.rows(
+        "select min(scheduled_dttm) as first from task_instance where run_id = :run_id", run_id=urgent_run
+    )[0]["first"]
+    waiting_since = _seconds(scheduled)
+    first_start = min(task.started_at or 0 for task in tries if task.run_id == urgent_run)
+    return [
+        task
+        for task in tries
+        if task.run_id != urgent_run
+        and (task.queued_at or 0) > waiting_since + HAND_OVER_SECONDS
+        and (task.started_at or 0) < first_start
+    ]
+
+
+def test_a_paused_queue_starts_nothing_and_its_share_goes_to_others(airflow: AirflowInstance) -> None:
+    high = airflow.trigger("many_high")
+    low = airflow.trigger("many_low")
+    airflow.wait(lambda: len(airflow.running("many_high", high)) == 3, what="high to be full")
+    airflow.workpools("queue", "pause", "etl/high")
+    airflow.wait(lambda: not airflow.running("many_high", high), what="the paused queue's tasks to finish")
+    begun = len(airflow.executions(high))
+    airflow.wait(lambda: len(airflow.running("many_low", low)) == 10, what="low to take the whole pool")
+    assert len(airflow.executions(high)) == begun
+    airflow.workpools("queue", "resume", "etl/high")
+    airflow.wait(lambda: airflow.running("many_high", high), timeout=15, what="high to go on")
+    tries = airflow.wait_run("many_high", high) + airflow.wait_run("many_low", low)
+    assert most_at_once(tries) == 10
+    assert most_at_once(tries, "etl/high") == 3
+    assert_each_ran_once(airflow.executions(high, low), tries)
+
+
+def test_a_backlog_waits_for_any_time_without_failing_or_being_queued_again(airflow: AirflowInstance) -> None:
+    airflow.create_pool("narrow", concurrency_limit=1)
+    airflow.create_pool("thin", concurrency_limit=1)
+    airflow.api.call("POST", "pools", {"name": "wide", "slots": 50})
+    runs = {dag_id: airflow.trigger(dag_id) for dag_id in ("backlog", "queued_backlog")}
+    for dag_id, run_id in runs.items():
+        tries = airflow.wait_run(dag_id, run_id)
+        starts = [task.started_at or 0 for task in tries]
+        assert max(starts) - min(starts) > 1.5 * QUEUED_TIMEOUT_SECONDS, (
+            "Airflow's own timeout could not strike"
+        )
+        assert most_at_once(tries) == 1
+        assert {(task.state, task.try_number) for task in tries} == {("success", 1)}
+        assert_each_ran_once(airflow.executions(run_id), tries)
+        assert not airflow.records.earlier_tries(dag_id, run_id)
+        events = airflow.rows("select event from log where run_id = :run_id", run_id=run_id)
+        assert not [row for row in events if "stuck" in row["event"]]
+
+
+def test_work_pools_and_local_executor_run_side_by_side(airflow: AirflowInstance) -> None:
+    run_id = airflow.trigger("beside")
+    tries = airflow.wait_run("beside", run_id)
+    jobs = airflow.rows("select task_id, pool, queue from workpool_job where run_id = :run_id", run_id=run_id)
+    assert [(job["task_id"], job["pool"], job["queue"]) for job in jobs] == [("ours", "etl", "high")]
+    assert_each_ran_once(airflow.executions(run_id), tries)
+
+
+@on_sqlite
+def test_a_task_without_a_work_queue_runs_as_ever(airflow: AirflowInstance) -> None:
+    (task,) = airflow.run("no_work_queue")
+    assert (task.pool, task.queue) == ("default_pool", "default")
+    assert "said without a work queue" in airflow.log(task)
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("dag_id", "reasons"),
+    [
+        ("unknown_pool", ["'nowhere'", "does not exist", "airflow workpools create nowhere"]),
+        ("unknown_queue", ["'lwo'", "critical", "high", "low"]),
+        ("unknown_variable", ["imgae", "etl"]),
+    ],
+)
+def test_a_task_that_can_never_start_fails_and_says_why_in_its_log(
+    airflow: AirflowInstance, dag_id: str, reasons: list[str]
+) -> None:
+    (task,) = airflow.run(dag_id, state="failed", timeout=30)
+    log = airflow.log(task)
+    for reason in reasons:
+        assert reason in log
+    assert not airflow.executions(task.run_id)
+
+
+@on_sqlite
+def test_the_log_can_be_read_while_a_task_runs_and_afterwards(airflow: AirflowInstance) -> None:
+    run_id = airflow.trigger("long_talk")
+    task = airflow.wait(lambda: airflow.running("long_talk", run_id), what="the task to run")[0]
+    airflow.wait(lambda: "said early" in airflow.log(task), timeout=6, what="its log")
+    assert "said late" not in airflow.log(task)
+    (task,) = airflow.wait_run("long_talk", run_id)
+    log = airflow.log(task)
+    assert "said early" in log
+    assert "said late" in log
+
+
+def _seconds(time: object) -> float:
+    moment = time if isinstance(time, datetime) else datetime.fromisoformat(str(time))
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
