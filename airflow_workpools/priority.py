@@ -72,8 +72,8 @@ def queue_priority(queue: str) -> int | None:
         ref = WorkQueueRef.parse(queue)
         pool = work_pools(_settings()).get(ref.pool)
         found = pool.find_queue(ref.queue) if isinstance(pool, WorkPool) else None
-    except Exception:
-        log.warning("The priority of work queue %r cannot be told; its tasks wait last", queue, exc_info=True)
+    except Exception as error:
+        log.warning("The priority of work queue %r cannot be told; its tasks wait last: %r", queue, error)
         return None
     return found.priority if found else None
 
