@@ -98,7 +98,10 @@ def _found_in_row(
 def _decrypt(text: str) -> str:
     from airflow.models.crypto import get_fernet
 
-    return str(get_fernet().decrypt(text.encode()).decode())
+    fernet = get_fernet()
+    if not fernet.is_encrypted:
+        raise ValueError("there is no [core] fernet_key")
+    return str(fernet.decrypt(text.encode()).decode())
 
 
 def in_environment(environ: Mapping[str, str], *, known_names: Iterable[str] = ()) -> list[Found]:

@@ -5,7 +5,7 @@ Where a name is defined twice, the place that Airflow asks first wins: secrets b
 The pool ``default`` exists without being declared.
 
 A definition that is broken becomes an :class:`InvalidPool` with its reason, and disturbs no other. Secrets
-backends are slow and may fail, so only :func:`refresh_secrets_pools` asks them, outside of the scheduler's loop.
+backends are slow and may fail, so only :func:`refresh_secrets_pools` asks them, never the scheduler's loop.
 """
 
 from __future__ import annotations
@@ -74,7 +74,10 @@ class PoolReader:
         found = find_definitions(
             session, environ, secrets_names=self.settings.secrets_pools, secrets=self.secrets
         )
-        self._parsed = {one: self._parsed.get(one) or self._parse(one) for one in found.values()}
+        self._parsed = {
+            one: self._parsed.get(one) or parse_found(one, settings=self.settings, templates=self.templates)
+            for one in found.values()
+        }
         pools = {pool.name: pool for pool in self._parsed.values()}
         if DEFAULT_POOL not in pools:
             pools[DEFAULT_POOL] = builtin_pool(self.settings, self.templates)
@@ -91,12 +94,6 @@ class PoolReader:
             else:
                 answers[answer.name] = answer
         self.secrets = answers
-
-    def _parse(self, found: Found) -> AnyPool:
-        pool = parse_found(found, settings=self.settings, templates=self.templates)
-        if isinstance(pool, InvalidPool):
-            log.warning("Work pool %r is not usable: %s", pool.name, pool.reason)
-        return pool
 
 
 def find_definitions(

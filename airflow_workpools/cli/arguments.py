@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How arguments are read. What they mean, and whether it is allowed, is decided elsewhere."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentTypeError
+from dataclasses import dataclass
+from typing import Any
+
+NO_LIMIT = "none"
+
+QUEUE_SPEC_HELP = (
+    'A work queue, for example "critical" or "critical:priority=1,limit=1"; may be repeated. '
+    "Keys: priority, limit, description"
+)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A job variable and the value it shall have."""
+
+    name: str
+    value: Any
+
+
+def assignment(text: str) -> Assignment:
+    """Read ``VAR=JSON``. What is not JSON is text: ``image=python:3.12`` needs no inner quotes."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ArgumentTypeError(f"{text!r} must look like VAR=JSON, for example image=python:3.12 or cpus=2")
+    try:
+        return Assignment(name.strip(), json.loads(value))
+    except ValueError:
+        return Assignment(name.strip(), value)
+
+
+def limit(text: str) -> int | str:
+    """Read a concurrency limit: a number of slots, or ``none``."""
+    if text.strip().lower() == NO_LIMIT:
+        return NO_LIMIT
+    try:
+        return int(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} must be a whole number of slots, or {NO_LIMIT!r}") from None
+
+
+def seconds(text: str) -> float:
+    """Read a duration."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} must be a number of seconds") from None
+
+
+def queue_spec(text: str) -> tuple[str, dict[str, Any]]:
+    """Read ``NAME`` or ``NAME:key=value,…``; return the queue's name and its definition."""
+    name, _, settings = text.partition(":")
+    definition = {}
+    for part in filter(None, settings.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise ArgumentTypeError(f"{part!r} in {text!r} must look like key=value")
+        definition.update(_queue_setting(key.strip(), value.strip(), text))
+    return name.strip(), definition
+
+
+def _queue_setting(key: str, value: str, text: str) -> dict[str, Any]:
+    if key == "description":
+        return {key: value}
+    if key == "limit" and value == NO_LIMIT:
+        return {"concurrency_limit": None}
+    if key not in ("priority", "limit"):
+        raise ArgumentTypeError(
+            f"{key!r} in {text!r} is not a setting of a work queue: priority, limit, description"
+        )
+    try:
+        return {"concurrency_limit" if key == "limit" else key: int(value)}
+    except ValueError:
+        raise ArgumentTypeError(f"{key} in {text!r} must be a whole number") from None

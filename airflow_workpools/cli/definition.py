@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands ``airflow workpools …``: their names, arguments and help.
+
+Every ``airflow`` command loads this module, so what a command does is imported when it runs.
+"""
+
+from __future__ import annotations
+
+from airflow.cli.cli_config import (
+    ARG_OUTPUT,
+    ARG_VERBOSE,
+    ActionCommand,
+    Arg,
+    CLICommand,
+    GroupCommand,
+    lazy_load_command,
+)
+
+from airflow_workpools.cli.arguments import (
+    QUEUE_SPEC_HELP,
+    assignment,
+    limit,
+    queue_spec,
+    seconds,
+)
+
+ARG_POOL = Arg(("pool",), help="The name of the work pool")
+ARG_QUEUE = Arg(("queue",), metavar="pool/queue", help="The work queue, with its pool")
+ARG_TARGET = Arg(
+    ("target",),
+    metavar="pool[/queue]",
+    help="The work pool, or one of its queues; default: its default queue",
+)
+
+ARG_DATA_OUTPUT = Arg(
+    ("-o", "--output"), choices=("json", "yaml"), default="json", help="Output format (default: json)"
+)
+ARG_TYPE = Arg(("-t", "--type"), help="What runs the jobs: process, … (default: process)", default="process")
+ARG_TEMPLATE = Arg(
+    ("-b", "--base-job-template"),
+    metavar="FILE",
+    help="File with the base job template as JSON; - reads it from standard input",
+)
+ARG_LIMIT = Arg(
+    ("-l", "--concurrency-limit"),
+    metavar="SLOTS",
+    type=limit,
+    help='Most pool slots that its jobs may hold at once: a number, or "none"; 0 lets nothing start',
+)
+ARG_SLOTS = Arg(
+    ("limit",), metavar="slots", type=limit, help="Most pool slots that its jobs may hold at once"
+)
+ARG_DESCRIPTION = Arg(("-d", "--description"), help="What it is for")
+ARG_PAUSED = Arg(
+    ("--paused",), action="store_true", help="Create it paused: nothing starts until it is resumed"
+)
+ARG_OVERWRITE = Arg(("--overwrite",), action="store_true", help="Replace the work pool if it exists")
+ARG_QUEUES = Arg(
+    ("-q", "--queue"),
+    dest="queues",
+    metavar="SPEC",
+    type=queue_spec,
+    action="append",
+    help=QUEUE_SPEC_HELP,
+)
+ARG_DELIVERY = Arg(
+    ("--delivery",),
+    choices=("push", "pull"),
+    help="push: the scheduler's own worker starts the jobs (default); pull: separate workers ask for them",
+)
+ARG_START_TIMEOUT = Arg(
+    ("--start-timeout",),
+    metavar="SECONDS",
+    type=seconds,
+    help="Longest time from a job's claim until its task runs",
+)
+ARG_INFRASTRUCTURE = Arg(
+    ("--infrastructure-conn-id",),
+    metavar="CONN_ID",
+    help="Airflow connection that says where the infrastructure is and how to log in",
+)
+ARG_SET = Arg(
+    ("-s", "--set"),
+    dest="variables",
+    metavar="VAR=JSON",
+    type=assignment,
+    action="append",
+    help="A job variable and its value: JSON, or plain text; may be repeated",
+)
+ARG_UNSET = Arg(("--unset",), metavar="VAR", action="append", help="Remove a job variable; may be repeated")
+ARG_PRIORITY = Arg(
+    ("-p", "--priority"),
+    metavar="NUMBER",
+    type=int,
+    help="1 goes first; queues in the way move. Default for a new queue: the lowest unused number",
+)
+
+_POOL_KEYS = (ARG_DESCRIPTION, ARG_LIMIT, ARG_TEMPLATE, ARG_DELIVERY, ARG_START_TIMEOUT, ARG_INFRASTRUCTURE)
+
+
+def _command(name: str, noun: str, help_: str, *args: Arg, function: str | None = None) -> ActionCommand:
+    function = function or name.replace("-", "_")
+    return ActionCommand(
+        name=name,
+        help=help_,
+        func=lazy_load_command(f"airflow_workpools.cli.{noun}.{function}"),
+        args=(*args, ARG_VERBOSE),
+    )
+
+
+POOL_COMMANDS = (
+    _command(
+        "create",
+        "pools",
+        "Create a work pool",
+        ARG_POOL,
+        ARG_TYPE,
+        *_POOL_KEYS,
+        ARG_QUEUES,
+        ARG_SET,
+        ARG_PAUSED,
+        ARG_OVERWRITE,
+    ),
+    _command("list", "pools", "List work pools", ARG_OUTPUT, function="list_pools"),
+    _command("ls", "pools", "List work pools", ARG_OUTPUT, function="list_pools"),
+    _command("inspect", "pools", "Show all about a work pool", ARG_POOL, ARG_DATA_OUTPUT),
+    _command("update", "pools", "Change a work pool", ARG_POOL, *_POOL_KEYS, ARG_SET, ARG_UNSET),
+    _command("delete", "pools", "Delete a work pool that has no active jobs", ARG_POOL),
+    _command("pause", "pools", "Let no more jobs of a work pool start; what runs goes on", ARG_POOL),
+    _command("resume", "pools", "Let jobs of a paused work pool start again", ARG_POOL),
+    _command("set-concurrency-limit", "pools", "Set a work pool's concurrency limit", ARG_POOL, ARG_SLOTS),
+    _command("clear-concurrency-limit", "pools", "Remove a work pool's concurrency limit", ARG_POOL),
+    _command("slots", "pools", "Show who holds slots, and who waits for them", ARG_OUTPUT),
+)
+
+QUEUE_COMMANDS = (
+    _command(
+        "create",
+        "queues",
+        "Add a work queue to a pool",
+        ARG_QUEUE,
+        ARG_PRIORITY,
+        ARG_LIMIT,
+        ARG_DESCRIPTION,
+        ARG_SET,
+        ARG_PAUSED,
+    ),
+    _command(
+        "list", "queues", "List the work queues of a pool", ARG_POOL, ARG_OUTPUT, function="list_queues"
+    ),
+    _command("ls", "queues", "List the work queues of a pool", ARG_POOL, ARG_OUTPUT, function="list_queues"),
+    _command(
+        "update",
+        "queues",
+        "Change a work queue",
+        ARG_QUEUE,
+        ARG_PRIORITY,
+        ARG_LIMIT,
+        ARG_DESCRIPTION,
+        ARG_SET,
+        ARG_UNSET,
+    ),
+    _command("delete", "queues", "Delete a work queue that has no active jobs", ARG_QUEUE),
+    _command("pause", "queues", "Let no more jobs of a work queue start; what runs goes on", ARG_QUEUE),
+    _command("resume", "queues", "Let jobs of a paused work queue start again", ARG_QUEUE),
+    _command("set-concurrency-limit", "queues", "Set a work queue's concurrency limit", ARG_QUEUE, ARG_SLOTS),
+    _command("clear-concurrency-limit", "queues", "Remove a work queue's concurrency limit", ARG_QUEUE),
+)
+
+TEMPLATE_COMMANDS = (
+    _command(
+        "get-default-base-job-template",
+        "templates",
+        "Print the base job template that pools of a type have by default",
+        ARG_TYPE,
+    ),
+    _command(
+        "render-job",
+        "templates",
+        "Print the job that given variables would make",
+        ARG_TARGET,
+        ARG_SET,
+        ARG_DATA_OUTPUT,
+    ),
+)
+
+DEMO_COMMAND = _command(
+    "demo",
+    "demo",
+    "Start an Airflow of its own that runs example DAGs through a work pool",
+    Arg(("--home",), metavar="DIR", default=".demo", help="Folder for everything it makes (default: .demo)"),
+    Arg(("--serve",), action="store_true", help="Keep Airflow up afterwards until Ctrl-C"),
+)
+
+
+def get_workpools_cli_commands() -> list[CLICommand]:
+    """Return what this provider adds to the ``airflow`` command."""
+    return [
+        GroupCommand(
+            name="workpools",
+            help="Manage work pools, work queues and workers",
+            subcommands=(
+                *POOL_COMMANDS,
+                GroupCommand(
+                    name="queue", help="Manage the work queues of a pool", subcommands=QUEUE_COMMANDS
+                ),
+                *TEMPLATE_COMMANDS,
+                DEMO_COMMAND,
+            ),
+        )
+    ]

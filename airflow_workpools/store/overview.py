@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Work pools as they are doing now: definitions, run-time state and counts together, for CLI, API and UI."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_workpools.core.jobs import OCCUPYING, JobState
+from airflow_workpools.core.names import WorkQueueRef
+from airflow_workpools.core.pools import (
+    Delivery,
+    InvalidPool,
+    PoolStatus,
+    QueueStatus,
+    WorkPool,
+    WorkQueue,
+    pool_status,
+    queue_status,
+)
+from airflow_workpools.store import airflow_statements as statements
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from sqlalchemy.orm import Session
+
+    from airflow_workpools.store.pools import AnyPool, Pools
+    from airflow_workpools.store.protocol import RunTimeStore
+    from airflow_workpools.store.records import JobCount, RunState, WorkerRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueOverview:
+    """A work queue, and what is in it."""
+
+    ref: WorkQueueRef
+    queue: WorkQueue
+    status: QueueStatus
+    paused: bool
+    last_polled_at: datetime | None
+    occupied: int
+    """Slots that its jobs hold."""
+    running: int
+    """Jobs that hold them."""
+    pending: int
+    """Jobs that have been handed over and wait for a slot."""
+    scheduled: int
+    """Tasks that wait in Airflow until they may be handed over."""
+    airflow_slots: int | None
+    """Slots of its Airflow pool; None if there is none yet. -1 is no limit."""
+
+    @property
+    def waiting(self) -> int:
+        return self.pending + self.scheduled
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolOverview:
+    """A work pool, what is in it and who serves it."""
+
+    pool: AnyPool
+    status: PoolStatus
+    paused: bool
+    queues: tuple[QueueOverview, ...]
+    """By priority; none if the pool's definition is invalid."""
+    workers: tuple[WorkerRecord, ...]
+    """Those that serve it, whether online or not."""
+
+    @property
+    def limit(self) -> int | None:
+        return self.pool.concurrency_limit if isinstance(self.pool, WorkPool) else None
+
+    @property
+    def reason(self) -> str | None:
+        """Why the pool is invalid; None if it is not."""
+        return self.pool.reason if isinstance(self.pool, InvalidPool) else None
+
+    @property
+    def occupied(self) -> int:
+        return sum(queue.occupied for queue in self.queues)
+
+    @property
+    def running(self) -> int:
+        return sum(queue.running for queue in self.queues)
+
+    @property
+    def waiting(self) -> int:
+        return sum(queue.waiting for queue in self.queues)
+
+    @property
+    def free(self) -> int | None:
+        """Slots that are free; None is without limit."""
+        return None if self.limit is None else max(0, self.limit - self.occupied)
+
+    def free_in(self, queue: QueueOverview) -> int | None:
+        """Return the slots that are free for a queue within both limits; None is without limit."""
+        limit = queue.queue.concurrency_limit
+        own = None if limit is None else max(0, limit - queue.occupied)
+        return min((slots for slots in (own, self.free) if slots is not None), default=None)
+
+
+def overview(session: Session, pools: Pools, store: RunTimeStore, *, now: datetime) -> list[PoolOverview]:
+    """Put together what is known of the given pools, with a fixed number of statements."""
+    run_state = store.run_state(now=now)
+    jobs = store.counts(list(pools))
+    airflow_slots = {name: slots for name, slots, _ in session.execute(statements.airflow_pools())}
+    scheduled = _scheduled_tasks(session, pools)
+    return [
+        PoolOverview(
+            pool=pool,
+            paused=run_state.pool_paused(name),
+            status=_pool_status(pool, run_state),
+            queues=tuple(
+                _queue_overview(
+                    WorkQueueRef(name, queue.name), queue, run_state, jobs, scheduled, airflow_slots, now
+                )
+                for queue in (pool.queues if isinstance(pool, WorkPool) else ())
+            ),
+            workers=_workers_of(pool, run_state),
+        )
+        for name, pool in pools.items()
+    ]
+
+
+def _queue_overview(
+    ref: WorkQueueRef,
+    queue: WorkQueue,
+    run_state: RunState,
+    jobs: Mapping[WorkQueueRef, Mapping[JobState, JobCount]],
+    scheduled: Mapping[str, int],
+    airflow_slots: Mapping[str, int],
+    now: datetime,
+) -> QueueOverview:
+    state, counts = run_state.queue(ref), jobs.get(ref, {})
+    holding = [count for job_state, count in counts.items() if job_state in OCCUPYING]
+    pending = counts.get(JobState.PENDING)
+    return QueueOverview(
+        ref=ref,
+        queue=queue,
+        status=queue_status(paused=state.paused, last_polled_at=state.last_polled_at, now=now),
+        paused=state.paused,
+        last_polled_at=state.last_polled_at,
+        occupied=sum(count.slots for count in holding),
+        running=sum(count.jobs for count in holding),
+        pending=pending.jobs if pending else 0,
+        scheduled=scheduled.get(ref.airflow_pool, 0),
+        airflow_slots=airflow_slots.get(ref.airflow_pool),
+    )
+
+
+def _scheduled_tasks(session: Session, pools: Pools) -> Mapping[str, int]:
+    names = [
+        WorkQueueRef(pool.name, queue.name).airflow_pool
+        for pool in pools.values()
+        if isinstance(pool, WorkPool)
+        for queue in pool.queues
+    ]
+    tasks: dict[str, int] = defaultdict(int)
+    for group in session.execute(statements.waiting_tasks(names)):
+        tasks[group.pool] += group.tasks
+    return tasks
+
+
+def _pool_status(pool: AnyPool, run_state: RunState) -> PoolStatus:
+    if isinstance(pool, InvalidPool):
+        return PoolStatus.INVALID
+    online = run_state.workers_online(pool.name, push=pool.delivery is Delivery.PUSH)
+    return pool_status(paused=run_state.pool_paused(pool.name), workers_online=online)
+
+
+def _workers_of(pool: AnyPool, run_state: RunState) -> tuple[WorkerRecord, ...]:
+    push = isinstance(pool, WorkPool) and pool.delivery is Delivery.PUSH
+    return tuple(
+        worker
+        for worker in run_state.workers
+        if (push if worker.pools is None else pool.name in worker.pools)
+    )

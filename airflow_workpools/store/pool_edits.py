@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Changing work pools: writing the connections that define them.
+
+Everything is checked before anything is written, by the same rules by which definitions are read. Pools from
+the environment or a secrets backend are not ours to write; they can be paused, which is run-time state.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow.models.connection import Connection
+from airflow.models.pool import Pool
+from sqlalchemy import delete, select
+
+from airflow_workpools.core.names import (
+    DEFAULT_QUEUE,
+    WorkQueueRef,
+    airflow_pool_description,
+    is_managed_description,
+    name_problem,
+)
+from airflow_workpools.core.pools import (
+    InvalidPool,
+    PoolSource,
+    WorkPool,
+    WorkQueue,
+    parse_work_pool,
+    place_queue,
+)
+from airflow_workpools.errors import Conflict, InvalidInput, InvalidWorkPool, NotFound
+from airflow_workpools.store.pool_sources import CONN_TYPE, ENV_PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from sqlalchemy.orm import Session
+
+    from airflow_workpools.core.templates import BaseJobTemplate
+    from airflow_workpools.settings import PoolSettings
+    from airflow_workpools.store.pools import AnyPool, Pools
+    from airflow_workpools.store.protocol import RunTimeStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What shall be different in the definition of a pool or queue; what is not named stays."""
+
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    """New values by key; None takes the key out."""
+    set_variables: Mapping[str, Any] = field(default_factory=dict)
+    """New values of job variables."""
+    unset_variables: Collection[str] = ()
+    """Job variables to take out."""
+
+    def __bool__(self) -> bool:
+        return bool(self.keys or self.set_variables or self.unset_variables)
+
+    def apply(self, definition: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the changed definition.
+
+        :raises InvalidInput: if a job variable is to be taken out that is not there.
+        """
+        changed = {**definition, **self.keys}
+        if self.set_variables or self.unset_variables:
+            variables = _object(changed.get("job_variables"))
+            if absent := sorted(set(self.unset_variables) - variables.keys()):
+                raise InvalidInput(
+                    f"job variable {', '.join(map(repr, absent))} is not set here; "
+                    f"set are: {', '.join(sorted(variables)) or 'none'}"
+                )
+            kept = {name: value for name, value in variables.items() if name not in self.unset_variables}
+            changed["job_variables"] = {**kept, **self.set_variables} or None
+        return _without_nulls(changed)
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A definition that has been checked, ready to be written."""
+
+    pool: WorkPool
+    definition: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PoolEditor:
+    """Creates, changes and deletes work pools and their queues, within ``session``'s transaction."""
+
+    session: Session
+    pools: Pools
+    """All pools, as they are now."""
+    store: RunTimeStore
+    settings: PoolSettings
+    templates: Mapping[str, BaseJobTemplate]
+
+    # -- work pools -----------------------------------------------------------------------------------------
+
+    def create_pool(
+        self,
+        name: str,
+        definition: Mapping[str, Any],
+        *,
+        description: str | None = None,
+        overwrite: bool = False,
+        paused: bool | None = None,
+    ) -> WorkPool:
+        """Create a work pool.
+
+        :param overwrite: replace the pool if it exists.
+        :param paused: pause or resume it before it can be used; None leaves that as it is.
+        """
+        self._check_name_is_free(name, overwrite=overwrite)
+        draft = self._checked(name, definition, description)
+        if paused is not None:
+            self.store.set_pool_paused(name, paused)
+        self._write(draft)
+        return draft.pool
+
+    def update_pool(self, name: str, changes: Changes, *, description: str | None = None) -> WorkPool:
+        """Change a pool's definition.
+
+        A pool whose definition is invalid can be changed, too: that is how it is mended.
+
+        :param description: the new one; None leaves it, empty text removes it.
+        """
+        draft = self._draft(name, changes, description)
+        self._write(draft)
+        return draft.pool
+
+    def delete_pool(self, name: str) -> None:
+        """Delete a work pool, its run-time state and its Airflow pools.
+
+        :raises Conflict: if it has jobs that have not ended.
+        """
+        pool = self._editable(name)
+        self.store.forget_pool(name)
+        queues = [queue.name for queue in pool.queues] if isinstance(pool, WorkPool) else [DEFAULT_QUEUE]
+        self._remove_airflow_pools([WorkQueueRef(name, queue) for queue in queues])
+        self.session.execute(delete(Connection).where(Connection.conn_id == name))
+
+    # -- work queues ----------------------------------------------------------------------------------------
+
+    def create_queue(self, ref: WorkQueueRef, changes: Changes, *, paused: bool = False) -> WorkPool:
+        """Add a queue to a pool; without a priority it gets the lowest unused one.
+
+        :param paused: pause it before it can be used.
+        """
+        pool = self._valid(ref.pool)
+        if pool.find_queue(ref.queue) is not None:
+            raise Conflict(
+                f"work pool {ref.pool!r} has a work queue {ref.queue!r} already; "
+                f"change it with `airflow workpools queue update {ref}`"
+            )
+        draft = self._draft_queue(pool, ref, changes)
+        if paused:
+            self.store.set_queue_paused(ref, True)
+        self._write(draft)
+        return draft.pool
+
+    def update_queue(self, ref: WorkQueueRef, changes: Changes) -> WorkPool:
+        """Change a queue; if its new priority is taken, the others make room."""
+        pool = self._valid(ref.pool)
+        pool.queue(ref.queue)
+        draft = self._draft_queue(pool, ref, changes)
+        self._write(draft)
+        return draft.pool
+
+    def delete_queue(self, ref: WorkQueueRef) -> WorkPool:
+        """Delete a queue, its run-time state and its Airflow pool.
+
+        :raises Conflict: if it has jobs that have not ended.
+        """
+        if ref.queue == DEFAULT_QUEUE:
+            raise Conflict(
+                f"work queue {str(ref)!r} cannot be deleted: every work pool has a queue {DEFAULT_QUEUE!r}; "
+                f"to stop it, `airflow workpools queue pause {ref}`"
+            )
+        pool = self._valid(ref.pool)
+        pool.queue(ref.queue)
+        self.store.forget_queue(ref)
+        self._remove_airflow_pools([ref])
+        queues = {queue.name: _queue_definition(queue) for queue in pool.queues if queue.name != ref.queue}
+        return self.update_pool(ref.pool, Changes(keys={"queues": queues}))
+
+    # -- what is written, and checked before --------------------------------------------------------------
+
+    def _draft(self, name: str, changes: Changes, description: str | None = None) -> _Draft:
+        self._editable(name)
+        connection = self._connection(name)
+        definition = changes.apply(_definition_in(connection))
+        return self._checked(name, definition, connection.description if description is None else description)
+
+    def _draft_queue(self, pool: WorkPool, ref: WorkQueueRef, changes: Changes) -> _Draft:
+        if problem := name_problem(ref.queue, what="work queue"):
+            raise InvalidWorkPool(problem)
+        queues = {queue.name: _queue_definition(queue) for queue in pool.queues}
+        priorities = {name: queue["priority"] for name, queue in queues.items()}
+        if "priority" in changes.keys or ref.queue not in queues:
+            priorities = place_queue(priorities, ref.queue, changes.keys.get("priority"))
+        queues[ref.queue] = changes.apply(queues.get(ref.queue, {}))
+        # All priorities are written down from now on: one that was given out silently must not move later.
+        queues = {name: {**queue, "priority": priorities[name]} for name, queue in queues.items()}
+        return self._draft(ref.pool, Changes(keys={"queues": queues}))
+
+    def _checked(self, name: str, definition: Mapping[str, Any], description: str | None) -> _Draft:
+        definition = _without_nulls(definition)
+        pool = parse_work_pool(
+            name,
+            definition,
+            templates=self.templates,
+            source=PoolSource.DATABASE,
+            description=description or None,
+            default_start_timeout_seconds=self.settings.start_timeout_seconds,
+        )
+        self._check_airflow_pools(pool)
+        return _Draft(pool, definition)
+
+    def _write(self, draft: _Draft) -> None:
+        name = draft.pool.name
+        connection = self.session.scalar(select(Connection).where(Connection.conn_id == name))
+        if connection is None:
+            connection = Connection(conn_id=name, conn_type=CONN_TYPE)
+            self.session.add(connection)
+        connection.description = draft.pool.description
+        connection.set_extra(json.dumps(draft.definition, indent=2))
+        self.session.flush()
+
+    def _check_name_is_free(self, name: str, *, overwrite: bool) -> None:
+        if problem := name_problem(name, what="work pool"):
+            raise InvalidWorkPool(problem)
+        present = self.pools.get(name)
+        if present is not None and present.source is not PoolSource.BUILTIN:
+            _check_writable(present)
+            if not overwrite:
+                raise Conflict(
+                    f"work pool {name!r} exists already; change it with `airflow workpools update {name}`, "
+                    "or replace it with --overwrite"
+                )
+        conn_type = self.session.scalar(select(Connection.conn_type).where(Connection.conn_id == name))
+        if conn_type not in (None, CONN_TYPE):
+            raise Conflict(
+                f"connection {name!r} exists and is of type {conn_type!r}, so its name is taken; "
+                "choose another name, or delete the connection"
+            )
+
+    def _editable(self, name: str) -> AnyPool:
+        pool = self.pools.get(name)
+        if pool is None:
+            raise NotFound(unknown_pool(name, self.pools))
+        _check_writable(pool)
+        if pool.source is PoolSource.BUILTIN:
+            raise Conflict(
+                f"work pool {name!r} is built in; to have it otherwise, declare it with "
+                f"`airflow workpools create {name}`"
+            )
+        return pool
+
+    def _valid(self, name: str) -> WorkPool:
+        pool = self._editable(name)
+        if isinstance(pool, InvalidPool):
+            raise InvalidWorkPool(
+                f"mend work pool {name!r} first (`airflow workpools update {name}`): {pool.reason}"
+            )
+        return pool
+
+    def _check_airflow_pools(self, pool: WorkPool) -> None:
+        """Refuse a pool whose slots could never be given out, because somebody else owns the Airflow pool."""
+        names = [WorkQueueRef(pool.name, queue.name).airflow_pool for queue in pool.queues]
+        for airflow_pool, description in self._airflow_pools(names).items():
+            if not is_managed_description(description):
+                raise Conflict(
+                    f"Airflow has a pool {airflow_pool!r} that was not made for a work queue, and work pool "
+                    f"{pool.name!r} needs that name; move its tasks to another pool and delete it "
+                    f"(`airflow pools delete {airflow_pool}`), or choose another name"
+                )
+
+    def _airflow_pools(self, names: Collection[str]) -> dict[str, str | None]:
+        statement = select(Pool.pool, Pool.description).where(Pool.pool.in_(names))
+        return {row.pool: row.description for row in self.session.execute(statement)}
+
+    def _connection(self, name: str) -> Any:
+        connection = self.session.scalar(
+            select(Connection).where(Connection.conn_id == name).with_for_update()
+        )
+        if connection is None:
+            raise NotFound(unknown_pool(name, self.pools))
+        return connection
+
+    def _remove_airflow_pools(self, refs: Collection[WorkQueueRef]) -> None:
+        ours = [airflow_pool_description(ref) for ref in refs]
+        names = [ref.airflow_pool for ref in refs]
+        self.session.execute(delete(Pool).where(Pool.pool.in_(names), Pool.description.in_(ours)))
+
+
+def unknown_pool(name: str, pools: Collection[str]) -> str:
+    """Say that a work pool does not exist, and which do."""
+    return f"there is no work pool {name!r}; there are: {', '.join(sorted(pools))}"
+
+
+def _check_writable(pool: AnyPool) -> None:
+    if pool.source is PoolSource.ENVIRONMENT:
+        where = f"{ENV_PREFIX}{pool.name.upper()}"
+    elif pool.source is PoolSource.SECRETS:
+        where = "a secrets backend"
+    else:
+        return
+    raise Conflict(f"work pool {pool.name!r} is read-only: defined by {where}; it can be paused")
+
+
+def _definition_in(connection: Any) -> dict[str, Any]:
+    """Return the definition that a connection holds, if it is a JSON object at all."""
+    try:
+        text = connection.get_extra()
+        definition = json.loads(text or "{}")
+    except Exception as error:
+        # Another Fernet key, or text that is no JSON: nothing of it could be kept.
+        name, reason = connection.conn_id, str(error) or type(error).__name__
+        raise InvalidInput(
+            f"the definition of work pool {name!r} cannot be read ({reason}); "
+            f"replace it with `airflow workpools create {name} --overwrite`"
+        ) from error
+    return dict(definition)
+
+
+def _queue_definition(queue: WorkQueue) -> dict[str, Any]:
+    return _without_nulls(
+        {
+            "priority": queue.priority,
+            "concurrency_limit": queue.concurrency_limit,
+            "description": queue.description,
+            "job_variables": dict(queue.job_variables) or None,
+        }
+    )
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """Read an object that a definition may also hold as JSON text."""
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise InvalidInput(f"the job variables there are no valid JSON: {error}") from error
+    if value and not isinstance(value, dict):
+        raise InvalidInput("the job variables there are no JSON object; define the work pool anew")
+    return dict(value or {})
+
+
+def _without_nulls(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in mapping.items() if value is not None}
