@@ -3,9 +3,18 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from tests.parts import PARTS, required_parts
+
+# Before anything imports Airflow: tests read no configuration of whoever runs them, and write none.
+for _name in [name for name in os.environ if name.startswith(("AIRFLOW", "_AIRFLOW"))]:
+    del os.environ[_name]
+os.environ["AIRFLOW_HOME"] = str(Path(__file__).parents[1] / ".test" / "airflow")
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
 
 def pytest_configure(config: pytest.Config) -> None:

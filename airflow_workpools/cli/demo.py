@@ -97,6 +97,8 @@ class Demo:
 
     def run(self) -> int:
         """Run from beginning to end; return the exit code."""
+        interrupts = Interrupts()
+        interrupts.listen()
         with exclusive(self.home):
             self._clear()
             airflow = LocalAirflow(
@@ -106,8 +108,6 @@ class Demo:
                 ports=self._ports(),
                 settings={"AIRFLOW__CORE__PARALLELISM": "32"},
             )
-            interrupts = Interrupts()
-            interrupts.listen()
             # Two levels, so that a signal that arrives while the inner one ends still finds the outer one.
             try:
                 try:
