@@ -79,6 +79,8 @@ class EndedJob:
     reason: str | None
     exit_code: int | None
     ref: WorkQueueRef
+    log_path: str | None = None
+    """The task's log, relative to Airflow's log folder, where the job did not succeed."""
     latest: bool
     """False if the same try has been handed over again since: Airflow must not hear of this end."""
 
@@ -141,6 +143,7 @@ class JobFilter:
     dag_id: str | None = None
     task_id: str | None = None
     run_id: str | None = None
+    job_ids: tuple[uuid.UUID, ...] | None = None
     task_instance_ids: tuple[uuid.UUID, ...] | None = None
     worker_id: uuid.UUID | None = None
 

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store as the executor uses it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import and_
+
+from airflow_workpools.core.jobs import JobState
+from airflow_workpools.errors import InvalidJobVariables
+from airflow_workpools.store import rows, rules
+from airflow_workpools.store.records import Reconciled
+from airflow_workpools.store.sessions import Transactions, changed, chunks, dialect_of
+from airflow_workpools.store.statements import executor as statements
+from airflow_workpools.store.statements import reconcile
+from airflow_workpools.store.statements.common import add_missing, of_task_instances, with_ids
+from airflow_workpools.store.tables import jobs
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Collection, Iterator
+    from datetime import datetime
+    from typing import Any
+
+    from sqlalchemy import Update
+    from sqlalchemy.orm import Session
+
+    from airflow_workpools.store.records import EndedJob, JobSummary, NewJob
+    from airflow_workpools.store.statements.common import Condition
+
+
+class ExecutorSide(Transactions):
+    """See :class:`~airflow_workpools.store.protocol.ExecutorStore`."""
+
+    def hand_over(self, job: NewJob, *, now: datetime, session: Session) -> uuid.UUID:
+        return _add(job, {}, now, session)
+
+    def hand_over_failed(self, job: NewJob, reason: str, *, now: datetime, session: Session) -> uuid.UUID:
+        end = {"state": JobState.FAILED.value, "reason": rows.text(reason), "ended_at": now}
+        try:
+            return _add(job, end, now, session)
+        except InvalidJobVariables:  # which is likely to be what it failed for
+            return _add(replace(job, job_variables={}), end, now, session)
+
+    def adopt(
+        self, task_instance_ids: Collection[uuid.UUID], scheduler_job_id: int, *, session: Session
+    ) -> dict[uuid.UUID, JobSummary]:
+        adopted = {}
+        for some in chunks(task_instance_ids):
+            newest = [rows.job_summary(row) for row in session.execute(statements.newest_jobs(some))]
+            if newest:
+                session.execute(statements.tell_again([job.id for job in newest]))
+                session.execute(statements.adopt(some, scheduler_job_id))
+                adopted.update({job.task_instance_id: job for job in newest})
+        return adopted
+
+    def ended(self, scheduler_job_id: int, *, limit: int) -> list[EndedJob]:
+        statement = statements.unreported(scheduler_job_id, limit)
+        return self._transaction(lambda session: [rows.ended_job(row) for row in session.execute(statement)])
+
+    def mark_reported(self, job_ids: Collection[uuid.UUID], *, now: datetime) -> None:
+        def work(session: Session) -> None:
+            for some in chunks(job_ids):
+                session.execute(statements.mark_reported(some, now))
+
+        self._transaction(work)
+
+    def active(self, scheduler_job_id: int) -> list[JobSummary]:
+        statement = statements.summaries(statements.active_of(scheduler_job_id))
+        return self._transaction(
+            lambda session: [rows.job_summary(row) for row in session.execute(statement)]
+        )
+
+    def active_count(self, scheduler_job_id: int) -> int:
+        statement = statements.count(statements.active_of(scheduler_job_id))
+        return self._transaction(lambda session: int(session.execute(statement).scalar_one()))
+
+    def request_cancel(
+        self,
+        *,
+        job_ids: Collection[uuid.UUID] = (),
+        task_instance_ids: Collection[uuid.UUID] = (),
+        reason: str,
+        now: datetime,
+    ) -> int:
+        reason = rows.text(reason)
+
+        def work(session: Session) -> int:
+            return sum(
+                changed(session, statements.cancel_waiting(which, reason, now))
+                + changed(session, statements.wish(which, reason))
+                for which in _each_chunk(job_ids, task_instance_ids)
+            )
+
+        return self._transaction(work)
+
+    def reconcile(self, *, now: datetime, grace_seconds: float) -> Reconciled:
+        # First of all the lost: what is found to be wished below gets one round's time to find an owner.
+        lost = self._change(reconcile.fail_lost(now - rules.WORKER_LOST_AFTER, now))
+        return Reconciled(
+            stale=self._change(reconcile.cancel_stale(now)),
+            moved_on=self._change(reconcile.stop_moved_on(now - timedelta(seconds=grace_seconds))),
+            not_started=self._stop_not_started(now),
+            superseded=self._change(reconcile.stop_superseded(now - rules.SUPERSEDED_AFTER)),
+            worker_lost=lost,
+        )
+
+    def _change(self, statement: Update) -> int:
+        return self._transaction(lambda session: changed(session, statement))
+
+    def _stop_not_started(self, now: datetime) -> int:
+        def work(session: Session) -> int:
+            timeouts = session.execute(reconcile.start_timeouts()).all()
+            if not timeouts:
+                return 0
+            before = {(pool, seconds): now - timedelta(seconds=seconds) for pool, seconds in timeouts}
+            return changed(session, reconcile.stop_not_started(before))
+
+        return self._transaction(work)
+
+
+def _add(job: NewJob, end: dict[str, Any], now: datetime, session: Session) -> uuid.UUID:
+    """Insert a job as the next round of its try; what waited from an earlier round is cancelled."""
+    last = session.execute(statements.last_round(job.task_instance_id)).scalar_one()
+    round_ = 0 if last is None else last + 1
+    dialect = dialect_of(session)
+    row = rows.job_row(job, round_, now) | end
+    while not changed(session, add_missing(dialect, jobs, [row])):
+        # Somebody else has just handed over the same round; an error would spoil the scheduler's transaction.
+        round_ += 1
+        row = rows.job_row(job, round_, now) | end
+    if round_:
+        session.execute(
+            statements.cancel_waiting(
+                and_(of_task_instances([job.task_instance_id]), jobs.c.round < round_),
+                rules.HANDED_OVER_AGAIN,
+                now,
+            )
+        )
+    job_id: uuid.UUID = row["id"]
+    return job_id
+
+
+def _each_chunk(
+    job_ids: Collection[uuid.UUID], task_instance_ids: Collection[uuid.UUID]
+) -> Iterator[Condition]:
+    yield from (with_ids(some) for some in chunks(job_ids))
+    yield from (of_task_instances(some) for some in chunks(task_instance_ids))

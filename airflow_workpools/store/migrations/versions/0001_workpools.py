@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Create the tables of pools, queues, workers and jobs.
+
+Revision ID: 0001_workpools
+Revises:
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from airflow.models.base import StringID
+from airflow.utils.sqlalchemy import UtcDateTime
+from alembic import op
+from sqlalchemy.dialects.mysql import MEDIUMTEXT
+
+from airflow_workpools.store.tables import metadata
+
+revision = "0001_workpools"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+SCHEMA = metadata.schema
+
+
+def upgrade() -> None:
+    op.create_table(
+        "workpool_pool",
+        sa.Column("name", StringID(length=63), nullable=False),
+        sa.Column("paused", sa.Boolean(), nullable=False),
+        sa.Column("claim_count", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="workpool_pool_pkey"),
+        schema=SCHEMA,
+    )
+    op.create_table(
+        "workpool_queue",
+        sa.Column("pool", StringID(length=63), nullable=False),
+        sa.Column("name", StringID(length=63), nullable=False),
+        sa.Column("paused", sa.Boolean(), nullable=False),
+        sa.Column("last_polled_at", UtcDateTime(), nullable=True),
+        sa.PrimaryKeyConstraint("pool", "name", name="workpool_queue_pkey"),
+        schema=SCHEMA,
+    )
+    op.create_table(
+        "workpool_worker",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("name", sa.String(250), nullable=False),
+        sa.Column("hostname", sa.String(250), nullable=False),
+        sa.Column("kind", sa.String(20), nullable=False),
+        sa.Column("pools", sa.JSON(), nullable=True),
+        sa.Column("slots", sa.Integer(), nullable=True),
+        sa.Column("state", sa.String(20), nullable=False),
+        sa.Column("started_at", UtcDateTime(), nullable=False),
+        sa.Column("last_heartbeat_at", UtcDateTime(), nullable=False),
+        sa.Column("heartbeat_seconds", sa.Double(), nullable=False),
+        sa.Column("version", sa.String(64), nullable=False),
+        sa.Column("team_name", sa.String(50), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="workpool_worker_pkey"),
+        schema=SCHEMA,
+    )
+    op.create_table(
+        "workpool_job",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("task_instance_id", sa.Uuid(), nullable=False),
+        sa.Column("round", sa.Integer(), nullable=False),
+        sa.Column("dag_id", StringID(), nullable=False),
+        sa.Column("task_id", StringID(), nullable=False),
+        sa.Column("run_id", StringID(), nullable=False),
+        sa.Column("map_index", sa.Integer(), nullable=False),
+        sa.Column("try_number", sa.Integer(), nullable=False),
+        sa.Column("pool", StringID(length=63), nullable=False),
+        sa.Column("queue", StringID(length=63), nullable=False),
+        sa.Column("pool_slots", sa.Integer(), nullable=False),
+        sa.Column("priority_weight", sa.Integer(), nullable=False),
+        sa.Column("state", sa.String(20), nullable=False),
+        sa.Column("desired_state", sa.String(20), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("exit_code", sa.Integer(), nullable=True),
+        sa.Column("workload", sa.Text().with_variant(MEDIUMTEXT(), "mysql"), nullable=False),
+        sa.Column("job_variables", sa.JSON(), nullable=False),
+        sa.Column("handle", sa.JSON(), nullable=True),
+        sa.Column("worker_id", sa.Uuid(), nullable=True),
+        sa.Column("scheduler_job_id", sa.Integer(), nullable=True),
+        sa.Column("start_timeout_seconds", sa.Double(), nullable=False),
+        sa.Column("start_attempts", sa.Integer(), nullable=False),
+        sa.Column("team_name", sa.String(50), nullable=True),
+        sa.Column("handed_over_at", UtcDateTime(), nullable=False),
+        sa.Column("claimed_at", UtcDateTime(), nullable=True),
+        sa.Column("started_at", UtcDateTime(), nullable=True),
+        sa.Column("ended_at", UtcDateTime(), nullable=True),
+        sa.Column("reported_at", UtcDateTime(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="workpool_job_pkey"),
+        schema=SCHEMA,
+    )
+    _create_job_indexes()
+
+
+def _create_job_indexes() -> None:
+    not_ended, not_reported = sa.text("ended_at IS NULL"), sa.text("reported_at IS NULL")
+    op.create_index(
+        "workpool_job_waiting",
+        "workpool_job",
+        ["pool", "state", "queue", sa.text("priority_weight DESC"), "handed_over_at", "id"],
+        postgresql_where=not_ended,
+        sqlite_where=not_ended,
+        schema=SCHEMA,
+    )
+    op.create_index(
+        "workpool_job_of_worker",
+        "workpool_job",
+        ["worker_id"],
+        postgresql_where=not_ended,
+        sqlite_where=not_ended,
+        schema=SCHEMA,
+    )
+    op.create_index(
+        "workpool_job_unreported",
+        "workpool_job",
+        ["scheduler_job_id", "ended_at"],
+        postgresql_where=not_reported,
+        sqlite_where=not_reported,
+        schema=SCHEMA,
+    )
+    op.create_index(
+        "workpool_job_task_instance", "workpool_job", ["task_instance_id", "round"], schema=SCHEMA
+    )
+    op.create_index("workpool_job_ended", "workpool_job", ["ended_at"], schema=SCHEMA)
+    op.create_index("workpool_job_handed_over", "workpool_job", ["handed_over_at"], schema=SCHEMA)
+
+
+def downgrade() -> None:
+    for table in ("workpool_job", "workpool_worker", "workpool_queue", "workpool_pool"):
+        op.drop_table(table, schema=SCHEMA)

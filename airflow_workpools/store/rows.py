@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From database rows to records, and back."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from airflow_workpools.core.jobs import JobState, job_id_for
+from airflow_workpools.core.json_values import JsonError, plain_json
+from airflow_workpools.core.names import WorkQueueRef
+from airflow_workpools.errors import InvalidJobVariables
+from airflow_workpools.infrastructure.base import Handle
+from airflow_workpools.store.records import (
+    ClaimedJob,
+    EndedJob,
+    JobRecord,
+    JobSummary,
+    NewJob,
+    WorkerKind,
+    WorkerRecord,
+    WorkerState,
+)
+
+if TYPE_CHECKING:
+    import uuid
+    from datetime import datetime
+
+    from sqlalchemy import Row
+
+_MAX_TEXT = 10_000
+
+
+def text(value: str) -> str:
+    """Make a text fit for every database: no NUL, and not without end."""
+    return value.replace("\x00", "")[:_MAX_TEXT]
+
+
+def log_path(workload: str) -> str | None:
+    """Return where a workload wants its log."""
+    path = json.loads(workload).get("log_path")
+    return path if isinstance(path, str) else None
+
+
+def job_row(job: NewJob, round_: int, now: datetime) -> dict[str, Any]:
+    """Return the row of a job that waits.
+
+    :raises InvalidJobVariables: if the job variables are no JSON.
+    """
+    try:
+        job_variables = plain_json(job.job_variables)
+    except JsonError as error:
+        raise InvalidJobVariables(f"the job variables {error}") from error
+    return {
+        "id": job_id_for(job.task_instance_id, round_),
+        "task_instance_id": job.task_instance_id,
+        "round": round_,
+        "dag_id": job.dag_id,
+        "task_id": job.task_id,
+        "run_id": job.run_id,
+        "map_index": job.map_index,
+        "try_number": job.try_number,
+        "pool": job.ref.pool,
+        "queue": job.ref.queue,
+        "pool_slots": job.pool_slots,
+        "priority_weight": job.priority_weight,
+        "state": JobState.PENDING.value,
+        "workload": job.workload,
+        "job_variables": job_variables,
+        "scheduler_job_id": job.scheduler_job_id,
+        "start_timeout_seconds": job.start_timeout_seconds,
+        "start_attempts": 0,
+        "team_name": job.team_name,
+        "handed_over_at": now,
+    }
+
+
+def worker_row(worker: WorkerRecord, now: datetime) -> dict[str, Any]:
+    """Return the row of a worker that comes online."""
+    return {
+        "id": worker.id,
+        "name": worker.name,
+        "hostname": worker.hostname,
+        "kind": WorkerKind(worker.kind).value,
+        "pools": None if worker.pools is None else list(worker.pools),
+        "slots": worker.slots,
+        "state": WorkerState.ONLINE.value,
+        "started_at": worker.started_at,
+        "last_heartbeat_at": now,
+        "heartbeat_seconds": worker.heartbeat_seconds,
+        "version": worker.version,
+        "team_name": worker.team_name,
+    }
+
+
+def worker_record(row: Row[Any]) -> WorkerRecord:
+    return WorkerRecord(
+        id=row.id,
+        name=row.name,
+        hostname=row.hostname,
+        kind=WorkerKind(row.kind),
+        pools=None if row.pools is None else tuple(row.pools),
+        slots=row.slots,
+        state=WorkerState(row.state),
+        started_at=row.started_at,
+        last_heartbeat_at=row.last_heartbeat_at,
+        heartbeat_seconds=row.heartbeat_seconds,
+        version=row.version,
+        team_name=row.team_name,
+    )
+
+
+def job_summary(row: Row[Any]) -> JobSummary:
+    return JobSummary(**_identity(row))
+
+
+def ended_job(row: Row[Any]) -> EndedJob:
+    return EndedJob(
+        **_identity(row),
+        reason=row.reason,
+        exit_code=row.exit_code,
+        log_path=None if row.workload is None else log_path(row.workload),
+        latest=bool(row.latest),
+    )
+
+
+def claimed_job(row: Row[Any]) -> ClaimedJob:
+    return ClaimedJob(
+        **_identity(row),
+        workload=row.workload,
+        job_variables=row.job_variables,
+        handle=_handle(row),
+        desired_state=_desired_state(row),
+        start_timeout_seconds=row.start_timeout_seconds,
+        start_attempts=row.start_attempts,
+        reason=row.reason,
+    )
+
+
+def job_record(row: Row[Any]) -> JobRecord:
+    return JobRecord(
+        **_identity(row),
+        round=row.round,
+        pool_slots=row.pool_slots,
+        priority_weight=row.priority_weight,
+        desired_state=_desired_state(row),
+        reason=row.reason,
+        exit_code=row.exit_code,
+        job_variables=row.job_variables,
+        handle=_handle(row),
+        worker_id=row.worker_id,
+        scheduler_job_id=row.scheduler_job_id,
+        start_timeout_seconds=row.start_timeout_seconds,
+        start_attempts=row.start_attempts,
+        team_name=row.team_name,
+        handed_over_at=row.handed_over_at,
+        claimed_at=row.claimed_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        reported_at=row.reported_at,
+    )
+
+
+def states(row: Row[Any]) -> tuple[JobState, JobState | None]:
+    """Return what a job is and what it should be."""
+    return JobState(row.state), _desired_state(row)
+
+
+def _identity(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "task_instance_id": row.task_instance_id,
+        "dag_id": row.dag_id,
+        "task_id": row.task_id,
+        "run_id": row.run_id,
+        "map_index": row.map_index,
+        "try_number": row.try_number,
+        "ref": WorkQueueRef(row.pool, row.queue),
+        "state": JobState(row.state),
+    }
+
+
+def _desired_state(row: Row[Any]) -> JobState | None:
+    return None if row.desired_state is None else JobState(row.desired_state)
+
+
+def _handle(row: Row[Any]) -> Handle | None:
+    if row.handle is None:
+        return None
+    job_id: uuid.UUID = row.id
+    return Handle(job_id=job_id, kind=row.handle["kind"], data=row.handle["data"])

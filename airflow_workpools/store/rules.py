@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every store decides in the same way, without I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from airflow_workpools.core.jobs import ENDED, JobState
+from airflow_workpools.core.slots import QueueLoad, choose
+from airflow_workpools.errors import InvalidInput
+from airflow_workpools.store.records import Report, ReportOutcome
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from airflow_workpools.core.pools import WorkPool, WorkQueue
+    from airflow_workpools.core.slots import WaitingJob
+
+POLL_WRITTEN_EVERY = timedelta(seconds=10)
+"""A queue's poll is written down at most so often, however many workers poll it."""
+SUPERSEDED_AFTER = timedelta(seconds=30)
+"""A job may keep a newer hand-over of the same try waiting for so long."""
+WORKER_LOST_AFTER = timedelta(minutes=5)
+"""A job that should be stopped is given up when its worker has been silent for so long."""
+
+HANDED_OVER_AGAIN = "handed over again"
+SUPERSEDED = "the same try was handed over again and waits for this job to end"
+WORKER_LOST = "worker lost; the job was to be stopped, and nobody knows whether it still runs"
+
+
+def start_timeout_reason(pool: str, seconds: float) -> str:
+    """Say why a job that did not start in time had to end."""
+    return f"did not start within {seconds:g} s (start timeout of work pool '{pool}')"
+
+
+# -- claim ---------------------------------------------------------------------------------------------------
+
+
+def open_queues(pool: WorkPool, paused: Collection[str]) -> list[WorkQueue]:
+    """Return the queues of a pool from which jobs may be claimed."""
+    return [queue for queue in pool.queues if queue.name not in paused]
+
+
+def largest_jobs(pool: WorkPool, queues: Iterable[WorkQueue]) -> dict[str, int | None]:
+    """Return for each queue how many slots a job may ask for and still start; None if there is no limit."""
+    limits = {
+        queue.name: [n for n in (pool.concurrency_limit, queue.concurrency_limit) if n is not None]
+        for queue in queues
+    }
+    return {name: min(numbers, default=None) for name, numbers in limits.items()}
+
+
+def choose_from(
+    pool: WorkPool,
+    waiting: Iterable[WaitingJob],
+    *,
+    paused: Collection[str],
+    held: Mapping[str, int],
+    room: int,
+) -> list[WaitingJob]:
+    """Choose the jobs of one pool that may start now.
+
+    :param paused: names of the paused queues.
+    :param held: slots that jobs hold, by queue; also by queues that the pool has no longer.
+    """
+    loads = [
+        QueueLoad(
+            name=queue.name,
+            priority=queue.priority,
+            limit=queue.concurrency_limit,
+            open=queue.name not in paused,
+            demand=0,
+            occupied=held.get(queue.name, 0),
+        )
+        for queue in pool.queues
+    ]
+    lowest = max(load.priority for load in loads)
+    loads += [
+        QueueLoad(name=name, priority=lowest + 1, limit=None, open=False, demand=0, occupied=slots)
+        for name, slots in held.items()
+        if pool.find_queue(name) is None
+    ]
+    return choose(waiting, pool_limit=pool.concurrency_limit, queues=loads, room=room)
+
+
+def take_turns(lines: Iterable[Sequence[WaitingJob]], room: int) -> list[WaitingJob]:
+    """Fill a worker's room from several pools in turn, so that none with a long backlog starves the others.
+
+    The pool whose first job has waited longest begins. A line whose next job does not fit is done: what is
+    behind that job must not overtake it here.
+    """
+    turns = deque(sorted((deque(line) for line in lines if line), key=lambda line: line[0].handed_over_at))
+    taken: list[WaitingJob] = []
+    while turns:
+        line = turns.popleft()
+        if line[0].slots > room:
+            continue
+        taken.append(line.popleft())
+        room -= taken[-1].slots
+        if line:
+            turns.append(line)
+    return taken
+
+
+def poll_is_due(last_polled_at: datetime | None, now: datetime) -> bool:
+    """Say whether a queue's poll is worth writing down."""
+    return last_polled_at is None or now - last_polled_at >= POLL_WRITTEN_EVERY
+
+
+# -- reports -------------------------------------------------------------------------------------------------
+
+
+def last_reports(reports: Iterable[Report]) -> dict[uuid.UUID, Report]:
+    """Keep what was said last of each job.
+
+    :raises InvalidInput: if a report says that a job waits: that is for ``requeue`` to do.
+    """
+    last = {report.job_id: report for report in reports}
+    wrong = [
+        f"job {id_} can't be reported as pending; requeue it"
+        for id_, report in last.items()
+        if report.state is JobState.PENDING
+    ]
+    if wrong:
+        raise InvalidInput(wrong)
+    return last
+
+
+def outcome(report: Report, state: JobState | None, desired_state: JobState | None) -> ReportOutcome:
+    """Say what became of a report, from what the job is afterwards.
+
+    :param state: None if the worker has no such job.
+    """
+    as_wished = report.state is JobState.CANCELLED and state in ENDED and state is desired_state
+    return ReportOutcome(report.job_id, state is report.state or as_wished, state)

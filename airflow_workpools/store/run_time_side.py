@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store as scheduler, API, CLI and UI use it: run-time state, counts, listings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_workpools.core.jobs import JobState
+from airflow_workpools.core.names import WorkQueueRef
+from airflow_workpools.errors import Conflict, NotFound
+from airflow_workpools.store import rows
+from airflow_workpools.store.records import JobCount, JobFilter, QueueRunState, RunState
+from airflow_workpools.store.sessions import Transactions, changed, chunks, dialect_of
+from airflow_workpools.store.statements import run_time as statements
+from airflow_workpools.store.statements import worker as worker_statements
+from airflow_workpools.store.statements.common import add_missing
+from airflow_workpools.store.statements.executor import count
+from airflow_workpools.store.tables import jobs, pools, queues, workers
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Collection
+    from datetime import datetime
+
+    from sqlalchemy.orm import Session
+
+    from airflow_workpools.store.records import JobRecord
+
+
+class RunTimeSide(Transactions):
+    """See :class:`~airflow_workpools.store.protocol.RunTimeStore`."""
+
+    def set_pool_paused(self, name: str, paused: bool) -> None:
+        row = {"name": name, "paused": paused, "claim_count": 0}
+
+        def work(session: Session) -> None:
+            if not changed(session, add_missing(dialect_of(session), pools, [row])):
+                session.execute(statements.pause_pool(name, paused))
+
+        self._transaction(work)
+
+    def set_queue_paused(self, ref: WorkQueueRef, paused: bool) -> None:
+        row = {"pool": ref.pool, "name": ref.queue, "paused": paused}
+
+        def work(session: Session) -> None:
+            if not changed(session, add_missing(dialect_of(session), queues, [row])):
+                session.execute(statements.pause_queue(ref, paused))
+
+        self._transaction(work)
+
+    def run_state(self, *, now: datetime) -> RunState:
+        def work(session: Session) -> RunState:
+            return RunState(
+                as_of=now,
+                pools={row.name: row.paused for row in session.execute(statements.pool_states())},
+                queues={
+                    WorkQueueRef(row.pool, row.name): QueueRunState(row.paused, row.last_polled_at)
+                    for row in session.execute(statements.queue_states())
+                },
+                workers=tuple(
+                    rows.worker_record(row) for row in session.execute(worker_statements.all_workers())
+                ),
+            )
+
+        return self._transaction(work)
+
+    def counts(self, pools: Collection[str] | None = None) -> dict[WorkQueueRef, dict[JobState, JobCount]]:
+        statement = statements.active_counts(pools)
+        result: dict[WorkQueueRef, dict[JobState, JobCount]] = {}
+        for row in self._transaction(lambda session: session.execute(statement).all()):
+            states = result.setdefault(WorkQueueRef(row.pool, row.queue), {})
+            states[JobState(row.state)] = JobCount(int(row.job_count), int(row.slots))
+        return result
+
+    def jobs(self, which: JobFilter | None = None, *, limit: int = 100, offset: int = 0) -> list[JobRecord]:
+        statement = statements.listing(which or JobFilter(), limit=limit, offset=offset)
+        return self._transaction(lambda session: [rows.job_record(row) for row in session.execute(statement)])
+
+    def job(self, job_id: uuid.UUID) -> JobRecord:
+        found = self.jobs(JobFilter(job_ids=(job_id,)), limit=1)
+        if not found:
+            raise NotFound(f"there is no job {job_id}")
+        return found[0]
+
+    def forget_pool(self, name: str) -> None:
+        def work(session: Session) -> None:
+            # Also the lock that keeps claims away; removed first, and put back by the rollback of a refusal.
+            for statement in statements.forget_pool(name):
+                session.execute(statement)
+            _refuse_if_active(session, f"work pool '{name}'", name)
+
+        self._transaction(work)
+
+    def forget_queue(self, ref: WorkQueueRef) -> None:
+        def work(session: Session) -> None:
+            session.execute(statements.forget_queue(ref))
+            _refuse_if_active(session, f"work queue '{ref}'", ref.pool, ref.queue)
+
+        self._transaction(work)
+
+    def purge(self, *, before: datetime, limit: int) -> int:
+        def work(session: Session) -> int:
+            old_jobs = session.scalars(statements.ended_before(before, limit)).all()
+            idle_workers = session.scalars(statements.idle_since(before, limit)).all()
+            return sum(
+                changed(session, statements.remove(table, some))
+                for table, ids in ((jobs, old_jobs), (workers, idle_workers))
+                for some in chunks(ids)
+            )
+
+        return self._transaction(work)
+
+
+def _refuse_if_active(session: Session, what: str, *pool_and_queue: Any) -> None:
+    active = session.execute(count(statements.active_in(*pool_and_queue))).scalar_one()
+    if active:
+        raise Conflict(
+            f"{what} has {active} jobs that have not ended; cancel them, or wait until they have ended"
+        )

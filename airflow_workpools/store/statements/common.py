@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the statements are made of: guards, and what differs between databases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, false, insert, or_
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
+
+from airflow_workpools.core.jobs import OCCUPYING, JobState, sources_of
+from airflow_workpools.store.tables import jobs
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from sqlalchemy import ColumnElement, Insert, Table
+
+    from airflow_workpools.core.names import WorkQueueRef
+
+    Condition = ColumnElement[bool]
+
+CHUNK = 500
+"""Most values in one ``IN`` list, far below what any database takes."""
+
+# -- what differs between databases --------------------------------------------------------------------------
+
+
+def add_missing(dialect: str, target: Table, rows: Sequence[Mapping[str, Any]]) -> Insert:
+    """Insert rows; those whose key exists already are left as they are, without an error."""
+    if dialect == "postgresql":
+        return postgresql.insert(target).values(rows).on_conflict_do_nothing()
+    if dialect == "sqlite":
+        return sqlite.insert(target).values(rows).on_conflict_do_nothing()
+    if dialect == "mysql":
+        return mysql.insert(target).values(rows).prefix_with("IGNORE")
+    return insert(target).values(rows)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Say whether a transaction failed only because of another one, so that it may be tried again.
+
+    SQLite: locked for longer than its timeout. PostgreSQL: serialization failure, deadlock. MySQL: the same.
+    """
+    if not isinstance(error, DBAPIError):
+        return False
+    code = getattr(error.orig, "pgcode", None) or getattr(error.orig, "sqlstate", None)
+    number = next(iter(getattr(error.orig, "args", ())), None)
+    return code in ("40001", "40P01") or number in (1205, 1213) or "is locked" in str(error.orig)
+
+
+# -- guards --------------------------------------------------------------------------------------------------
+
+active = jobs.c.ended_at.is_(None)
+"""What the partial indexes are made on; every query for active jobs says it."""
+
+
+def in_states(states: Iterable[JobState]) -> Condition:
+    return jobs.c.state.in_(sorted(state.value for state in states))
+
+
+def may_become(target: JobState) -> Condition:
+    """The guard of a change to ``target``."""
+    return in_states(sources_of(target))
+
+
+waiting = and_(jobs.c.state == JobState.PENDING.value, active)
+occupying = and_(in_states(OCCUPYING), active)
+unwished = jobs.c.desired_state.is_(None)
+
+
+def with_ids(job_ids: Collection[uuid.UUID]) -> Condition:
+    return jobs.c.id.in_(job_ids)
+
+
+def of_task_instances(task_instance_ids: Collection[uuid.UUID]) -> Condition:
+    return jobs.c.task_instance_id.in_(task_instance_ids)
+
+
+def of_queues(refs: Iterable[WorkQueueRef], pool: ColumnElement[str], queue: ColumnElement[str]) -> Condition:
+    """The queue is one of these; one condition per pool."""
+    names: dict[str, list[str]] = {}
+    for ref in refs:
+        names.setdefault(ref.pool, []).append(ref.queue)
+    return or_(false(), *(and_(pool == name, queue.in_(names[name])) for name in sorted(names)))

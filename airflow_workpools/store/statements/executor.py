@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the executor asks and tells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, case, exists, func, select, update
+
+from airflow_workpools.core.jobs import ENDED, JobState
+from airflow_workpools.store.statements.common import (
+    active,
+    in_states,
+    may_become,
+    occupying,
+    of_task_instances,
+    unwished,
+    waiting,
+    with_ids,
+)
+from airflow_workpools.store.tables import jobs
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Collection
+    from datetime import datetime
+
+    from sqlalchemy import ColumnElement, Select, Update
+
+    from airflow_workpools.store.statements.common import Condition
+
+
+def last_round(task_instance_id: uuid.UUID) -> Select[Any]:
+    """The newest round of a try, or null if it was never handed over."""
+    return select(func.max(jobs.c.round)).where(jobs.c.task_instance_id == task_instance_id)
+
+
+def newest_jobs(task_instance_ids: Collection[uuid.UUID]) -> Select[Any]:
+    """The newest job of each task instance."""
+    return select(*_summary).where(of_task_instances(task_instance_ids), ~_newer_round())
+
+
+def adopt(task_instance_ids: Collection[uuid.UUID], scheduler_job_id: int) -> Update:
+    """Give a scheduler all jobs of task instances of whose end Airflow has not heard."""
+    return (
+        update(jobs)
+        .where(of_task_instances(task_instance_ids), jobs.c.reported_at.is_(None))
+        .values(scheduler_job_id=scheduler_job_id)
+    )
+
+
+def tell_again(job_ids: Collection[uuid.UUID]) -> Update:
+    """Forget that Airflow has heard of the end of these jobs."""
+    return update(jobs).where(with_ids(job_ids), jobs.c.reported_at.is_not(None)).values(reported_at=None)
+
+
+def unreported(scheduler_job_id: int, limit: int) -> Select[Any]:
+    """Ended jobs of a scheduler of which Airflow has not heard, the oldest end first.
+
+    A workload is large, and wanted only for the log of what did not succeed.
+    """
+    return (
+        select(
+            *_summary,
+            jobs.c.reason,
+            jobs.c.exit_code,
+            case((jobs.c.state != JobState.SUCCEEDED.value, jobs.c.workload)).label("workload"),
+            (~_newer_round()).label("latest"),
+        )
+        .where(
+            jobs.c.scheduler_job_id == scheduler_job_id,
+            jobs.c.reported_at.is_(None),
+            jobs.c.ended_at.is_not(None),
+        )
+        .order_by(jobs.c.ended_at, jobs.c.id)
+        .limit(limit)
+    )
+
+
+def mark_reported(job_ids: Collection[uuid.UUID], now: datetime) -> Update:
+    """Remember that Airflow has heard of the end of these jobs."""
+    return update(jobs).where(with_ids(job_ids), in_states(ENDED)).values(reported_at=now)
+
+
+def active_of(scheduler_job_id: int) -> Condition:
+    """A scheduler's jobs that have not ended. The second condition is what the index is made on."""
+    return and_(jobs.c.scheduler_job_id == scheduler_job_id, jobs.c.reported_at.is_(None), active)
+
+
+def summaries(which: Condition) -> Select[Any]:
+    """Which tries these jobs are, oldest first."""
+    return select(*_summary).where(which).order_by(jobs.c.handed_over_at, jobs.c.id)
+
+
+def count(which: Condition) -> Select[Any]:
+    """How many jobs these are."""
+    return select(func.count()).select_from(jobs).where(which)
+
+
+_summary = (
+    jobs.c.id,
+    jobs.c.task_instance_id,
+    jobs.c.dag_id,
+    jobs.c.task_id,
+    jobs.c.run_id,
+    jobs.c.map_index,
+    jobs.c.try_number,
+    jobs.c.pool,
+    jobs.c.queue,
+    jobs.c.state,
+)
+
+
+def _newer_round() -> Condition:
+    """The same try was handed over again."""
+    newer = jobs.alias("newer")
+    return exists().where(newer.c.task_instance_id == jobs.c.task_instance_id, newer.c.round > jobs.c.round)
+
+
+def cancel_waiting(which: Condition, reason: str | ColumnElement[str], now: datetime) -> Update:
+    """End jobs that no worker has taken."""
+    return (
+        update(jobs)
+        .where(which, may_become(JobState.CANCELLED), waiting)
+        .values(state=JobState.CANCELLED.value, reason=reason, ended_at=now)
+    )
+
+
+def wish(
+    which: Condition, reason: str | ColumnElement[str], desired: JobState = JobState.CANCELLED
+) -> Update:
+    """Wish that workers stop jobs; a wish that is there already stays as it is."""
+    return update(jobs).where(which, occupying, unwished).values(desired_state=desired.value, reason=reason)

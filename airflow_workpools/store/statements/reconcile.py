@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs compared with Airflow's task instances, and with what became of their workers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.utils.sqlalchemy import UtcDateTime
+from airflow.utils.state import TaskInstanceState
+from sqlalchemy import String, Uuid, and_, case, column, exists, func, literal, or_, select, table, update
+
+from airflow_workpools.core.jobs import JobState
+from airflow_workpools.store import rules
+from airflow_workpools.store.statements.common import may_become, occupying, unwished
+from airflow_workpools.store.statements.executor import cancel_waiting, wish
+from airflow_workpools.store.tables import jobs, metadata, workers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from sqlalchemy import ColumnElement, Select, Update
+
+    from airflow_workpools.store.statements.common import Condition
+
+# As far as we read them: Airflow's models would take a second to import.
+task_instance = table(
+    "task_instance",
+    column("id", Uuid()),
+    column("state", String()),
+    column("updated_at", UtcDateTime()),
+    schema=metadata.schema,
+)
+task_instance_history = table(
+    "task_instance_history",
+    column("task_instance_id", Uuid()),
+    column("end_date", UtcDateTime()),
+    schema=metadata.schema,
+)
+
+_AT_ONCE = (TaskInstanceState.RESTARTING.value, TaskInstanceState.REMOVED.value)
+"""States in which what still runs must stop at once: somebody has cleared the task, or it is no more."""
+_WANTED = (TaskInstanceState.QUEUED.value, TaskInstanceState.RUNNING.value)
+"""States in which a started job is what Airflow wants."""
+_WAITED_FOR = (*_WANTED, TaskInstanceState.RESTARTING.value)
+"""States in which a waiting job is what Airflow wants: its task may still be started."""
+
+
+def cancel_stale(now: datetime) -> Update:
+    """Cancel waiting jobs whose task instance does not wait for them any more."""
+    return cancel_waiting(~_task_instance(task_instance.c.state.in_(_WAITED_FOR)), _now_it_is(), now)
+
+
+def stop_moved_on(finishing_since: datetime) -> Update:
+    """Wish that started jobs stop whose task instance is gone, was cleared, or has come to its end.
+
+    A task that reports its end has a process that is still finishing: it calls listeners and uploads the log.
+    Airflow may have given the task instance a new id for its next try already; its history then knows when
+    the try ended.
+    """
+    gone = and_(~_task_instance(), ~_ended_lately(finishing_since))
+    at_once = _task_instance(
+        or_(task_instance.c.state.is_(None), task_instance.c.state.in_(_AT_ONCE)),
+    )
+    overdue = _task_instance(
+        task_instance.c.state.not_in((*_WANTED, *_AT_ONCE)),
+        func.coalesce(task_instance.c.updated_at, finishing_since) <= finishing_since,
+    )
+    return wish(or_(gone, at_once, overdue), _now_it_is())
+
+
+def _task_instance(*conditions: Condition) -> Condition:
+    """The job's task instance exists, and is so."""
+    return exists().where(task_instance.c.id == jobs.c.task_instance_id, *conditions).correlate(jobs)
+
+
+def _ended_lately(since: datetime) -> Condition:
+    return (
+        exists()
+        .where(
+            task_instance_history.c.task_instance_id == jobs.c.task_instance_id,
+            task_instance_history.c.end_date > since,
+        )
+        .correlate(jobs)
+    )
+
+
+def _now_it_is() -> ColumnElement[str]:
+    state = (
+        select(task_instance.c.state)
+        .where(task_instance.c.id == jobs.c.task_instance_id)
+        .correlate(jobs)
+        .scalar_subquery()
+    )
+    return literal("the task instance is now ") + func.coalesce(state, "cleared or gone")
+
+
+def start_timeouts() -> Select[Any]:
+    """The different start timeouts among started jobs: about one per pool."""
+    return select(jobs.c.pool, jobs.c.start_timeout_seconds).where(occupying, unwished).distinct()
+
+
+def stop_not_started(claimed_before: Mapping[tuple[str, float], datetime]) -> Update:
+    """Wish that jobs stop whose task has not started in time. They end as failed: the try is over.
+
+    What the infrastructure said last is the best explanation there is, and becomes part of the reason.
+
+    :param claimed_before: for each pool and start timeout, when a job must have been claimed to be late now.
+    """
+    late = {
+        key: and_(jobs.c.pool == key[0], jobs.c.start_timeout_seconds == key[1], jobs.c.claimed_at < when)
+        for key, when in claimed_before.items()
+    }
+    reason = case(
+        *((condition, rules.start_timeout_reason(*key)) for key, condition in late.items()), else_=""
+    ) + func.coalesce(literal(": ") + jobs.c.reason, "")
+    still_queued = _task_instance(task_instance.c.state == TaskInstanceState.QUEUED.value)
+    return wish(and_(or_(*late.values()), still_queued), reason, desired=JobState.FAILED)
+
+
+def stop_superseded(waiting_since: datetime) -> Update:
+    """Wish that jobs stop which keep a newer hand-over of the same try waiting for long."""
+    newer = jobs.alias("newer")
+    # In a derived table of its own: MySQL does not let an UPDATE look into its own table otherwise.
+    older = (
+        select(jobs.c.id)
+        .join(
+            newer,
+            and_(newer.c.task_instance_id == jobs.c.task_instance_id, newer.c.round > jobs.c.round),
+        )
+        .where(
+            occupying,
+            newer.c.state == JobState.PENDING.value,
+            newer.c.ended_at.is_(None),
+            newer.c.handed_over_at < waiting_since,
+        )
+        .subquery()
+    )
+    return wish(jobs.c.id.in_(select(older.c.id)), rules.SUPERSEDED)
+
+
+def fail_lost(silent_since: datetime, now: datetime) -> Update:
+    """Fail jobs that should be stopped but whose worker has been silent for so long that nobody will."""
+    alive = (
+        exists()
+        .where(workers.c.id == jobs.c.worker_id, workers.c.last_heartbeat_at >= silent_since)
+        .correlate(jobs)
+    )
+    return (
+        update(jobs)
+        .where(occupying, ~unwished, ~alive, may_become(JobState.FAILED))
+        .values(
+            state=JobState.FAILED.value,
+            reason=literal(rules.WORKER_LOST) + func.coalesce(literal(": ") + jobs.c.reason, ""),
+            ended_at=now,
+        )
+    )

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run-time state of pools and queues, and what people ask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, delete, exists, func, select, true, update
+
+from airflow_workpools.store.statements.common import (
+    active,
+    in_states,
+    of_queues,
+    of_task_instances,
+    with_ids,
+)
+from airflow_workpools.store.tables import jobs, pools, queues, workers
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Collection, Iterable
+    from datetime import datetime
+
+    from sqlalchemy import Select, Table, Update
+    from sqlalchemy.sql import Delete
+
+    from airflow_workpools.core.names import WorkQueueRef
+    from airflow_workpools.store.records import JobFilter
+    from airflow_workpools.store.statements.common import Condition
+
+
+def lock_pool(name: str) -> Update:
+    """Make everyone else who claims from this pool wait until this transaction has ended."""
+    return update(pools).where(pools.c.name == name).values(claim_count=pools.c.claim_count + 1)
+
+
+def pause_pool(name: str, paused: bool) -> Update:
+    """Pause or resume a pool."""
+    return update(pools).where(pools.c.name == name).values(paused=paused)
+
+
+def pause_queue(ref: WorkQueueRef, paused: bool) -> Update:
+    """Pause or resume a queue."""
+    return update(queues).where(_is(ref)).values(paused=paused)
+
+
+def pool_states(names: Collection[str] | None = None) -> Select[Any]:
+    """Which pools are paused."""
+    return select(pools.c.name, pools.c.paused).where(true() if names is None else pools.c.name.in_(names))
+
+
+def queue_states(of_pools: Collection[str] | None = None) -> Select[Any]:
+    """Which queues are paused, and when each was last polled."""
+    return select(queues).where(true() if of_pools is None else queues.c.pool.in_(of_pools))
+
+
+def touch_queues(refs: Collection[WorkQueueRef], now: datetime) -> Update:
+    """Remember that queues were polled."""
+    return update(queues).where(of_queues(refs, queues.c.pool, queues.c.name)).values(last_polled_at=now)
+
+
+def forget_pool(name: str) -> tuple[Delete, Delete]:
+    """Remove what is known of a pool, and of its queues."""
+    return delete(queues).where(queues.c.pool == name), delete(pools).where(pools.c.name == name)
+
+
+def forget_queue(ref: WorkQueueRef) -> Delete:
+    """Remove what is known of a queue."""
+    return delete(queues).where(_is(ref))
+
+
+def _is(ref: WorkQueueRef) -> Condition:
+    return and_(queues.c.pool == ref.pool, queues.c.name == ref.queue)
+
+
+def active_counts(names: Collection[str] | None) -> Select[Any]:
+    """Jobs that have not ended and their slots, by queue and state."""
+    return (
+        select(
+            jobs.c.pool,
+            jobs.c.queue,
+            jobs.c.state,
+            func.count().label("job_count"),
+            func.sum(jobs.c.pool_slots).label("slots"),
+        )
+        .where(active, true() if names is None else jobs.c.pool.in_(names))
+        .group_by(jobs.c.pool, jobs.c.queue, jobs.c.state)
+    )
+
+
+def active_in(pool: str, queue: str | None = None) -> Condition:
+    """Jobs of a pool or queue that have not ended."""
+    return and_(jobs.c.pool == pool, true() if queue is None else jobs.c.queue == queue, active)
+
+
+def listing(which: JobFilter, *, limit: int, offset: int) -> Select[Any]:
+    """Jobs for people to see, the newest hand-over first; without workloads."""
+    columns = [column for column in jobs.c if column is not jobs.c.workload]
+    return (
+        select(*columns)
+        .where(*_restrictions(which))
+        .order_by(jobs.c.handed_over_at.desc(), jobs.c.id)
+        .limit(limit)
+        .offset(offset)
+    )
+
+
+def _restrictions(which: JobFilter) -> Iterable[Condition]:
+    if which.pools is not None:
+        yield jobs.c.pool.in_(which.pools)
+    if which.queues is not None:
+        yield of_queues(which.queues, jobs.c.pool, jobs.c.queue)
+    if which.states is not None:
+        yield in_states(which.states)
+    if which.job_ids is not None:
+        yield with_ids(which.job_ids)
+    if which.task_instance_ids is not None:
+        yield of_task_instances(which.task_instance_ids)
+    for name in ("dag_id", "task_id", "run_id", "worker_id"):
+        if (value := getattr(which, name)) is not None:
+            yield jobs.c[name] == value
+
+
+def ended_before(before: datetime, limit: int) -> Select[Any]:
+    """Jobs old enough to be forgotten."""
+    return select(jobs.c.id).where(jobs.c.ended_at < before).order_by(jobs.c.ended_at).limit(limit)
+
+
+def idle_since(before: datetime, limit: int) -> Select[Any]:
+    """Workers that have long been silent and have no job left."""
+    has_job = exists().where(jobs.c.worker_id == workers.c.id, active)
+    return select(workers.c.id).where(workers.c.last_heartbeat_at < before, ~has_job).limit(limit)
+
+
+def remove(target: Table, ids: Collection[uuid.UUID]) -> Delete:
+    """Delete rows by id."""
+    return delete(target).where(target.c.id.in_(ids))

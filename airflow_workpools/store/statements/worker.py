@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What workers ask and tell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, case, exists, func, literal, null, or_, select, true, union_all, update
+
+from airflow_workpools.core.jobs import ENDED, OCCUPYING, JobState, sources_of
+from airflow_workpools.store.records import WorkerState
+from airflow_workpools.store.statements.common import (
+    in_states,
+    may_become,
+    occupying,
+    unwished,
+    waiting,
+    with_ids,
+)
+from airflow_workpools.store.tables import jobs, workers
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import ColumnElement, Select, Update
+    from sqlalchemy.sql.selectable import CompoundSelect
+
+    from airflow_workpools.store.records import Report, WorkerRecord
+    from airflow_workpools.store.statements.common import Condition
+
+# -- workers -------------------------------------------------------------------------------------------------
+
+
+def change_worker(worker_id: uuid.UUID, **values: Any) -> Update:
+    """Set columns of a worker."""
+    return update(workers).where(workers.c.id == worker_id).values(values)
+
+
+def touch_worker(worker_id: uuid.UUID, now: datetime) -> Update:
+    """Note a heartbeat; that of a stopped worker does not bring it back to life."""
+    return change_worker(worker_id, last_heartbeat_at=now).where(workers.c.state != WorkerState.STOPPED.value)
+
+
+def drain_worker(worker_id: uuid.UUID) -> Update:
+    """Wish that a worker claims nothing more; one that has stopped stays stopped."""
+    return change_worker(worker_id, state=WorkerState.DRAINING.value).where(
+        workers.c.state != WorkerState.STOPPED.value
+    )
+
+
+def worker(worker_id: uuid.UUID) -> Select[Any]:
+    """All about a worker."""
+    return select(workers).where(workers.c.id == worker_id)
+
+
+def all_workers() -> Select[Any]:
+    """All workers, in the order in which they started."""
+    return select(workers).order_by(workers.c.started_at, workers.c.id)
+
+
+def neighbours(of: WorkerRecord, hostname: str) -> Condition:
+    """Other workers on a host, of the kind and team of this one."""
+    return and_(
+        workers.c.hostname == hostname,
+        workers.c.kind == of.kind.value,
+        workers.c.team_name.is_not_distinct_from(of.team_name),
+        workers.c.id != of.id,
+    )
+
+
+def not_stopped(which: Condition) -> Select[Any]:
+    """Workers that have not said that they ended."""
+    return select(workers).where(which, workers.c.state != WorkerState.STOPPED.value)
+
+
+def stop_silent(which: Condition, silent_since: Mapping[float, datetime]) -> Update:
+    """Mark workers as stopped that have been silent for too long.
+
+    :param silent_since: for each heartbeat interval, when the last heartbeat must have been.
+    """
+    silent = or_(
+        *(
+            and_(workers.c.heartbeat_seconds == seconds, workers.c.last_heartbeat_at < when)
+            for seconds, when in silent_since.items()
+        )
+    )
+    return (
+        update(workers)
+        .where(which, silent, workers.c.state != WorkerState.STOPPED.value)
+        .values(state=WorkerState.STOPPED.value)
+    )
+
+
+# -- claim ---------------------------------------------------------------------------------------------------
+
+
+def pools_with_waiting(names: Sequence[str]) -> CompoundSelect[Any]:
+    """Which of these pools have a waiting job: one look into the index for each, however long its line."""
+    return union_all(
+        *(
+            select(literal(name).label("pool")).where(exists().where(jobs.c.pool == name, waiting))
+            for name in names
+        )
+    )
+
+
+def slots_held(names: Collection[str]) -> Select[Any]:
+    """Slots that jobs hold, by queue."""
+    return (
+        select(jobs.c.pool, jobs.c.queue, func.sum(jobs.c.pool_slots).label("slots"))
+        .where(jobs.c.pool.in_(names), occupying)
+        .group_by(jobs.c.pool, jobs.c.queue)
+    )
+
+
+def first_waiting(pool: str, largest: Mapping[str, int | None], *, room: int) -> CompoundSelect[Any]:
+    """The head of the line of each queue, in the order of the claim.
+
+    Only as many as there is room for, so that a long backlog costs nothing. Jobs that can never start (bigger
+    than a limit) are left out, and those that are too big for this worker come on top: neither may hide what
+    is behind. A job whose older round still runs has to wait for it.
+
+    :param largest: for each queue, the most slots that a job may ask for; None if there is no limit.
+    """
+    heads = []
+    for queue, most in largest.items():
+        for cap in dict.fromkeys((most, room if most is None else min(most, room))):
+            head = (
+                select(*_claim_order)
+                .where(
+                    jobs.c.pool == pool,
+                    jobs.c.queue == queue,
+                    waiting,
+                    ~_older_round_occupies(),
+                    true() if cap is None else jobs.c.pool_slots <= cap,
+                )
+                .order_by(jobs.c.priority_weight.desc(), jobs.c.handed_over_at, jobs.c.id)
+                .limit(room)
+                .subquery()
+            )
+            heads.append(select(head))
+    return union_all(*heads)
+
+
+_claim_order = (jobs.c.id, jobs.c.queue, jobs.c.priority_weight, jobs.c.pool_slots, jobs.c.handed_over_at)
+
+
+def _older_round_occupies() -> Condition:
+    older = jobs.alias("older")
+    return exists().where(
+        older.c.task_instance_id == jobs.c.task_instance_id,
+        older.c.round < jobs.c.round,
+        older.c.state.in_(sorted(state.value for state in OCCUPYING)),
+    )
+
+
+def take(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID, now: datetime) -> Update:
+    """Give waiting jobs to a worker."""
+    return (
+        update(jobs)
+        .where(with_ids(job_ids), may_become(JobState.CLAIMED))
+        .values(state=JobState.CLAIMED.value, worker_id=worker_id, claimed_at=now)
+    )
+
+
+def held_by(worker_id: uuid.UUID, job_ids: Collection[uuid.UUID] | None = None) -> Select[Any]:
+    """Jobs that a worker has, the oldest claim first."""
+    return (
+        select(jobs)
+        .where(jobs.c.worker_id == worker_id, occupying, true() if job_ids is None else with_ids(job_ids))
+        .order_by(jobs.c.claimed_at, jobs.c.id)
+    )
+
+
+def left_by(which: Condition) -> Select[Any]:
+    """Jobs of stopped workers."""
+    return select(jobs.c.id).where(occupying, jobs.c.worker_id.in_(_stopped(which)))
+
+
+def take_over(job_ids: Collection[uuid.UUID], which: Condition, worker_id: uuid.UUID) -> Update:
+    """Give jobs of stopped workers to another. Of two who try at once, the second finds them gone."""
+    return (
+        update(jobs)
+        .where(with_ids(job_ids), occupying, jobs.c.worker_id.in_(_stopped(which)))
+        .values(worker_id=worker_id)
+    )
+
+
+def _stopped(which: Condition) -> Select[Any]:
+    return select(workers.c.id).where(which, workers.c.state == WorkerState.STOPPED.value)
+
+
+# -- what workers say of their jobs --------------------------------------------------------------------------
+
+
+def wishes(worker_id: uuid.UUID) -> Select[Any]:
+    """A worker's jobs that should be stopped."""
+    return (
+        select(jobs.c.id, jobs.c.reason)
+        .where(jobs.c.worker_id == worker_id, occupying, ~unwished)
+        .order_by(jobs.c.claimed_at, jobs.c.id)
+    )
+
+
+def report(target: JobState, worker_id: uuid.UUID, reports: Sequence[Report], now: datetime) -> Update:
+    """Move jobs of a worker to the state that it reports.
+
+    A report of the state in which a job is already adds what it knows, as long as the job has not ended.
+    """
+    guard = may_become(target) if target in ENDED else in_states(sources_of(target) | {target})
+    values: dict[str, Any] = {
+        "state": target.value,
+        "handle": _each("handle", {r.job_id: _handle(r) for r in reports if r.handle}, jobs.c.handle),
+        "reason": _reason(target, {r.job_id: r.reason for r in reports if r.reason}),
+    }
+    if target is JobState.CANCELLED:  # the wish says what this end means
+        values["state"] = func.coalesce(jobs.c.desired_state, target.value)
+    if target is JobState.RUNNING:
+        values["started_at"] = func.coalesce(jobs.c.started_at, now)
+    if target in ENDED:
+        codes = {r.job_id: r.exit_code for r in reports if r.exit_code is not None}
+        values |= {"ended_at": now, "exit_code": _each("exit_code", codes, jobs.c.exit_code)}
+    ids = [r.job_id for r in reports]
+    return update(jobs).where(with_ids(ids), jobs.c.worker_id == worker_id, guard).values(values)
+
+
+def _handle(report: Report) -> dict[str, Any]:
+    assert report.handle is not None
+    return {"kind": report.handle.kind, "data": dict(report.handle.data)}
+
+
+def _reason(target: JobState, given: Mapping[uuid.UUID, str]) -> ColumnElement[Any]:
+    """A wish's reason explains a cancellation best; an end that came by itself has a reason of its own."""
+    said = _each("reason", given, null())
+    if target is JobState.CANCELLED:
+        return case((unwished, func.coalesce(said, jobs.c.reason)), else_=func.coalesce(jobs.c.reason, said))
+    if target is JobState.FAILED:
+        return func.coalesce(said, jobs.c.reason)
+    return said if target is JobState.SUCCEEDED else case((unwished, said), else_=jobs.c.reason)
+
+
+def _each(name: str, values: Mapping[uuid.UUID, Any], otherwise: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A value of its own for each job, so that one statement serves all of them."""
+    if not values:
+        return otherwise
+    whens = [
+        (literal(id_, jobs.c.id.type), literal(value, jobs.c[name].type)) for id_, value in values.items()
+    ]
+    return case(*whens, value=jobs.c.id, else_=otherwise)
+
+
+def states_of(worker_id: uuid.UUID, job_ids: Collection[uuid.UUID]) -> Select[Any]:
+    """What a worker's jobs have become."""
+    return select(jobs.c.id, jobs.c.state, jobs.c.desired_state).where(
+        with_ids(job_ids), jobs.c.worker_id == worker_id
+    )
+
+
+def requeue(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID, reason: str) -> Update:
+    """Let jobs wait again, for any worker."""
+    return (
+        update(jobs)
+        .where(with_ids(job_ids), jobs.c.worker_id == worker_id, may_become(JobState.PENDING), unwished)
+        .values(
+            state=JobState.PENDING.value,
+            worker_id=None,
+            claimed_at=None,
+            handle=None,
+            start_attempts=jobs.c.start_attempts + 1,
+            reason=reason,
+        )
+    )
+
+
+def end_instead_of_requeue(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID, now: datetime) -> Update:
+    """End jobs that would wait again, did nobody wish them stopped."""
+    return (
+        update(jobs)
+        .where(with_ids(job_ids), jobs.c.worker_id == worker_id, may_become(JobState.PENDING), ~unwished)
+        .values(state=jobs.c.desired_state, ended_at=now)
+    )

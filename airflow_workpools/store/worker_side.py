@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store as workers use it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_workpools.core.names import WorkQueueRef
+from airflow_workpools.core.slots import WaitingJob
+from airflow_workpools.errors import NotFound
+from airflow_workpools.store import rows, rules
+from airflow_workpools.store.records import MISSED_HEARTBEATS, Wish, WorkerState
+from airflow_workpools.store.sessions import Transactions, changed, chunks, dialect_of
+from airflow_workpools.store.statements import run_time
+from airflow_workpools.store.statements import worker as statements
+from airflow_workpools.store.statements.common import add_missing
+from airflow_workpools.store.tables import pools as pools_table
+from airflow_workpools.store.tables import queues, workers
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from sqlalchemy.orm import Session
+
+    from airflow_workpools.core.jobs import JobState
+    from airflow_workpools.core.pools import WorkPool
+    from airflow_workpools.store.records import ClaimedJob, Report, ReportOutcome, WorkerRecord
+
+
+class WorkerSide(Transactions):
+    """See :class:`~airflow_workpools.store.protocol.WorkerStore`."""
+
+    def register_worker(self, worker: WorkerRecord, *, now: datetime) -> None:
+        row = rows.worker_row(worker, now)
+
+        def work(session: Session) -> None:
+            if not changed(session, add_missing(dialect_of(session), workers, [row])):
+                session.execute(statements.change_worker(worker.id, **row))
+
+        self._transaction(work)
+
+    def heartbeat(self, worker_id: uuid.UUID, *, now: datetime) -> WorkerState:
+        def work(session: Session) -> WorkerState:
+            session.execute(statements.touch_worker(worker_id, now))
+            return _registered(session, worker_id).state
+
+        return self._transaction(work)
+
+    def drain_worker(self, worker_id: uuid.UUID) -> None:
+        def work(session: Session) -> None:
+            if not changed(session, statements.drain_worker(worker_id)):
+                _registered(session, worker_id)
+
+        self._transaction(work)
+
+    def stop_worker(self, worker_id: uuid.UUID, *, now: datetime) -> None:
+        statement = statements.change_worker(
+            worker_id, state=WorkerState.STOPPED.value, last_heartbeat_at=now
+        )
+        self._transaction(lambda session: session.execute(statement))
+
+    def claim(
+        self, worker_id: uuid.UUID, pools: Sequence[WorkPool], *, room: int, now: datetime
+    ) -> list[ClaimedJob]:
+        by_name = {pool.name: pool for pool in sorted(pools, key=lambda pool: pool.name)}
+
+        def look(session: Session) -> list[WorkPool]:
+            may_claim = _registered(session, worker_id).state is WorkerState.ONLINE and room > 0
+            return _with_waiting(session, by_name) if may_claim else []
+
+        # Looking is free for the others. Only where there is something to take, the pools' rows are locked.
+        promising = self._transaction(look)
+        if not promising:
+            return []
+        return self._transaction(lambda session: _claim(session, worker_id, promising, room=room, now=now))
+
+    def poll(self, refs: Collection[WorkQueueRef], *, now: datetime) -> None:
+        def work(session: Session) -> None:
+            states = run_time.queue_states({ref.pool for ref in refs})
+            polled_at = {WorkQueueRef(r.pool, r.name): r.last_polled_at for r in session.execute(states)}
+            due = [ref for ref in refs if rules.poll_is_due(polled_at.get(ref), now)]
+            missing = [ref for ref in due if ref not in polled_at]
+            for some in chunks(missing):
+                new = [{"pool": ref.pool, "name": ref.queue, "paused": False} for ref in some]
+                session.execute(add_missing(dialect_of(session), queues, new))
+            for some in chunks(due):
+                session.execute(run_time.touch_queues(some, now))
+
+        self._transaction(work)
+
+    def report(
+        self, worker_id: uuid.UUID, reports: Sequence[Report], *, now: datetime
+    ) -> list[ReportOutcome]:
+        last = rules.last_reports(reports)
+        by_state: dict[JobState, list[Report]] = defaultdict(list)
+        for report in last.values():
+            by_state[report.state].append(report)
+
+        def work(session: Session) -> dict[uuid.UUID, ReportOutcome]:
+            for state, all_of_state in by_state.items():
+                for some in chunks(all_of_state):
+                    session.execute(statements.report(state, worker_id, some, now))
+            return _outcomes(session, worker_id, last)
+
+        outcomes = self._transaction(work)
+        return [outcomes[report.job_id] for report in reports]
+
+    def requeue(
+        self, worker_id: uuid.UUID, job_ids: Collection[uuid.UUID], reason: str, *, now: datetime
+    ) -> int:
+        reason = rows.text(reason)
+
+        def work(session: Session) -> int:
+            return sum(
+                changed(session, statements.requeue(some, worker_id, reason))
+                + changed(session, statements.end_instead_of_requeue(some, worker_id, now))
+                for some in chunks(job_ids)
+            )
+
+        return self._transaction(work)
+
+    def wishes(self, worker_id: uuid.UUID) -> list[Wish]:
+        statement = statements.wishes(worker_id)
+        return self._transaction(lambda session: [Wish(*row) for row in session.execute(statement)])
+
+    def mine(self, worker_id: uuid.UUID) -> list[ClaimedJob]:
+        statement = statements.held_by(worker_id)
+        return self._transaction(
+            lambda session: [rows.claimed_job(row) for row in session.execute(statement)]
+        )
+
+    def take_over(self, worker_id: uuid.UUID, hostname: str, *, now: datetime) -> list[ClaimedJob]:
+        def work(session: Session) -> list[ClaimedJob]:
+            neighbours = statements.neighbours(_registered(session, worker_id), hostname)
+            alive = [rows.worker_record(row) for row in session.execute(statements.not_stopped(neighbours))]
+            intervals = {worker.heartbeat_seconds for worker in alive if worker.silent(now)}
+            if intervals:
+                silent_since = {s: now - timedelta(seconds=MISSED_HEARTBEATS * s) for s in intervals}
+                session.execute(statements.stop_silent(neighbours, silent_since))
+            left = session.scalars(statements.left_by(neighbours)).all()
+            for some in chunks(left):
+                session.execute(statements.take_over(some, neighbours, worker_id))
+            return _held(session, worker_id, left)
+
+        return self._transaction(work)
+
+
+def _registered(session: Session, worker_id: uuid.UUID) -> WorkerRecord:
+    row = session.execute(statements.worker(worker_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"worker {worker_id} is not registered; it has to register before anything else")
+    return rows.worker_record(row)
+
+
+def _held(session: Session, worker_id: uuid.UUID, job_ids: Collection[uuid.UUID]) -> list[ClaimedJob]:
+    """Read those of these jobs that the worker has, in the order of their ids' list."""
+    found = {
+        row.id: rows.claimed_job(row)
+        for some in chunks(job_ids)
+        for row in session.execute(statements.held_by(worker_id, some))
+    }
+    return [found[id_] for id_ in job_ids if id_ in found]
+
+
+def _outcomes(
+    session: Session, worker_id: uuid.UUID, reports: Mapping[uuid.UUID, Report]
+) -> dict[uuid.UUID, ReportOutcome]:
+    states = {
+        row.id: row
+        for some in chunks(reports)
+        for row in session.execute(statements.states_of(worker_id, some))
+    }
+    return {
+        id_: rules.outcome(report, *rows.states(states[id_]) if id_ in states else (None, None))
+        for id_, report in reports.items()
+    }
+
+
+# -- claim ---------------------------------------------------------------------------------------------------
+
+
+def _with_waiting(session: Session, pools: Mapping[str, WorkPool]) -> list[WorkPool]:
+    names = {name for some in chunks(pools) for name in session.scalars(statements.pools_with_waiting(some))}
+    return [pool for name, pool in pools.items() if name in names]
+
+
+def _claim(
+    session: Session, worker_id: uuid.UUID, pools: Sequence[WorkPool], *, room: int, now: datetime
+) -> list[ClaimedJob]:
+    """Take jobs of pools that have some. The pools come sorted by name: all lock them in the same order."""
+    for pool in pools:
+        _lock(session, pool.name)
+    names = [pool.name for pool in pools]
+    paused_pools = {row.name for row in session.execute(run_time.pool_states(names)) if row.paused}
+    paused = _by_pool(row for row in session.execute(run_time.queue_states(names)) if row.paused)
+    held: dict[str, dict[str, int]] = defaultdict(dict)
+    for row in session.execute(statements.slots_held(names)):
+        held[row.pool][row.queue] = int(row.slots)
+    lines = [
+        rules.choose_from(
+            pool,
+            _first_waiting(session, pool, paused[pool.name], room),
+            paused=paused[pool.name],
+            held=held[pool.name],
+            room=room,
+        )
+        for pool in pools
+        if pool.name not in paused_pools
+    ]
+    chosen = [job.id for job in rules.take_turns(lines, room)]
+    for some in chunks(chosen):
+        session.execute(statements.take(some, worker_id, now))
+    return _held(session, worker_id, chosen)
+
+
+def _lock(session: Session, pool: str) -> None:
+    if not changed(session, run_time.lock_pool(pool)):
+        row = {"name": pool, "paused": False, "claim_count": 0}
+        session.execute(add_missing(dialect_of(session), pools_table, [row]))
+        session.execute(run_time.lock_pool(pool))
+
+
+def _by_pool(states: Iterable[Any]) -> dict[str, set[str]]:
+    queues_of: dict[str, set[str]] = defaultdict(set)
+    for row in states:
+        queues_of[row.pool].add(row.name)
+    return queues_of
+
+
+def _first_waiting(session: Session, pool: WorkPool, paused: Collection[str], room: int) -> list[WaitingJob]:
+    largest = rules.largest_jobs(pool, rules.open_queues(pool, paused))
+    if not largest:
+        return []
+    found = {
+        row.id: WaitingJob(
+            id=row.id,
+            queue=row.queue,
+            priority_weight=row.priority_weight,
+            slots=row.pool_slots,
+            handed_over_at=row.handed_over_at,
+        )
+        for row in session.execute(statements.first_waiting(pool.name, largest, room=room))
+    }
+    return list(found.values())
