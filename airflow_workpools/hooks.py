@@ -20,7 +20,7 @@ TEST_TIMEOUT_SECONDS = 20.0
 """Longest time the Test button waits for an infrastructure."""
 
 
-class WorkPoolHook(BaseHook):  # type: ignore[misc]  # Airflow is untyped here
+class WorkPoolHook(BaseHook):
     """Work with the connection that defines a work pool.
 
     :param workpool_conn_id: the connection's id, which is the work pool's name.

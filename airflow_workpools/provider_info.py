@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Airflow is told about this provider.
 
-Every ``import airflow`` calls :func:`get_provider_info`, so this module imports nothing but types.
+Every ``import airflow`` calls :func:`get_provider_info`, so this module imports next to nothing.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-VERSION = "0.1.0"
+from airflow_workpools import __version__
 
 POOL_TYPES = ("process",)
 """Types offered in the connection form. Types of other packages can be typed into the form's "Extra"."""
@@ -22,7 +22,7 @@ def get_provider_info() -> dict[str, Any]:
         "package-name": "airflow-provider-workpools",
         "name": "Work pools",
         "description": "Work pools, work queues and workers for Apache Airflow",
-        "versions": [VERSION],
+        "versions": [__version__],
         "executors": ["airflow_workpools.WorkPoolExecutor"],
         "connection-types": [_connection_type()],
         "db-managers": ["airflow_workpools.store.db_manager.WorkpoolsDBManager"],
@@ -157,7 +157,7 @@ def _config_section() -> dict[str, Any]:
 def _option(type_: str, default: str, description: str, *, example: str | None = None) -> dict[str, Any]:
     return {
         "description": description,
-        "version_added": VERSION,
+        "version_added": "0.1.0",
         "type": type_,
         "example": example,
         "default": default,

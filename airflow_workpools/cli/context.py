@@ -8,10 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from airflow.utils.session import create_session
-from sqlalchemy import inspect
-from sqlalchemy.exc import SQLAlchemyError
-
 from airflow_workpools.core.pools import InvalidPool, WorkPool
 from airflow_workpools.errors import InvalidWorkPool, NotFound
 from airflow_workpools.infrastructure.registry import default_templates
@@ -20,7 +16,7 @@ from airflow_workpools.store.jobs import SqlStore
 from airflow_workpools.store.overview import PoolOverview, overview
 from airflow_workpools.store.pool_edits import PoolEditor, unknown_pool
 from airflow_workpools.store.pools import refresh_secrets_pools, work_pools
-from airflow_workpools.store.tables import metadata
+from airflow_workpools.store.sessions import airflow_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,16 +88,6 @@ def opened() -> Iterator[Context]:
     settings = Settings.from_airflow()
     refresh_secrets_pools(settings)
     pools = work_pools(settings, fresh=True)
-    with create_session(scoped=False) as session:
+    with airflow_session() as session:
         now = datetime.now(timezone.utc)
         yield Context(settings=settings, pools=pools, store=SqlStore(), session=session, now=now)
-
-
-def missing_tables() -> list[str]:
-    """Return the tables of this provider that the database lacks; none if it cannot be asked."""
-    try:
-        with create_session(scoped=False) as session:
-            present = inspect(session.get_bind()).get_table_names(schema=metadata.schema)
-    except SQLAlchemyError:
-        return []
-    return sorted(table.name for table in metadata.sorted_tables if table.name not in present)

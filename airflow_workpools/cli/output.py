@@ -8,7 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.cli.simple_table import AirflowConsole
@@ -17,8 +17,9 @@ from airflow.utils.cli import action_cli, suppress_logs_and_warning
 from rich.markup import escape
 from sqlalchemy.exc import SQLAlchemyError
 
-from airflow_workpools.cli.context import missing_tables
 from airflow_workpools.errors import WorkpoolsError
+from airflow_workpools.store.db_manager import check_tables
+from airflow_workpools.store.sessions import airflow_session
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -61,11 +62,18 @@ def _explains(function: Command) -> Command:
         except WorkpoolsError as error:
             fail(str(error))
         except SQLAlchemyError as error:
-            if missing := missing_tables():
-                fail(f"Tables {', '.join(missing)} are missing; run `airflow db migrate`")
-            fail(f"The database does not answer: {getattr(error, 'orig', None) or error}")
+            fail(_database_problem(error))
 
     return command
+
+
+def _database_problem(error: SQLAlchemyError) -> str:
+    try:
+        with suppress(SQLAlchemyError), airflow_session() as session:
+            check_tables(session)
+    except WorkpoolsError as missing:
+        return str(missing)
+    return f"the metadata database refuses: {getattr(error, 'orig', None) or error}"
 
 
 def fail(message: str) -> NoReturn:
@@ -111,7 +119,7 @@ def show_rows(rows: Sequence[Row], output: str) -> None:
 
 
 def _cell(value: Any, *, markup: bool) -> str:
-    text = "-" if value is None else str(value)
+    text = "-" if value is None else ", ".join(value) if isinstance(value, list) else str(value)
     # Brackets mean styles to the library that draws the table: "[workpools] pools" would lose its first word.
     return escape(text) if markup else text
 

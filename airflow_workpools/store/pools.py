@@ -26,10 +26,9 @@ from airflow_workpools.errors import InvalidWorkPool
 from airflow_workpools.infrastructure.registry import default_templates
 from airflow_workpools.store import pool_sources
 from airflow_workpools.store.pool_sources import ENV_PREFIX, Found
+from airflow_workpools.store.sessions import airflow_session
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from sqlalchemy.orm import Session
 
     from airflow_workpools.core.templates import BaseJobTemplate
@@ -213,18 +212,10 @@ def _shared(settings: PoolSettings) -> _Shared:
     reader = PoolReader(settings=settings, templates=default_templates())
 
     def read() -> Pools:
-        with _session() as session:
+        with airflow_session() as session:
             return reader.read(session, _connection_variables())
 
     return _Shared(reader, PoolCache(read, ttl_seconds=settings.refresh_seconds))
-
-
-def _session() -> AbstractContextManager[Session]:
-    from airflow.utils.session import create_session
-
-    # Never the scoped one: in the scheduler that is the loop's own.
-    session: AbstractContextManager[Session] = create_session(scoped=False)
-    return session
 
 
 def _connection_variables() -> dict[str, str]:

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real Airflow home for tests of commands: migrated once, then copied for each test.
+
+To start ``airflow`` costs seconds of Python imports. So one process runs the commands of many tests, through
+Airflow's own command line, and gets a fresh copy of the database before each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shlex
+import shutil
+import sqlite3
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """How a command ended, and what it wrote."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.stdout)
+
+
+class AirflowHome:
+    """An Airflow home, and a process in it that runs ``airflow`` commands."""
+
+    def __init__(self, template: Path, home: Path) -> None:
+        self._template = template
+        self.path = home
+        shutil.copytree(template, home, dirs_exist_ok=True)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.airflow_home"],
+            cwd=ROOT,
+            env=environment(home),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def reset(self) -> None:
+        """Go back to an empty database."""
+        self._ask({"do": "disconnect"})
+        shutil.copy(self._template / "airflow.db", self.database)
+
+    def airflow(
+        self, *arguments: str, stdin: str = "", environ: Mapping[str, str] | None = None
+    ) -> CommandResult:
+        """Run ``airflow`` with these arguments."""
+        question = {"do": "command", "argv": arguments, "stdin": stdin, "environ": dict(environ or {})}
+        return CommandResult(**self._ask(question))
+
+    def workpools(self, line: str, **more: Any) -> CommandResult:
+        """Run ``airflow workpools`` with a line of arguments, as a shell would split it."""
+        return self.airflow("workpools", *shlex.split(line), **more)
+
+    @property
+    def database(self) -> Path:
+        return self.path / "airflow.db"
+
+    def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Run a statement on the metadata database."""
+        with contextlib.closing(sqlite3.connect(self.database)) as connection, connection:
+            return connection.execute(statement, parameters).fetchall()
+
+    def close(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait(timeout=30)
+
+    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(json.dumps(question) + "\n")
+        stdin.flush()
+        answer = stdout.readline()
+        assert answer, "the process that runs airflow's commands has ended"
+        return dict(json.loads(answer))
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Return the environment of an Airflow in ``home`` that knows nothing of this machine's own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    return kept | {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+@pytest.fixture(scope="session")
+def migrated_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home after ``airflow db migrate``, to be copied."""
+    home = tmp_path_factory.mktemp("migrated")
+    command = [sys.executable, "-m", "airflow", "db", "migrate"]
+    done = subprocess.run(
+        command, env=environment(home), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return home
+
+
+@pytest.fixture(scope="session")
+def shared_home(migrated_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowHome]:
+    home = AirflowHome(migrated_home, tmp_path_factory.mktemp("home"))
+    yield home
+    home.close()
+
+
+@pytest.fixture
+def airflow_home(shared_home: AirflowHome) -> AirflowHome:
+    """A home with an empty database."""
+    shared_home.reset()
+    return shared_home
+
+
+# -- in the process that runs the commands
+
+
+def _serve() -> None:
+    """Answer each line on stdin with a line on stdout, until stdin ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what is printed past the redirections must not get between the answers
+    for line in sys.stdin:
+        question = json.loads(line)
+        answer = _disconnect() if question["do"] == "disconnect" else _run(question)
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _disconnect() -> dict[str, Any]:
+    from airflow import settings
+
+    settings.engine.dispose()
+    return {}
+
+
+def _run(question: dict[str, Any]) -> dict[str, Any]:
+    stdout, stderr = io.StringIO(), io.StringIO()
+    before, argv, stdin = dict(os.environ), sys.argv, sys.stdin
+    os.environ.update(question["environ"])
+    sys.argv, sys.stdin = ["airflow", *question["argv"]], io.StringIO(question["stdin"])
+    try:
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            exit_code = _exit_code(question["argv"])
+    finally:
+        sys.argv, sys.stdin = argv, stdin
+        os.environ.clear()
+        os.environ.update(before)
+    return {"exit_code": exit_code, "stdout": stdout.getvalue(), "stderr": stderr.getvalue()}
+
+
+def _exit_code(argv: list[str]) -> int:
+    """Run a command as ``airflow`` would; return the code with which Python would exit."""
+    from airflow.cli.cli_parser import get_parser
+
+    try:
+        arguments = get_parser().parse_args(argv)
+        arguments.func(arguments)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+            return 1
+        return end.code or 0
+    return 0
+
+
+if __name__ == "__main__":
+    _serve()
