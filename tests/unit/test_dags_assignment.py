@@ -279,7 +279,8 @@ def test_no_dag_with_a_mistake_is_taken(wrong):
         ("number", 'work queue must be text like "pool/queue", not 3'),
         (
             "characters",
-            "work queue 'etl/no good' must look like \"pool/queue\": work queue name 'no good' is not allowed",
+            "work queue 'etl/no good' must look like \"pool/queue\": "
+            "work queue name 'no good' is not allowed",
         ),
         ("native", "work queue 'etl//x' must look like \"pool/queue\""),
         (

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether Airflow still is as ``airflow_private`` takes it to be. What fails here has changed in Airflow."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.dag_reader import WITH_ALIAS, airflow_environment, run
+
+SCRIPT = """
+import inspect, json, os, sys
+os.environ["_AIRFLOW__AS_LIBRARY"] = "1"  # Airflow loads no policies: it is as Airflow made it
+from airflow.sdk import BaseOperator
+from airflow_workpools import airflow_private as private
+
+operators = sys.modules[private.OPERATOR_MODULE]
+init = BaseOperator.__init__
+answer = {
+    "owner": BaseOperator.__module__,
+    "written": init.__wrapped__.__qualname__,
+    "wrapped once": not hasattr(init.__wrapped__, "__wrapped__"),
+    "kwargs last": list(inspect.signature(init).parameters)[-1],
+    "work_queue": "work_queue" in inspect.signature(init).parameters,
+    "delta": operators.warnings.delta,
+    "pool": BaseOperator(task_id="a").pool == private.DEFAULT_AIRFLOW_POOL,
+    "queue": BaseOperator(task_id="a").queue == private.default_queue(),
+    "idle": private.running_a_task(),
+}
+
+def wrap(written):
+    def __init__(self, *, extra=None, **kwargs):
+        self.seen = extra
+        written(self, **kwargs)
+    signature = inspect.signature(written)
+    *parameters, rest = signature.parameters.values()
+    extra = inspect.Parameter("extra", inspect.Parameter.KEYWORD_ONLY, default=None)
+    __init__.__signature__ = signature.replace(parameters=[*parameters, extra, rest])
+    return __init__
+
+private.replace_operator_init(operators, wrap, defaults={"extra": "unset"})
+
+class Operator(BaseOperator):
+    pass
+
+answer["replaced"] = BaseOperator(task_id="a", extra=1).seen
+answer["partial"] = Operator.partial(task_id="a").kwargs["extra"]
+answer["more delta"] = operators.warnings.delta - answer["delta"]
+
+executors = private.configured_executors()
+answer["executors"] = [(one.module_path, one.alias, one.team_name) for one in executors]
+rules = ("downstream", "upstream", "absolute")
+answer["rules"] = {rule: type(private.weight_strategy(rule)).__name__ for rule in rules}
+
+from airflow.sdk.execution_time import task_runner
+answer["not set by importing it"] = private.running_a_task()
+answer["task runner sets it"] = "SUPERVISOR_COMMS = CommsDecoder" in inspect.getsource(task_runner.main)
+task_runner.SUPERVISOR_COMMS = object()
+import airflow.dag_processing.dagbag, airflow.executors.workloads, airflow.sdk.execution_time.execute_workload
+answer["running"] = private.running_a_task()
+from airflow.dag_processing import processor
+answer["dag processor sets it"] = "task_runner.SUPERVISOR_COMMS =" in inspect.getsource(processor)
+answer["processing"] = private.running_a_task()
+
+with open(sys.argv[1], "w") as file:
+    json.dump(answer, file)
+"""
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    home = tmp_path_factory.mktemp("private")
+    (home / "script.py").write_text(SCRIPT)
+    executors = f"{WITH_ALIAS};red=two:airflow_workpools.WorkPoolExecutor"
+    env = airflow_environment(home, executor=executors, AIRFLOW__CORE__MULTI_TEAM="True")
+    run(str(home / "script.py"), str(home / "answer.json"), env=env)
+    return json.loads((home / "answer.json").read_text())
+
+
+def test_operators_are_defined_where_we_wait_for_them(airflow):
+    assert airflow["owner"] == "airflow.sdk.bases.operator"
+
+
+def test_the_constructor_is_wrapped_once_by_the_metaclass(airflow):
+    assert airflow["written"] == "BaseOperator.__init__"
+    assert airflow["wrapped once"]
+
+
+def test_airflow_has_no_keyword_of_this_name_itself(airflow):
+    assert not airflow["work_queue"]
+    assert airflow["kwargs last"] == "kwargs"
+
+
+def test_the_constructor_can_be_replaced(airflow):
+    assert airflow["replaced"] == 1
+    assert airflow["partial"] == "unset"
+
+
+def test_airflow_counts_the_frames_of_its_warnings(airflow):
+    assert airflow["delta"] == 2
+    assert airflow["more delta"] == 1
+
+
+def test_the_defaults_of_operators_are_known(airflow):
+    assert airflow["pool"]
+    assert airflow["queue"]
+
+
+def test_the_configured_executors_are_read_without_a_database(airflow):
+    local, *ours = airflow["executors"]
+    assert local == ["airflow.executors.local_executor.LocalExecutor", "LocalExecutor", None]
+    assert ours == [
+        ["airflow_workpools.WorkPoolExecutor", "wp", None],
+        ["airflow_workpools.WorkPoolExecutor", "two", "red"],
+    ]
+
+
+def test_airflow_has_the_weight_rules_that_ours_go_around(airflow):
+    assert airflow["rules"] == {
+        "downstream": "_DownstreamPriorityWeightStrategy",
+        "upstream": "_UpstreamPriorityWeightStrategy",
+        "absolute": "_AbsolutePriorityWeightStrategy",
+    }
+
+
+def test_a_process_that_runs_a_task_can_be_told_from_a_dag_processor(airflow):
+    assert airflow["task runner sets it"]
+    assert airflow["dag processor sets it"]
+    assert not airflow["idle"]
+    assert not airflow["not set by importing it"]
+    assert airflow["running"]
+    assert not airflow["processing"]
