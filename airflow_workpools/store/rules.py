@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_workpools.core.jobs import ENDED, JobState
 from airflow_workpools.core.slots import QueueLoad, choose
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from airflow_workpools.core.pools import WorkPool, WorkQueue
+    from airflow_workpools.core.pools import WorkPool
     from airflow_workpools.core.slots import WaitingJob
 
 POLL_WRITTEN_EVERY = timedelta(seconds=10)
@@ -27,6 +27,18 @@ SUPERSEDED_AFTER = timedelta(seconds=30)
 WORKER_LOST_AFTER = timedelta(minutes=5)
 """A job that should be stopped is given up when its worker has been silent for so long."""
 
+MAX_LOOKAHEAD = 1000
+"""Most waiting jobs of a queue that one claim looks at, unless the worker has room for more."""
+
+WANTED = ("queued", "running")
+"""States of a task instance in which a started job is what Airflow wants."""
+WAITED_FOR = (*WANTED, "restarting")
+"""States of a task instance in which a waiting job is what Airflow wants: it may still be started."""
+STOP_AT_ONCE = ("restarting", "removed")
+"""States of a task instance in which what runs must stop at once: it was cleared, or is no more."""
+
+TASK_INSTANCE_IS_NOW = "the task instance is now "
+CLEARED_OR_GONE = "cleared or gone"
 HANDED_OVER_AGAIN = "handed over again"
 SUPERSEDED = "the same try was handed over again and waits for this job to end"
 WORKER_LOST = "worker lost; the job was to be stopped, and nobody knows whether it still runs"
@@ -40,18 +52,32 @@ def start_timeout_reason(pool: str, seconds: float) -> str:
 # -- claim ---------------------------------------------------------------------------------------------------
 
 
-def open_queues(pool: WorkPool, paused: Collection[str]) -> list[WorkQueue]:
-    """Return the queues of a pool from which jobs may be claimed."""
-    return [queue for queue in pool.queues if queue.name not in paused]
+class Head(NamedTuple):
+    """How much of a queue's line has to be looked at."""
+
+    largest: int | None
+    """Most slots that a job may ask for and still start, ever; None if there is no limit."""
+    length: int
 
 
-def largest_jobs(pool: WorkPool, queues: Iterable[WorkQueue]) -> dict[str, int | None]:
-    """Return for each queue how many slots a job may ask for and still start; None if there is no limit."""
-    limits = {
-        queue.name: [n for n in (pool.concurrency_limit, queue.concurrency_limit) if n is not None]
-        for queue in queues
-    }
-    return {name: min(numbers, default=None) for name, numbers in limits.items()}
+def heads(pool: WorkPool, *, paused: Collection[str], held: Mapping[str, int], room: int) -> dict[str, Head]:
+    """Say for each queue from which something may start now how much of its line decides on that.
+
+    As many jobs as there is room for could be taken, and as many as there are free slots could keep lower
+    queues from theirs. What is behind them makes no difference, however long the line.
+
+    :param held: slots that jobs hold, by queue.
+    """
+    free = None if pool.concurrency_limit is None else pool.concurrency_limit - sum(held.values())
+    found = {}
+    for queue in pool.queues:
+        own = None if queue.concurrency_limit is None else queue.concurrency_limit - held.get(queue.name, 0)
+        may_grow = min((n for n in (free, own) if n is not None), default=room)
+        if queue.name not in paused and may_grow > 0:
+            limits = [n for n in (pool.concurrency_limit, queue.concurrency_limit) if n is not None]
+            length = max(room, min(may_grow, MAX_LOOKAHEAD))
+            found[queue.name] = Head(min(limits, default=None), length)
+    return found
 
 
 def choose_from(

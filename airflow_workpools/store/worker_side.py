@@ -203,7 +203,7 @@ def _claim(
     lines = [
         rules.choose_from(
             pool,
-            _first_waiting(session, pool, paused[pool.name], room),
+            _first_waiting(session, pool, paused[pool.name], held[pool.name], room),
             paused=paused[pool.name],
             held=held[pool.name],
             room=room,
@@ -231,9 +231,11 @@ def _by_pool(states: Iterable[Any]) -> dict[str, set[str]]:
     return queues_of
 
 
-def _first_waiting(session: Session, pool: WorkPool, paused: Collection[str], room: int) -> list[WaitingJob]:
-    largest = rules.largest_jobs(pool, rules.open_queues(pool, paused))
-    if not largest:
+def _first_waiting(
+    session: Session, pool: WorkPool, paused: Collection[str], held: Mapping[str, int], room: int
+) -> list[WaitingJob]:
+    heads = rules.heads(pool, paused=paused, held=held, room=room)
+    if not heads:
         return []
     found = {
         row.id: WaitingJob(
@@ -243,6 +245,6 @@ def _first_waiting(session: Session, pool: WorkPool, paused: Collection[str], ro
             slots=row.pool_slots,
             handed_over_at=row.handed_over_at,
         )
-        for row in session.execute(statements.first_waiting(pool.name, largest, room=room))
+        for row in session.execute(statements.first_waiting(pool.name, heads, room=room))
     }
     return list(found.values())

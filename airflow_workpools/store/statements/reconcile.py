@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow.utils.sqlalchemy import UtcDateTime
-from airflow.utils.state import TaskInstanceState
 from sqlalchemy import String, Uuid, and_, case, column, exists, func, literal, or_, select, table, update
 
 from airflow_workpools.core.jobs import JobState
@@ -38,17 +37,10 @@ task_instance_history = table(
     schema=metadata.schema,
 )
 
-_AT_ONCE = (TaskInstanceState.RESTARTING.value, TaskInstanceState.REMOVED.value)
-"""States in which what still runs must stop at once: somebody has cleared the task, or it is no more."""
-_WANTED = (TaskInstanceState.QUEUED.value, TaskInstanceState.RUNNING.value)
-"""States in which a started job is what Airflow wants."""
-_WAITED_FOR = (*_WANTED, TaskInstanceState.RESTARTING.value)
-"""States in which a waiting job is what Airflow wants: its task may still be started."""
-
 
 def cancel_stale(now: datetime) -> Update:
     """Cancel waiting jobs whose task instance does not wait for them any more."""
-    return cancel_waiting(~_task_instance(task_instance.c.state.in_(_WAITED_FOR)), _now_it_is(), now)
+    return cancel_waiting(~_task_instance(task_instance.c.state.in_(rules.WAITED_FOR)), _now_it_is(), now)
 
 
 def stop_moved_on(finishing_since: datetime) -> Update:
@@ -60,10 +52,10 @@ def stop_moved_on(finishing_since: datetime) -> Update:
     """
     gone = and_(~_task_instance(), ~_ended_lately(finishing_since))
     at_once = _task_instance(
-        or_(task_instance.c.state.is_(None), task_instance.c.state.in_(_AT_ONCE)),
+        or_(task_instance.c.state.is_(None), task_instance.c.state.in_(rules.STOP_AT_ONCE)),
     )
     overdue = _task_instance(
-        task_instance.c.state.not_in((*_WANTED, *_AT_ONCE)),
+        task_instance.c.state.not_in((*rules.WANTED, *rules.STOP_AT_ONCE)),
         func.coalesce(task_instance.c.updated_at, finishing_since) <= finishing_since,
     )
     return wish(or_(gone, at_once, overdue), _now_it_is())
@@ -92,7 +84,7 @@ def _now_it_is() -> ColumnElement[str]:
         .correlate(jobs)
         .scalar_subquery()
     )
-    return literal("the task instance is now ") + func.coalesce(state, "cleared or gone")
+    return literal(rules.TASK_INSTANCE_IS_NOW) + func.coalesce(state, rules.CLEARED_OR_GONE)
 
 
 def start_timeouts() -> Select[Any]:
@@ -114,7 +106,7 @@ def stop_not_started(claimed_before: Mapping[tuple[str, float], datetime]) -> Up
     reason = case(
         *((condition, rules.start_timeout_reason(*key)) for key, condition in late.items()), else_=""
     ) + func.coalesce(literal(": ") + jobs.c.reason, "")
-    still_queued = _task_instance(task_instance.c.state == TaskInstanceState.QUEUED.value)
+    still_queued = _task_instance(task_instance.c.state == "queued")
     return wish(and_(or_(*late.values()), still_queued), reason, desired=JobState.FAILED)
 
 

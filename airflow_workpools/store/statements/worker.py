@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select, Update
     from sqlalchemy.sql.selectable import CompoundSelect
 
+    from airflow_workpools.store import rules
     from airflow_workpools.store.records import Report, WorkerRecord
     from airflow_workpools.store.statements.common import Condition
 
@@ -115,33 +116,23 @@ def slots_held(names: Collection[str]) -> Select[Any]:
     )
 
 
-def first_waiting(pool: str, largest: Mapping[str, int | None], *, room: int) -> CompoundSelect[Any]:
-    """The head of the line of each queue, in the order of the claim.
+def first_waiting(pool: str, heads: Mapping[str, rules.Head], *, room: int) -> CompoundSelect[Any]:
+    """The head of the line of each queue.
 
-    Only as many as there is room for, so that a long backlog costs nothing. Jobs that can never start (bigger
-    than a limit) are left out, and those that are too big for this worker come on top: neither may hide what
-    is behind. A job whose older round still runs has to wait for it.
-
-    :param largest: for each queue, the most slots that a job may ask for; None if there is no limit.
+    Jobs that can never start are left out, and those that fit into the worker come on top, so that they are
+    not hidden behind those that do not. A job whose older round still runs has to wait for it.
     """
-    heads = []
-    for queue, most in largest.items():
-        for cap in dict.fromkeys((most, room if most is None else min(most, room))):
-            head = (
-                select(*_claim_order)
-                .where(
-                    jobs.c.pool == pool,
-                    jobs.c.queue == queue,
-                    waiting,
-                    ~_older_round_occupies(),
-                    true() if cap is None else jobs.c.pool_slots <= cap,
-                )
-                .order_by(jobs.c.priority_weight.desc(), jobs.c.handed_over_at, jobs.c.id)
-                .limit(room)
-                .subquery()
-            )
-            heads.append(select(head))
-    return union_all(*heads)
+    parts = []
+    for queue, head in heads.items():
+        line = (
+            select(*_claim_order)
+            .where(jobs.c.pool == pool, jobs.c.queue == queue, waiting, ~_older_round_occupies())
+            .order_by(jobs.c.priority_weight.desc(), jobs.c.handed_over_at, jobs.c.id)
+        )
+        if head.largest is not None:
+            line = line.where(jobs.c.pool_slots <= head.largest)
+        parts += [line.limit(head.length), line.where(jobs.c.pool_slots <= room).limit(room)]
+    return union_all(*(select(part.subquery()) for part in parts))
 
 
 _claim_order = (jobs.c.id, jobs.c.queue, jobs.c.priority_weight, jobs.c.pool_slots, jobs.c.handed_over_at)
