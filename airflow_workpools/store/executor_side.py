@@ -39,7 +39,7 @@ class ExecutorSide(Transactions):
         return _add(job, {}, now, session)
 
     def hand_over_failed(self, job: NewJob, reason: str, *, now: datetime, session: Session) -> uuid.UUID:
-        end = {"state": JobState.FAILED.value, "reason": rows.text(reason), "ended_at": now}
+        end = {"state": JobState.FAILED.value, "reason": rules.fit_text(reason), "ended_at": now}
         try:
             return _add(job, end, now, session)
         except InvalidJobVariables:  # which is likely to be what it failed for
@@ -86,7 +86,7 @@ class ExecutorSide(Transactions):
         reason: str,
         now: datetime,
     ) -> int:
-        reason = rows.text(reason)
+        reason = rules.fit_text(reason)
 
         def work(session: Session) -> int:
             return sum(

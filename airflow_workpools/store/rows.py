@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.core.jobs import JobState, job_id_for
-from airflow_workpools.core.json_values import JsonError, plain_json
 from airflow_workpools.core.names import WorkQueueRef
-from airflow_workpools.errors import InvalidJobVariables
 from airflow_workpools.infrastructure.base import Handle
+from airflow_workpools.store import rules
 from airflow_workpools.store.records import (
     ClaimedJob,
     EndedJob,
@@ -28,29 +26,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Row
 
-_MAX_TEXT = 10_000
-
-
-def text(value: str) -> str:
-    """Make a text fit for every database: no NUL, and not without end."""
-    return value.replace("\x00", "")[:_MAX_TEXT]
-
-
-def log_path(workload: str) -> str | None:
-    """Return where a workload wants its log."""
-    path = json.loads(workload).get("log_path")
-    return path if isinstance(path, str) else None
-
 
 def job_row(job: NewJob, round_: int, now: datetime) -> dict[str, Any]:
     """Return the row of a job that waits.
 
     :raises InvalidJobVariables: if the job variables are no JSON.
     """
-    try:
-        job_variables = plain_json(job.job_variables)
-    except JsonError as error:
-        raise InvalidJobVariables(f"the job variables {error}") from error
     return {
         "id": job_id_for(job.task_instance_id, round_),
         "task_instance_id": job.task_instance_id,
@@ -66,7 +47,7 @@ def job_row(job: NewJob, round_: int, now: datetime) -> dict[str, Any]:
         "priority_weight": job.priority_weight,
         "state": JobState.PENDING.value,
         "workload": job.workload,
-        "job_variables": job_variables,
+        "job_variables": rules.checked_variables(job),
         "scheduler_job_id": job.scheduler_job_id,
         "start_timeout_seconds": job.start_timeout_seconds,
         "start_attempts": 0,
@@ -119,7 +100,7 @@ def ended_job(row: Row[Any]) -> EndedJob:
         **_identity(row),
         reason=row.reason,
         exit_code=row.exit_code,
-        log_path=None if row.workload is None else log_path(row.workload),
+        log_path=None if row.workload is None else rules.log_path(row.workload),
         latest=bool(row.latest),
     )
 

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_workpools.core.jobs import ENDED, JobState
+from airflow_workpools.core.json_values import JsonError, plain_json
 from airflow_workpools.core.slots import QueueLoad, choose
-from airflow_workpools.errors import InvalidInput
+from airflow_workpools.errors import InvalidInput, InvalidJobVariables
 from airflow_workpools.store.records import Report, ReportOutcome
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from airflow_workpools.core.pools import WorkPool
     from airflow_workpools.core.slots import WaitingJob
+    from airflow_workpools.store.records import NewJob
 
 POLL_WRITTEN_EVERY = timedelta(seconds=10)
 """A queue's poll is written down at most so often, however many workers poll it."""
@@ -29,6 +32,9 @@ WORKER_LOST_AFTER = timedelta(minutes=5)
 
 MAX_LOOKAHEAD = 1000
 """Most waiting jobs of a queue that one claim looks at, unless the worker has room for more."""
+
+MAX_TEXT = 10_000
+"""Longest reason that is kept, in characters."""
 
 WANTED = ("queued", "running")
 """States of a task instance in which a started job is what Airflow wants."""
@@ -47,6 +53,31 @@ WORKER_LOST = "worker lost; the job was to be stopped, and nobody knows whether 
 def start_timeout_reason(pool: str, seconds: float) -> str:
     """Say why a job that did not start in time had to end."""
     return f"did not start within {seconds:g} s (start timeout of work pool '{pool}')"
+
+
+# -- hand-over -----------------------------------------------------------------------------------------------
+
+
+def checked_variables(job: NewJob) -> dict[str, Any]:
+    """Return a job's variables as plain JSON.
+
+    :raises InvalidJobVariables: if they are anything else.
+    """
+    try:
+        return dict(plain_json(job.job_variables))
+    except JsonError as error:
+        raise InvalidJobVariables(f"the job variables {error}") from error
+
+
+def log_path(workload: str) -> str | None:
+    """Return where a workload wants its log."""
+    path = json.loads(workload).get("log_path")
+    return path if isinstance(path, str) else None
+
+
+def fit_text(text: str) -> str:
+    """Make a text fit for every database: no NUL, and not without end."""
+    return text.replace("\x00", "")[:MAX_TEXT]
 
 
 # -- claim ---------------------------------------------------------------------------------------------------

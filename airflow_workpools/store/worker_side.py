@@ -112,7 +112,7 @@ class WorkerSide(Transactions):
     def requeue(
         self, worker_id: uuid.UUID, job_ids: Collection[uuid.UUID], reason: str, *, now: datetime
     ) -> int:
-        reason = rows.text(reason)
+        reason = rules.fit_text(reason)
 
         def work(session: Session) -> int:
             return sum(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, case, exists, func, literal, null, or_, select, true, union_all, update
 
 from airflow_workpools.core.jobs import ENDED, OCCUPYING, JobState, sources_of
+from airflow_workpools.store import rules
 from airflow_workpools.store.records import WorkerState
 from airflow_workpools.store.statements.common import (
     in_states,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select, Update
     from sqlalchemy.sql.selectable import CompoundSelect
 
-    from airflow_workpools.store import rules
     from airflow_workpools.store.records import Report, WorkerRecord
     from airflow_workpools.store.statements.common import Condition
 
@@ -204,7 +204,7 @@ def report(target: JobState, worker_id: uuid.UUID, reports: Sequence[Report], no
     values: dict[str, Any] = {
         "state": target.value,
         "handle": _each("handle", {r.job_id: _handle(r) for r in reports if r.handle}, jobs.c.handle),
-        "reason": _reason(target, {r.job_id: r.reason for r in reports if r.reason}),
+        "reason": _reason(target, {r.job_id: rules.fit_text(r.reason) for r in reports if r.reason}),
     }
     if target is JobState.CANCELLED:  # the wish says what this end means
         values["state"] = func.coalesce(jobs.c.desired_state, target.value)

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store in memory as the executor uses it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_workpools.core.jobs import ACTIVE, ENDED, JobState, job_id_for
+from airflow_workpools.errors import InvalidJobVariables
+from airflow_workpools.store import rules
+from airflow_workpools.store.records import EndedJob, JobRecord, JobSummary, NewJob, Reconciled
+from airflow_workpools.testing.memory_jobs import (
+    IDENTITY,
+    MemoryJobs,
+    StoredJob,
+    TaskInstanceFacts,
+    pick,
+    summary,
+)
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Collection
+    from datetime import datetime
+
+
+class ExecutorSide(MemoryJobs):
+    """See :class:`~airflow_workpools.store.protocol.ExecutorStore`."""
+
+    def hand_over(self, job: NewJob, *, now: datetime, session: Any = None) -> uuid.UUID:
+        job = replace(job, job_variables=rules.checked_variables(job))
+        with self._lock:
+            older = self._rounds(job.task_instance_id)
+            self._cancel(
+                [one for one in older if one.record.state is JobState.PENDING], rules.HANDED_OVER_AGAIN, now
+            )
+            record = _new_record(job, len(older), now)
+            self._jobs[record.id] = StoredJob(record, job.workload)
+            self.task_instances[job.task_instance_id] = TaskInstanceFacts("queued", now)
+            return record.id
+
+    def hand_over_failed(self, job: NewJob, reason: str, *, now: datetime, session: Any = None) -> uuid.UUID:
+        with self._lock:
+            try:
+                job_id = self.hand_over(job, now=now)
+            except InvalidJobVariables:
+                job_id = self.hand_over(replace(job, job_variables={}), now=now)
+            self._jobs[job_id].change(JobState.FAILED, reason=rules.fit_text(reason), ended_at=now)
+            return job_id
+
+    def adopt(
+        self, task_instance_ids: Collection[uuid.UUID], scheduler_job_id: int, *, session: Any = None
+    ) -> dict[uuid.UUID, JobSummary]:
+        adopted = {}
+        with self._lock:
+            for task_instance_id in task_instance_ids:
+                rounds = self._rounds(task_instance_id)
+                if not rounds:
+                    continue
+                rounds[-1].change(reported_at=None)
+                for job in rounds:
+                    if job.record.reported_at is None:
+                        job.change(scheduler_job_id=scheduler_job_id)
+                adopted[task_instance_id] = summary(rounds[-1])
+        return adopted
+
+    def ended(self, scheduler_job_id: int, *, limit: int) -> list[EndedJob]:
+        with self._lock:
+            found = [
+                job
+                for job in self._of(scheduler_job_id)
+                if job.record.state in ENDED and job.record.reported_at is None
+            ]
+            found.sort(key=lambda job: (job.record.ended_at, job.record.id.hex))
+            return [self._ended(job) for job in found[:limit]]
+
+    def mark_reported(self, job_ids: Collection[uuid.UUID], *, now: datetime) -> None:
+        with self._lock:
+            for job in self._given(job_ids):
+                if job.record.state in ENDED:
+                    job.change(reported_at=now)
+
+    def active(self, scheduler_job_id: int) -> list[JobSummary]:
+        with self._lock:
+            found = [job for job in self._of(scheduler_job_id) if job.record.state in ACTIVE]
+            found.sort(key=lambda job: (job.record.handed_over_at, job.record.id.hex))
+            return [summary(job) for job in found]
+
+    def active_count(self, scheduler_job_id: int) -> int:
+        return len(self.active(scheduler_job_id))
+
+    def request_cancel(
+        self,
+        *,
+        job_ids: Collection[uuid.UUID] = (),
+        task_instance_ids: Collection[uuid.UUID] = (),
+        reason: str,
+        now: datetime,
+    ) -> int:
+        with self._lock:
+            of_task_instances = [job for id_ in task_instance_ids for job in self._rounds(id_)]
+            return self._cancel([*self._given(job_ids), *of_task_instances], rules.fit_text(reason), now)
+
+    def reconcile(self, *, now: datetime, grace_seconds: float) -> Reconciled:
+        finishing_since = now - timedelta(seconds=grace_seconds)
+        with self._lock:
+            return Reconciled(
+                worker_lost=self._fail_lost(now),
+                stale=sum(self._cancel([job], self._now_it_is(job), now) for job in self._stale()),
+                moved_on=sum(
+                    self._cancel([job], self._now_it_is(job), now) for job in self._moved_on(finishing_since)
+                ),
+                not_started=sum(
+                    self._cancel([job], _not_started(job.record), now, desired_state=JobState.FAILED)
+                    for job in self._late(now)
+                ),
+                superseded=self._cancel(self._superseded(now), rules.SUPERSEDED, now),
+            )
+
+    def _of(self, scheduler_job_id: int) -> list[StoredJob]:
+        return self._find(lambda job: job.record.scheduler_job_id == scheduler_job_id)
+
+    def _ended(self, job: StoredJob) -> EndedJob:
+        return EndedJob(
+            **pick(job.record, *IDENTITY, "reason", "exit_code"),
+            log_path=None if job.record.state is JobState.SUCCEEDED else rules.log_path(job.workload),
+            latest=self._rounds(job.record.task_instance_id)[-1] is job,
+        )
+
+    # -- what reconciliation looks for ----------------------------------------------------------------------
+
+    def _facts(self, job: StoredJob) -> TaskInstanceFacts | None:
+        return self.task_instances.get(job.record.task_instance_id)
+
+    def _state(self, job: StoredJob) -> str | None:
+        facts = self._facts(job)
+        return facts.state if facts else None
+
+    def _now_it_is(self, job: StoredJob) -> str:
+        return rules.TASK_INSTANCE_IS_NOW + (self._state(job) or rules.CLEARED_OR_GONE)
+
+    def _started_unwished(self) -> list[StoredJob]:
+        return self._find(lambda job: job.occupies and not job.is_wished)
+
+    def _stale(self) -> list[StoredJob]:
+        return self._find(
+            lambda job: job.record.state is JobState.PENDING and self._state(job) not in rules.WAITED_FOR
+        )
+
+    def _moved_on(self, finishing_since: datetime) -> list[StoredJob]:
+        def has_moved_on(job: StoredJob) -> bool:
+            facts = self._facts(job)
+            if facts is None:
+                ended_at = self.ended_tries.get(job.record.task_instance_id)
+                return ended_at is None or ended_at <= finishing_since
+            if facts.state is None or facts.state in rules.STOP_AT_ONCE:
+                return True
+            return facts.state not in rules.WANTED and facts.updated_at <= finishing_since
+
+        return [job for job in self._started_unwished() if has_moved_on(job)]
+
+    def _late(self, now: datetime) -> list[StoredJob]:
+        def is_late(record: JobRecord) -> bool:
+            assert record.claimed_at is not None
+            return now - record.claimed_at > timedelta(seconds=record.start_timeout_seconds)
+
+        return [
+            job for job in self._started_unwished() if is_late(job.record) and self._state(job) == "queued"
+        ]
+
+    def _superseded(self, now: datetime) -> list[StoredJob]:
+        def keeps_waiting(job: StoredJob) -> bool:
+            return any(
+                newer.record.state is JobState.PENDING
+                and newer.record.round > job.record.round
+                and newer.record.handed_over_at < now - rules.SUPERSEDED_AFTER
+                for newer in self._rounds(job.record.task_instance_id)
+            )
+
+        return [job for job in self._started_unwished() if keeps_waiting(job)]
+
+    def _fail_lost(self, now: datetime) -> int:
+        alive = {
+            worker.id
+            for worker in self._workers.values()
+            if worker.last_heartbeat_at >= now - rules.WORKER_LOST_AFTER
+        }
+        lost = self._find(lambda job: job.occupies and job.is_wished and job.record.worker_id not in alive)
+        for job in lost:
+            reason = _joined(rules.WORKER_LOST, job.record.reason)
+            job.change(JobState.FAILED, reason=reason, ended_at=now)
+        return len(lost)
+
+
+def _not_started(record: JobRecord) -> str:
+    reason = rules.start_timeout_reason(record.ref.pool, record.start_timeout_seconds)
+    return _joined(reason, record.reason)
+
+
+def _joined(reason: str, more: str | None) -> str:
+    return reason if more is None else f"{reason}: {more}"
+
+
+def _new_record(job: NewJob, round_: int, now: datetime) -> JobRecord:
+    return JobRecord(
+        id=job_id_for(job.task_instance_id, round_),
+        task_instance_id=job.task_instance_id,
+        round=round_,
+        dag_id=job.dag_id,
+        task_id=job.task_id,
+        run_id=job.run_id,
+        map_index=job.map_index,
+        try_number=job.try_number,
+        ref=job.ref,
+        pool_slots=job.pool_slots,
+        priority_weight=job.priority_weight,
+        state=JobState.PENDING,
+        desired_state=None,
+        reason=None,
+        exit_code=None,
+        job_variables=job.job_variables,
+        handle=None,
+        worker_id=None,
+        scheduler_job_id=job.scheduler_job_id,
+        start_timeout_seconds=job.start_timeout_seconds,
+        start_attempts=0,
+        team_name=job.team_name,
+        handed_over_at=now,
+        claimed_at=None,
+        started_at=None,
+        ended_at=None,
+        reported_at=None,
+    )

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store in memory as workers use it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from airflow_workpools.core.jobs import ACTIVE, ENDED, JobState, sources_of
+from airflow_workpools.core.slots import WaitingJob
+from airflow_workpools.errors import NotFound
+from airflow_workpools.store import rules
+from airflow_workpools.store.records import (
+    ClaimedJob,
+    JobRecord,
+    QueueRunState,
+    Report,
+    ReportOutcome,
+    Wish,
+    WorkerRecord,
+    WorkerState,
+)
+from airflow_workpools.testing.memory_jobs import IDENTITY, MemoryJobs, StoredJob, pick
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Collection, Iterable, Sequence
+    from datetime import datetime
+    from typing import Any
+
+    from airflow_workpools.core.names import WorkQueueRef
+    from airflow_workpools.core.pools import WorkPool
+
+
+class WorkerSide(MemoryJobs):
+    """See :class:`~airflow_workpools.store.protocol.WorkerStore`."""
+
+    def register_worker(self, worker: WorkerRecord, *, now: datetime) -> None:
+        with self._lock:
+            self._workers[worker.id] = replace(worker, state=WorkerState.ONLINE, last_heartbeat_at=now)
+
+    def heartbeat(self, worker_id: uuid.UUID, *, now: datetime) -> WorkerState:
+        with self._lock:
+            worker = self._registered(worker_id)
+            if worker.state is not WorkerState.STOPPED:
+                self._workers[worker_id] = replace(worker, last_heartbeat_at=now)
+            return worker.state
+
+    def drain_worker(self, worker_id: uuid.UUID) -> None:
+        with self._lock:
+            worker = self._registered(worker_id)
+            if worker.state is not WorkerState.STOPPED:
+                self._workers[worker_id] = replace(worker, state=WorkerState.DRAINING)
+
+    def stop_worker(self, worker_id: uuid.UUID, *, now: datetime) -> None:
+        with self._lock:
+            if worker := self._workers.get(worker_id):
+                self._workers[worker_id] = replace(worker, state=WorkerState.STOPPED, last_heartbeat_at=now)
+
+    def claim(
+        self, worker_id: uuid.UUID, pools: Sequence[WorkPool], *, room: int, now: datetime
+    ) -> list[ClaimedJob]:
+        with self._lock:
+            if self._registered(worker_id).state is not WorkerState.ONLINE or room <= 0:
+                return []
+            by_name = sorted(pools, key=lambda pool: pool.name)
+            lines = [self._choose(pool, room) for pool in by_name if not self._pools.get(pool.name)]
+            chosen = [self._jobs[job.id] for job in rules.take_turns(lines, room)]
+            for job in chosen:
+                job.change(JobState.CLAIMED, worker_id=worker_id, claimed_at=now)
+            return [_claimed(job) for job in chosen]
+
+    def poll(self, refs: Collection[WorkQueueRef], *, now: datetime) -> None:
+        with self._lock:
+            for ref in refs:
+                state = self._queues.get(ref, QueueRunState())
+                if rules.poll_is_due(state.last_polled_at, now):
+                    self._queues[ref] = state._replace(last_polled_at=now)
+
+    def report(
+        self, worker_id: uuid.UUID, reports: Sequence[Report], *, now: datetime
+    ) -> list[ReportOutcome]:
+        last = rules.last_reports(reports)
+        with self._lock:
+            outcomes = {id_: self._report(worker_id, report, now) for id_, report in last.items()}
+        return [outcomes[report.job_id] for report in reports]
+
+    def requeue(
+        self, worker_id: uuid.UUID, job_ids: Collection[uuid.UUID], reason: str, *, now: datetime
+    ) -> int:
+        with self._lock:
+            jobs = [
+                job
+                for job in self._given(job_ids)
+                if job.record.worker_id == worker_id and job.record.state in sources_of(JobState.PENDING)
+            ]
+            for job in jobs:
+                _requeue(job, rules.fit_text(reason), now)
+            return len(jobs)
+
+    def wishes(self, worker_id: uuid.UUID) -> list[Wish]:
+        with self._lock:
+            return [Wish(job.record.id, job.record.reason) for job in self._held(worker_id) if job.is_wished]
+
+    def mine(self, worker_id: uuid.UUID) -> list[ClaimedJob]:
+        with self._lock:
+            return [_claimed(job) for job in self._held(worker_id)]
+
+    def take_over(self, worker_id: uuid.UUID, hostname: str, *, now: datetime) -> list[ClaimedJob]:
+        with self._lock:
+            dead = self._dead_neighbours(self._registered(worker_id), hostname, now)
+            for other in dead:
+                self._workers[other.id] = replace(other, state=WorkerState.STOPPED)
+            left = [job for other in dead for job in self._held(other.id)]
+            for job in left:
+                job.change(worker_id=worker_id)
+            return [_claimed(job) for job in left]
+
+    def _registered(self, worker_id: uuid.UUID) -> WorkerRecord:
+        worker = self._workers.get(worker_id)
+        if worker is None:
+            raise NotFound(f"worker {worker_id} is not registered; it has to register before anything else")
+        return worker
+
+    def _dead_neighbours(self, me: WorkerRecord, hostname: str, now: datetime) -> list[WorkerRecord]:
+        return [
+            other
+            for other in self._workers.values()
+            if (other.hostname, other.kind, other.team_name) == (hostname, me.kind, me.team_name)
+            and other.id != me.id
+            and (other.state is WorkerState.STOPPED or other.silent(now))
+        ]
+
+    def _held(self, worker_id: uuid.UUID) -> list[StoredJob]:
+        found = self._find(lambda job: job.occupies and job.record.worker_id == worker_id)
+        return sorted(found, key=lambda job: (job.record.claimed_at, job.record.id.hex))
+
+    def _report(self, worker_id: uuid.UUID, report: Report, now: datetime) -> ReportOutcome:
+        job = self._jobs.get(report.job_id)
+        if job is None or job.record.worker_id != worker_id:
+            return rules.outcome(report, None, None)
+        repeated = report.state is job.record.state and report.state not in ENDED
+        if repeated or job.record.state in sources_of(report.state):
+            _note(job, report, now)
+        return rules.outcome(report, job.record.state, job.record.desired_state)
+
+    # -- claim ----------------------------------------------------------------------------------------------
+
+    def _choose(self, pool: WorkPool, room: int) -> list[WaitingJob]:
+        in_pool = self._find(lambda job: job.record.ref.pool == pool.name and job.record.state in ACTIVE)
+        held: dict[str, int] = defaultdict(int)
+        for job in in_pool:
+            if job.occupies:
+                held[job.record.ref.queue] += job.record.pool_slots
+        waiting = [
+            _waiting(job.record)
+            for job in in_pool
+            if job.record.state is JobState.PENDING and not self._older_round_occupies(job)
+        ]
+        paused = {ref.queue for ref, state in self._queues.items() if ref.pool == pool.name and state.paused}
+        heads = rules.heads(pool, paused=paused, held=held, room=room)
+        first = {job for queue, head in heads.items() for job in _first(waiting, queue, head, room)}
+        return rules.choose_from(pool, first, paused=paused, held=held, room=room)
+
+    def _older_round_occupies(self, job: StoredJob) -> bool:
+        return any(
+            older.occupies and older.record.round < job.record.round
+            for older in self._rounds(job.record.task_instance_id)
+        )
+
+
+def _first(waiting: Iterable[WaitingJob], queue: str, head: rules.Head, room: int) -> Iterable[WaitingJob]:
+    """Return the head of a queue's line, and of the line of those jobs that fit into the worker."""
+    line = sorted(
+        (
+            job
+            for job in waiting
+            if job.queue == queue and (head.largest is None or job.slots <= head.largest)
+        ),
+        key=lambda job: (-job.priority_weight, job.handed_over_at, job.id.hex),
+    )
+    yield from line[: head.length]
+    yield from [job for job in line if job.slots <= room][:room]
+
+
+def _waiting(record: JobRecord) -> WaitingJob:
+    return WaitingJob(
+        id=record.id,
+        queue=record.ref.queue,
+        priority_weight=record.priority_weight,
+        slots=record.pool_slots,
+        handed_over_at=record.handed_over_at,
+    )
+
+
+def _claimed(job: StoredJob) -> ClaimedJob:
+    more = ("job_variables", "handle", "desired_state", "start_timeout_seconds", "start_attempts", "reason")
+    return ClaimedJob(**pick(job.record, *IDENTITY, *more), workload=job.workload)
+
+
+def _requeue(job: StoredJob, reason: str, now: datetime) -> None:
+    record = job.record
+    if record.desired_state is not None:
+        job.change(record.desired_state, ended_at=now)
+        return
+    job.change(
+        JobState.PENDING,
+        worker_id=None,
+        claimed_at=None,
+        handle=None,
+        start_attempts=record.start_attempts + 1,
+        reason=reason,
+    )
+
+
+def _note(job: StoredJob, report: Report, now: datetime) -> None:
+    """Store a report that is allowed."""
+    record = job.record
+    values: dict[str, Any] = {"reason": _reason(record, report)}
+    state = report.state
+    if report.handle is not None:
+        values["handle"] = report.handle
+    if state is JobState.CANCELLED:
+        state = record.desired_state or state
+    if state is JobState.RUNNING:
+        values["started_at"] = record.started_at or now
+    if state in ENDED:
+        values["ended_at"] = now
+        values["exit_code"] = record.exit_code if report.exit_code is None else report.exit_code
+    job.change(state, **values)
+
+
+def _reason(record: JobRecord, report: Report) -> str | None:
+    said = rules.fit_text(report.reason) if report.reason else None
+    if report.state is JobState.SUCCEEDED:
+        return said
+    if report.state is JobState.FAILED:
+        return said or record.reason
+    if report.state is JobState.CANCELLED:
+        return (said or record.reason) if record.desired_state is None else (record.reason or said)
+    return said if record.desired_state is None else record.reason
