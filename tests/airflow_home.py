@@ -16,6 +16,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 
 
+ETL = (
+    "create etl --concurrency-limit 10 --description 'Nightly loads' "
+    "--queue critical:priority=1,limit=1 --queue high:priority=5,limit=3 --queue low:priority=10"
+)
+"""The command that makes the work pool of the example."""
+
+
 @dataclass(frozen=True)
 class CommandResult:
     """How a command ended, and what it wrote."""
@@ -35,10 +43,6 @@ class CommandResult:
     exit_code: int
     stdout: str
     stderr: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.stdout)
 
 
 class AirflowHome:
@@ -73,6 +77,30 @@ class AirflowHome:
         """Run ``airflow workpools`` with a line of arguments, as a shell would split it."""
         return self.airflow("workpools", *shlex.split(line), **more)
 
+    def ok(self, line: str, **more: Any) -> str:
+        """Run ``airflow workpools`` with a line that must succeed; return what it printed."""
+        done = self.workpools(line, **more)
+        assert done.exit_code == 0, done.stderr
+        assert done.stderr == ""
+        return done.stdout
+
+    def refused(self, line: str, **more: Any) -> str:
+        """Run ``airflow workpools`` with a line that must be refused in one line on stderr; return that."""
+        done = self.workpools(line, **more)
+        assert done.exit_code == 1, done.stdout + done.stderr
+        assert done.stdout == ""
+        (message,) = done.stderr.splitlines()
+        assert message.startswith("Error: ")
+        return message
+
+    def listed(self, **more: Any) -> dict[str, Any]:
+        """Return what ``list`` says, by pool."""
+        return {row["name"]: row for row in json.loads(self.ok("list -o json", **more))}
+
+    def inspected(self, pool: str) -> dict[str, Any]:
+        """Return what ``inspect`` says of a pool."""
+        return dict(json.loads(self.ok(f"inspect {pool}")))
+
     @property
     def database(self) -> Path:
         return self.path / "airflow.db"
@@ -96,6 +124,19 @@ class AirflowHome:
         answer = stdout.readline()
         assert answer, "the process that runs airflow's commands has ended"
         return dict(json.loads(answer))
+
+
+def insert_job(home: AirflowHome, pool: str, queue: str, *, state: str, slots: int = 1) -> None:
+    """Put a job into the store's table as a worker or the executor would have left it."""
+    ended = "datetime('now')" if state in ("succeeded", "failed", "cancelled") else "NULL"
+    home.sql(
+        "INSERT INTO workpool_job (id, task_instance_id, round, dag_id, task_id, run_id, map_index, "
+        "try_number, pool, queue, pool_slots, priority_weight, state, workload, job_variables, start_timeout_seconds, "
+        "start_attempts, handed_over_at, ended_at) "
+        "VALUES (?, ?, 0, 'd', 't', 'r', -1, 1, ?, ?, ?, 1, ?, '{}', '{}', 600, 0, datetime('now'), "
+        f"{ended})",
+        *(uuid.uuid4().hex, uuid.uuid4().hex, pool, queue, slots, state),
+    )
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -129,7 +170,7 @@ def shared_home(migrated_home: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
-def airflow_home(shared_home: AirflowHome) -> AirflowHome:
+def home(shared_home: AirflowHome) -> AirflowHome:
     """A home with an empty database."""
     shared_home.reset()
     return shared_home

@@ -12,6 +12,7 @@ from airflow_workpools.core.pools import InvalidPool, WorkPool
 from airflow_workpools.errors import InvalidWorkPool, NotFound
 from airflow_workpools.infrastructure.registry import default_templates
 from airflow_workpools.settings import Settings
+from airflow_workpools.store.db_manager import check_tables
 from airflow_workpools.store.jobs import SqlStore
 from airflow_workpools.store.overview import PoolOverview, overview
 from airflow_workpools.store.pool_edits import PoolEditor, unknown_pool
@@ -84,8 +85,13 @@ class Context:
 
 @contextmanager
 def opened() -> Iterator[Context]:
-    """Read everything anew, and commit what is changed within."""
+    """Read everything anew, and commit what is changed within.
+
+    :raises WorkpoolsError: if the tables are missing.
+    """
     settings = Settings.from_airflow()
+    with airflow_session() as session:
+        check_tables(session)
     refresh_secrets_pools(settings)
     pools = work_pools(settings, fresh=True)
     with airflow_session() as session:

@@ -8,7 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.cli.simple_table import AirflowConsole
@@ -18,8 +18,6 @@ from rich.markup import escape
 from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_workpools.errors import WorkpoolsError
-from airflow_workpools.store.db_manager import check_tables
-from airflow_workpools.store.sessions import airflow_session
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -62,18 +60,9 @@ def _explains(function: Command) -> Command:
         except WorkpoolsError as error:
             fail(str(error))
         except SQLAlchemyError as error:
-            fail(_database_problem(error))
+            fail(f"the metadata database refuses: {getattr(error, 'orig', None) or error}")
 
     return command
-
-
-def _database_problem(error: SQLAlchemyError) -> str:
-    try:
-        with suppress(SQLAlchemyError), airflow_session() as session:
-            check_tables(session)
-    except WorkpoolsError as missing:
-        return str(missing)
-    return f"the metadata database refuses: {getattr(error, 'orig', None) or error}"
 
 
 def fail(message: str) -> NoReturn:
