@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.core.names import WorkQueueRef
@@ -18,6 +16,8 @@ from airflow_workpools.store.pools import work_pools
 from airflow_workpools.telemetry import write_reason
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
     from uuid import UUID
 
     from sqlalchemy.orm import Session
@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 FINISHING_GRACE_SECONDS = 30.0
 """How long a task's process may go on after its task instance has reached its end.
 
-Airflow itself gives listeners and callbacks ``[core] task_success_overtime`` (20 s) before it ends the process.
+Airflow itself gives listeners and callbacks ``[core] task_success_overtime`` (20 s) before it ends the
+process.
 """
 EXECUTOR_PATHS = ("airflow_workpools.WorkPoolExecutor", "airflow_workpools.executor.WorkPoolExecutor")
 """How this executor may be written in ``[core] executor``."""
@@ -145,9 +146,7 @@ class Duties:
             if ranks != self._ranks:
                 moved = airflow_pools.reprioritise(session, ranks)
                 log.info("Work queue priorities have changed; %d waiting tasks were moved", moved)
-            airflow_pools.unblock_unmapped(
-                session, names, ours_is_default=is_default, waiting_pools=unusable
-            )
+            airflow_pools.unblock_unmapped(session, names, ours_is_default=is_default, waiting_pools=unusable)
         self._ranks = ranks
 
     # -- for operators --------------------------------------------------------------------------------------

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """WorkPoolExecutor: the adapter between Airflow's scheduler and the job store.
 
-It turns Airflow's calls into calls of the store. :meth:`WorkPoolExecutor.sync` runs inside the scheduler's loop, so it
-issues a bounded number of statements whatever the number of jobs, calls nothing remote, and lets no exception out.
+It turns Airflow's calls into calls of the store. :meth:`WorkPoolExecutor.sync` runs inside the scheduler's
+loop, so it
+issues a bounded number of statements whatever the number of jobs, calls nothing remote, and lets no
+exception out.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ from airflow_workpools.handover import Refusal, examine, new_job
 from airflow_workpools.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from airflow.executors.workloads import ExecutorWorkload
     from airflow.models.taskinstance import TaskInstance
     from sqlalchemy.orm import Session
@@ -89,8 +92,8 @@ class WorkPoolExecutor(BaseExecutor):
     def queue_workload(self, workload: ExecutorWorkload, session: Session) -> None:
         """Put a task into the job store, in the scheduler's own transaction.
 
-        A task whose work queue or job variables are wrong is refused at once: its job is stored as failed, with the
-        reason.
+        A task whose work queue or job variables are wrong is refused at once: its job is stored as failed,
+        with the reason.
         """
         if not isinstance(workload, ExecuteTask):
             super().queue_workload(workload, session)
@@ -100,7 +103,12 @@ class WorkPoolExecutor(BaseExecutor):
         settings = duties.settings
         try:
             ref, pool = examine(workload, duties.pools(), default=settings.pools.default_work_queue)
-            job = new_job(workload, ref, scheduler_job_id=_job_id(self), start_timeout_seconds=pool.start_timeout_seconds)
+            job = new_job(
+                workload,
+                ref,
+                scheduler_job_id=_job_id(self),
+                start_timeout_seconds=pool.start_timeout_seconds,
+            )
             duties.store.hand_over(job, now=now, session=session)
         except Refusal as refusal:
             job = new_job(workload, refusal.ref, scheduler_job_id=_job_id(self), start_timeout_seconds=0)
@@ -122,7 +130,9 @@ class WorkPoolExecutor(BaseExecutor):
             self._failures = 0
         except Exception:
             self._failures += 1
-            if self._failures & (self._failures - 1) == 0:  # the 1st, 2nd, 4th, 8th… in a row: don't flood the log
+            if (
+                self._failures & (self._failures - 1) == 0
+            ):  # the 1st, 2nd, 4th, 8th… in a row: don't flood the log
                 self.log.exception("Work pools: heartbeat failed (%d in a row)", self._failures)
 
     def _sync(self, duties: Duties) -> None:
@@ -133,7 +143,8 @@ class WorkPoolExecutor(BaseExecutor):
             self._worker.supervise()
         now, monotonic = _now(), time.monotonic()
         if self._adopted:
-            # Read here, not at the adoption: that is part of the scheduler's transaction, unseen until it ends.
+            # Read here, not at the adoption: that is part of the scheduler's transaction, unseen until it
+            # ends.
             self.running.update(_key(job) for job in duties.active())
             self._adopted = False
         for job in duties.ended(limit=MAX_EVENTS, now=now):
@@ -160,7 +171,8 @@ class WorkPoolExecutor(BaseExecutor):
         if not tis:
             return tis
         duties = self._started()
-        # The scheduler holds locks on these rows: a session of our own would wait for it, and on SQLite for ever.
+        # The scheduler holds locks on these rows: a session of our own would wait for it, and on SQLite
+        # for ever.
         session = object_session(tis[0])
         assert session is not None
         adopted = duties.adopt([ti.id for ti in tis], session=session)

@@ -19,10 +19,12 @@ log = logging.getLogger(__name__)
 def write_reason(job: EndedJob, *, now: datetime) -> None:
     """Add a job's reason to its task's log, in Airflow's structured form.
 
-    The log of a task that never started has nothing else in it. A log that can't be written costs the line, not more:
-    the reason stands in Airflow's event log, too.
+    The log of a task that never started has nothing else in it. A log that can't be written costs the
+    line, not more: the reason stands in Airflow's event log, too.
     """
-    log.warning("Job %s of %s.%s (%s) %s: %s", job.id, job.dag_id, job.task_id, job.ref, job.state, job.reason)
+    log.warning(
+        "Job %s of %s.%s (%s) %s: %s", job.id, job.dag_id, job.task_id, job.ref, job.state, job.reason
+    )
     if job.log_path is None:
         return
     line = {

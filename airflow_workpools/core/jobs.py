@@ -2,8 +2,8 @@
 """The life of a job, as a table.
 
 A *job* is one hand-over of one try of a task instance to a work pool. Its id is the task instance's id. Only
-where Airflow hands over the same try again (a deferred task that resumes, a sensor that reschedules itself) it
-needs an id of its own: :func:`job_id_for` derives it from the task instance's id and the round.
+where Airflow hands over the same try again (a deferred task that resumes, a sensor that reschedules
+itself) it needs an id of its own: :func:`job_id_for` derives it from the task instance's id and the round.
 
 ::
 
@@ -21,19 +21,22 @@ needs an id of its own: :func:`job_id_for` derives it from the task instance's i
 ``succeeded``, ``failed``, ``cancelled``  the infrastructure is known to be gone (or was never there).
 
 What is *wished* is a second fact, ``desired_state``: a wish to cancel must survive any crash between the wish
-and the deed. A job whose wish is ``cancelled`` ends in ``cancelled`` however its infrastructure ends, unless it
-had ended by itself before it could be stopped.
+and the deed. A job whose wish is ``cancelled`` ends in ``cancelled`` however its infrastructure ends,
+unless it had ended by itself before it could be stopped.
 
-Everything that guards a change of state derives from :data:`TRANSITIONS`: the ``WHERE state IN`` of the SQL, the
-in-memory store, and the drawing in the docs.
+Everything that guards a change of state derives from :data:`TRANSITIONS`: the ``WHERE state IN`` of the
+SQL, the in-memory store, and the drawing in the docs.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class JobState(str, Enum):
@@ -56,9 +59,7 @@ _S = JobState
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
     {
         _S.PENDING: frozenset({_S.CLAIMED, _S.CANCELLED, _S.FAILED}),
-        _S.CLAIMED: frozenset(
-            {_S.PENDING, _S.SUBMITTED, _S.RUNNING, _S.SUCCEEDED, _S.FAILED, _S.CANCELLED}
-        ),
+        _S.CLAIMED: frozenset({_S.PENDING, _S.SUBMITTED, _S.RUNNING, _S.SUCCEEDED, _S.FAILED, _S.CANCELLED}),
         _S.SUBMITTED: frozenset({_S.PENDING, _S.RUNNING, _S.SUCCEEDED, _S.FAILED, _S.CANCELLED}),
         _S.RUNNING: frozenset({_S.SUCCEEDED, _S.FAILED, _S.CANCELLED}),
         _S.SUCCEEDED: frozenset(),

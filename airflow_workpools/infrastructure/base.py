@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every kind of infrastructure can do. A kind is one class; the loop around it is written once, in the worker.
+"""What every kind of infrastructure can do. A kind is one class; the loop around it is written once, in
+the worker.
 
-An infrastructure never sees Airflow's database and decides nothing about slots, retries or order. It launches what
-it is told, says what it sees, and stops what it is told.
+An infrastructure never sees Airflow's database and decides nothing about slots, retries or order. It
+launches what it is told, says what it sees, and stops what it is told.
 """
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from pydantic import BaseModel
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+
+    from pydantic import BaseModel
 
 
 class Phase(str, Enum):
@@ -75,8 +78,8 @@ class Infrastructure(Protocol):
     """One kind of infrastructure.
 
     Created by the worker with keyword arguments ``home`` (a :class:`pathlib.Path` for files of its own), and
-    ``connection`` (a mapping with ``host``, ``port``, ``login``, ``password``, ``schema``, ``extra`` of the pool's
-    infrastructure connection, or None).
+    ``connection`` (a mapping with ``host``, ``port``, ``login``, ``password``, ``schema``, ``extra`` of
+    the pool's infrastructure connection, or None).
     """
 
     kind: ClassVar[str]

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gate 1: counts in, slots out.
 
-Every work queue has an Airflow pool. Each heartbeat the scheduler's executor counts what waits and what runs in them
-and gives them slots by the rule in ``core.slots``, so that Airflow hands over exactly what may start now and everything
-else waits as ``scheduled``.
+Every work queue has an Airflow pool. Each heartbeat the scheduler's executor counts what waits and what
+runs in them
+and gives them slots by the rule in ``core.slots``, so that Airflow hands over exactly what may start now
+and everything else waits as ``scheduled``.
 
-A heartbeat that changes nothing reads and writes nothing. One that does change something locks the rows first and
-counts again under the lock: Airflow's own hand-over locks the same rows, so no task slips in between. Rows that another
-scheduler holds are not waited for; the next heartbeat comes soon.
+A heartbeat that changes nothing reads and writes nothing. One that does change something locks the rows
+first and
+counts again under the lock: Airflow's own hand-over locks the same rows, so no task slips in between. Rows
+that another scheduler holds are not waited for; the next heartbeat comes soon.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.core.names import WorkQueueRef, airflow_pool_description, is_managed_description
@@ -24,6 +25,8 @@ from airflow_workpools.core.slots import QueueLoad, airflow_slots
 from airflow_workpools.store import airflow_statements as statements
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from sqlalchemy.orm import Session
 
     from airflow_workpools.store.records import EndedJob, RunState
@@ -157,9 +160,9 @@ def _ref_of(airflow_pool: str) -> WorkQueueRef:
 def loads_of(pools: Pools, waiting: Iterable[TaskGroup], holding: Iterable[TaskGroup]) -> dict[str, Load]:
     """Turn counts of task instances into occupied and demanded slots per Airflow pool.
 
-    A run whose DAG allows only so many active tasks demands no more slots than it could fill: otherwise a long
-    backlog of one DAG would keep slots from queues behind it (apache/airflow#45636). Within a run the queues of
-    higher priority count first, because the scheduler hands those over first.
+    A run whose DAG allows only so many active tasks demands no more slots than it could fill: otherwise a
+    long backlog of one DAG would keep slots from queues behind it (apache/airflow#45636). Within a run the
+    queues of higher priority count first, because the scheduler hands those over first.
     """
     occupied: dict[str, int] = defaultdict(int)
     active: dict[tuple[str, str], int] = defaultdict(int)
@@ -176,10 +179,10 @@ def loads_of(pools: Pools, waiting: Iterable[TaskGroup], holding: Iterable[TaskG
         # Tasks of several slots: their share of the group's slots, rounded up.
         demand[group.airflow_pool] += -(-group.slots * tasks // group.tasks)
         if tasks:
-            smallest[group.airflow_pool] = min(group.smallest, smallest.get(group.airflow_pool, group.smallest))
-    return {
-        name: Load(occupied[name], demand[name], smallest.get(name, 1)) for name in {*occupied, *demand}
-    }
+            smallest[group.airflow_pool] = min(
+                group.smallest, smallest.get(group.airflow_pool, group.smallest)
+            )
+    return {name: Load(occupied[name], demand[name], smallest.get(name, 1)) for name in {*occupied, *demand}}
 
 
 def _priority_order(pools: Pools) -> dict[str, int]:

@@ -6,14 +6,13 @@ Statements on this package's tables are in ``statements.py``.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.log import Log
 from airflow.models.pool import Pool
-from airflow.models.taskinstance import TaskInstance as TI
+from airflow.models.taskinstance import TaskInstance as TI  # noqa: N817  Airflow's own name for it
 from airflow.utils.state import DagRunState, TaskInstanceState
 from sqlalchemy import and_, bindparam, case, delete, func, insert, or_, select, update
 from sqlalchemy.sql.functions import coalesce
@@ -21,6 +20,8 @@ from sqlalchemy.sql.functions import coalesce
 from airflow_workpools.core.weights import RANK_STEP
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from sqlalchemy.sql import Delete, Insert, Select, Update
 
 _HOLDING = (TaskInstanceState.QUEUED, TaskInstanceState.RUNNING)
@@ -125,8 +126,8 @@ def unmapped_tasks(
 ) -> Update:
     """Let tasks go on that would wait for ever in an Airflow pool that doesn't exist.
 
-    Airflow only logs a line for such a task. In the default pool it is handed over, and fails there with the reason:
-    its work pool or queue is unknown.
+    Airflow only logs a line for such a task. In the default pool it is handed over, and fails there with
+    the reason: its work pool or queue is unknown.
 
     :param executors: names under which tasks name this executor.
     :param waiting_pools: work pools that are known but can't be used now; their tasks wait.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a worker speaks with the job store: one small protocol, whatever lies in between.
 
-The embedded worker uses :class:`SqlClient`. Every call is safe to repeat, so that a lost answer loses nothing and
-doubles nothing.
+The embedded worker uses :class:`SqlClient`. Every call is safe to repeat, so that a lost answer loses
+nothing and doubles nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
@@ -18,6 +17,8 @@ from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import Delivery, WorkPool
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from airflow_workpools.core.pools import InvalidPool
     from airflow_workpools.store.protocol import JobStore
     from airflow_workpools.store.records import ClaimedJob, Report, Wish, WorkerRecord
@@ -84,7 +85,9 @@ class SqlClient:
         self._poll(now)
 
     def _poll(self, now: datetime) -> None:
-        refs = [WorkQueueRef(pool.name, queue.name) for pool in self.pools().values() for queue in pool.queues]
+        refs = [
+            WorkQueueRef(pool.name, queue.name) for pool in self.pools().values() for queue in pool.queues
+        ]
         self.store.poll(refs, now=now)
 
     def stop(self, worker_id: UUID, *, now: datetime) -> None:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The embedded worker: a child process of the executor that serves the push pools of this scheduler's host.
 
-It is forked, not executed anew: Airflow is in memory already, shared page by page, and the worker is there at once.
-The very first thing the child does is to fork the process runner from itself, while it still has one thread and no
-connection.
+It is forked, not executed anew: Airflow is in memory already, shared page by page, and the worker is there
+at once.
+The very first thing the child does is to fork the process runner from itself, while it still has one
+thread and no connection.
 
 The executor and its worker hold the two ends of a socket. A byte from the executor means "look for work now". When
-the executor is gone, however it ended, the worker reads an end of file, says that it is offline, and ends; jobs go on
-and the next worker adopts them.
+the executor is gone, however it ended, the worker reads an end of file, says that it is offline, and ends;
+jobs go on and the next worker adopts them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_workpools.core.backoff import Backoff
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow_workpools.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from airflow_workpools.core.templates import RenderContext, render
 from airflow_workpools.infrastructure.base import LaunchSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_workpools.core.pools import WorkPool
     from airflow_workpools.store.records import ClaimedJob
 
@@ -19,7 +20,8 @@ def launch_spec(job: ClaimedJob, pool: WorkPool, *, worker: str, environ: Mappin
 
     :param worker: the worker's name, for the labels.
     :param environ: the worker's environment, for ``{{ $NAME }}``.
-    :raises InvalidJobVariables: if the variables do not fit the template (it may have changed since hand-over).
+    :raises InvalidJobVariables: if the variables do not fit the template (it may have changed since
+    hand-over).
     :raises NotFound: if the pool has no such queue any more.
     """
     queue = pool.queue(job.ref.queue)
@@ -41,7 +43,10 @@ def launch_spec(job: ClaimedJob, pool: WorkPool, *, worker: str, environ: Mappin
         environ=environ,
     )
     return LaunchSpec(
-        job_id=job.id, configuration=configuration, workload=job.workload, labels=labels_of(job, worker=worker)
+        job_id=job.id,
+        configuration=configuration,
+        workload=job.workload,
+        labels=labels_of(job, worker=worker),
     )
 
 

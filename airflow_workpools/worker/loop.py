@@ -11,8 +11,8 @@ task           does
 ``report``     tells the store what happened, in batches, and repeats until it is told
 =============  =========================================================================================
 
-What is known of a job is kept until the store has accepted it; the store may be away for any time. A failure in one
-task is logged and tried again with back-off: it never cancels a job.
+What is known of a job is kept until the store has accepted it; the store may be away for any time. A
+failure in one task is logged and tried again with back-off: it never cancels a job.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
-from uuid import UUID
 
 from airflow_workpools.core.backoff import Backoff
 from airflow_workpools.core.jobs import ENDED, JobState
@@ -40,6 +39,8 @@ from airflow_workpools.worker import reports
 from airflow_workpools.worker.launching import launch_spec
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from airflow_workpools.infrastructure.base import Infrastructure
     from airflow_workpools.store.records import ClaimedJob, Report, WorkerRecord
     from airflow_workpools.worker.client import WorkerClient
@@ -123,7 +124,10 @@ class Worker:
                 ("claim", self._claim),
                 ("wishes", self._wishes),
                 ("report", self._report),
-                *((f"observe {kind}", lambda kind=kind: self._observe(kind)) for kind in self.infrastructures),
+                *(
+                    (f"observe {kind}", lambda kind=kind: self._observe(kind))
+                    for kind in self.infrastructures
+                ),
             )
         ]
         await self._stop.wait()
@@ -154,7 +158,9 @@ class Worker:
                 raise
             except Exception as error:
                 delay = backoff.next()
-                log.warning("Worker: %s failed, trying again in %.1f s: %s", name, delay, error, exc_info=True)
+                log.warning(
+                    "Worker: %s failed, trying again in %.1f s: %s", name, delay, error, exc_info=True
+                )
                 await asyncio.sleep(delay)
 
     async def _persist(self, what: str, call: Callable[[], None]) -> None:
@@ -167,6 +173,7 @@ class Worker:
                 delay = backoff.next()
                 log.warning("Worker: could not %s, trying again in %.1f s: %s", what, delay, error)
                 await _wait(self._stop, delay)
+        return None
 
     # -- heartbeat and adoption -----------------------------------------------------------------------------
 
@@ -196,7 +203,9 @@ class Worker:
             [job for job in jobs if job.id in never_launched],
             "its worker ended before it could launch the job",
         )
-        log.info("Worker: adopted %d jobs, gave %d back", len(jobs) - len(never_launched), len(never_launched))
+        log.info(
+            "Worker: adopted %d jobs, gave %d back", len(jobs) - len(never_launched), len(never_launched)
+        )
 
     def _kind_of(self, job: ClaimedJob, pools: Mapping[str, Any]) -> str | None:
         pool = pools.get(job.ref.pool)
@@ -216,18 +225,14 @@ class Worker:
             else:
                 self._tell(reports.not_started(job.id, f"{reason} ({job.start_attempts + 1} attempts)"))
         if again:
-            await asyncio.to_thread(
-                self.client.requeue, self.record.id, again, reason, now=self.clock()
-            )
+            await asyncio.to_thread(self.client.requeue, self.record.id, again, reason, now=self.clock())
 
     # -- claim and launch -----------------------------------------------------------------------------------
 
     async def _claim(self) -> None:
         # Cleared before the look, so that a call during the look causes another one.
         self._look_now.clear()
-        jobs = await asyncio.to_thread(
-            self.client.claim, self.record.id, room=self.batch, now=self.clock()
-        )
+        jobs = await asyncio.to_thread(self.client.claim, self.record.id, room=self.batch, now=self.clock())
         if not jobs:
             await _wait(self._look_now, self.times.claim)
             return
@@ -283,7 +288,9 @@ class Worker:
         }
         if not watched:
             return
-        seen = await infrastructure.observe([tracked.handle for tracked in watched.values() if tracked.handle])
+        seen = await infrastructure.observe(
+            [tracked.handle for tracked in watched.values() if tracked.handle]
+        )
         for id_, observation in seen.items():
             tracked = watched[id_]
             report = reports.report_of(

@@ -24,8 +24,8 @@ def report_of(
 ) -> Report | None:
     """Turn an observation into a report, or None if there is nothing to tell yet.
 
-    A job that ended well before the wish to cancel it could be carried out has succeeded. Any other end of a job
-    whose cancelling was wished is a cancellation, with the reason of the wish.
+    A job that ended well before the wish to cancel it could be carried out has succeeded. Any other end of
+    a job whose cancelling was wished is a cancellation, with the reason of the wish.
 
     :param cancel_reason: why the job shall be cancelled; None if nobody wishes that.
     """

@@ -127,13 +127,16 @@ def test_a_worker_whose_executor_was_killed_reads_the_end_of_the_channel(notes):
     executor = os.fork()
     if executor == 0:
         try:
-            EmbeddedWorker(main=main).start()
+            worker = EmbeddedWorker(main=main)
+            worker.start()
             signal.pause()
         finally:
             os._exit(0)
-    until(lambda: text(notes) == b"listening")
-    os.kill(executor, signal.SIGKILL)
-    os.waitpid(executor, 0)
+    try:
+        until(lambda: text(notes) == b"listening")
+    finally:
+        os.kill(executor, signal.SIGKILL)
+        os.waitpid(executor, 0)
     until(lambda: text(notes) == b"alone")
 
 

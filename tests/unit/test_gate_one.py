@@ -64,7 +64,7 @@ def test_a_heartbeat_that_changes_nothing_has_an_empty_plan():
     assert not plan(current=settled)
 
 
-def WorkQueueRefName(airflow_pool: str) -> str:  # noqa: N802
+def WorkQueueRefName(airflow_pool: str) -> str:
     return airflow_pool.partition(".")[2] or "default"
 
 
@@ -90,9 +90,9 @@ def test_a_paused_queue_gives_its_share_to_the_next():
 
 def test_a_paused_pool_starts_nothing():
     loads = {"etl.low": Load(6, 40)}
-    assert plan(run_state=RunState(as_of=NOW, pools={"etl": True}), current=ours(low=6), loads=loads).change == {
-        "etl.low": 0
-    }
+    assert plan(
+        run_state=RunState(as_of=NOW, pools={"etl": True}), current=ours(low=6), loads=loads
+    ).change == {"etl.low": 0}
 
 
 def test_an_airflow_pool_that_is_not_ours_is_left_alone_and_named():
