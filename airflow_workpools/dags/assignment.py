@@ -53,14 +53,13 @@ def assign(task: Operator) -> None:
     :raises AirflowClusterPolicyViolation: if the task asks for what cannot be.
     """
     executor = work_pool_executor()
-    ref = _named(task)
-    if ref is None:
-        if executor is None or not executor.covers(task.executor):
-            return
-        ref = _default_work_queue()
-    elif not airflow_private.running_a_task():
-        _check_executor(task, ref, executor)
+    named = _named(task)
+    if named is None and (executor is None or not executor.covers(task.executor)):
+        return
+    ref = named or _default_work_queue()
     if not airflow_private.running_a_task():
+        if named is not None:
+            _check_executor(task, named, executor)
         _check_job_variables(task)
     if ref is not None:
         _set(task, _fields(task, ref, executor))
@@ -68,8 +67,8 @@ def assign(task: Operator) -> None:
 
 def _named(task: Operator) -> WorkQueueRef | None:
     """Return the work queue that the task's author wrote, if any."""
-    queue = _take_keyword(task) or task.queue
     try:
+        queue = _take_keyword(task) or task.queue
         return WorkQueueRef.parse(parse(queue, task.dag, task.task_id)) if is_work_queue(queue) else None
     except InvalidInput as error:
         raise AirflowClusterPolicyViolation(str(error)) from None
@@ -77,12 +76,11 @@ def _named(task: Operator) -> WorkQueueRef | None:
 
 def _take_keyword(task: Operator) -> str | None:
     """Return the work queue that a mapped task's keyword asks for; a plain task's is in its queue by now."""
-    partial = getattr(task, "partial_kwargs", {})
-    given = partial.get(KEYWORD)
+    given = task.partial_kwargs.get(KEYWORD) if task.is_mapped else None
     if given is None:
         return None
     # It stays as None: what is partial cannot be mapped, and all map indexes of a task share its queue.
-    partial[KEYWORD] = None
+    task.partial_kwargs[KEYWORD] = None
     chosen = choose_queue(given, task.queue, _inherited(task))
     return None if chosen is None else parse(chosen, task.dag, task.task_id)
 

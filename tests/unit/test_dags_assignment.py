@@ -296,6 +296,9 @@ def test_no_dag_with_a_mistake_is_taken(wrong):
 def test_a_mistake_is_told_with_dag_task_and_what_is_expected(wrong, kind, name, message):
     error = wrong.errors[f"{kind}{name}.py"]
     assert f"Task 'load' of DAG '{kind}{name}': {message}" in error
+    # A plain task's keyword is looked at in its constructor, everything else by the policy.
+    raised_early = kind == "" and name in ("keyword", "number", "characters")
+    assert error.startswith("Traceback" if raised_early else "AirflowClusterPolicyViolation: Task")
 
 
 def test_a_typo_in_a_keyword_fails_as_it_does_without_this_package(wrong):
