@@ -150,7 +150,7 @@ class LocalAirflow:
     python: str = sys.executable
     stop_grace_seconds: float = 5.0
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, init=False)
-    _secret: str = field(default_factory=lambda: secrets.token_urlsafe(32), init=False, repr=False)
+    _secret: str = field(default_factory=lambda: secrets.token_urlsafe(64), init=False, repr=False)
     _fernet_key: str = field(
         default_factory=lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
         init=False,

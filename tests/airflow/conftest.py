@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,15 +19,21 @@ if TYPE_CHECKING:
 QUEUED_TIMEOUT_SECONDS = 10
 """How long Airflow lets a task be queued here; short, because it must do nothing to ours."""
 
-ETL = {
-    "concurrency_limit": 10,
-    "queues": {
-        "critical": {"priority": 1, "concurrency_limit": 1},
-        "high": {"priority": 5, "concurrency_limit": 3},
-        "low": {"priority": 10},
+POOLS: dict[str, dict[str, Any]] = {
+    # The example that everything must satisfy.
+    "etl": {
+        "concurrency_limit": 10,
+        "queues": {
+            "critical": {"priority": 1, "concurrency_limit": 1},
+            "high": {"priority": 5, "concurrency_limit": 3},
+            "low": {"priority": 10},
+        },
     },
+    "crash": {"concurrency_limit": 6},
+    "narrow": {"concurrency_limit": 1},
+    "thin": {"concurrency_limit": 1},
 }
-"""The work pool of the example that everything must satisfy."""
+"""The work pools that the tests' DAGs name."""
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -67,7 +73,9 @@ def airflow(
         instance.local.migrate()
         stack.callback(instance.stop)
         instance.start()
-        instance.create_pool("etl", **ETL)
+        for name, definition in POOLS.items():
+            instance.create_pool(name, **definition)
+        instance.api.call("POST", "pools", {"name": "wide", "slots": 50})
         yield instance
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,11 @@ ROOT = Path(__file__).parents[2]
 
 LIVE: list[AirflowInstance] = []
 """The instances that run now; their output is added to the report of a test that fails."""
+
+NOISE = re.compile(
+    r"next_dagrun|next dagrun|Refreshing bundle|Searching for files|Found \d+ files|^\t|request finished"
+)
+"""What components write all the time, whatever happens."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +83,11 @@ class AirflowInstance:
 
     def output(self) -> str:
         """Return the end of what its components wrote, for the report of a failed test."""
-        return "\n".join(
-            f"--- {path.stem}\n{self.local.tail(path.stem, 40)}"
-            for path in sorted(self.local.logs.glob("*.log"))
-        )
+        parts = []
+        for path in sorted(self.local.logs.glob("*.log")):
+            lines = [line[:250] for line in self.local.tail(path.stem, 300).splitlines()]
+            parts += [f"--- {path.stem}", *[line for line in lines if not NOISE.search(line)][-40:]]
+        return "\n".join(parts)
 
     # -- work pools
 

@@ -21,8 +21,6 @@ pytestmark = pytest.mark.airflow
 @pytest.fixture
 def survivors(airflow: AirflowInstance) -> str:
     """A run whose tasks have begun, in a pool where two more have to wait; returns its run id."""
-    if not airflow.rows("select id from connection where conn_id = 'crash'"):
-        airflow.create_pool("crash", concurrency_limit=6)
     run_id = airflow.trigger("survivors")
     airflow.wait(lambda: _begun(airflow, run_id) == 6, what="six tasks to be in their code")
     return run_id

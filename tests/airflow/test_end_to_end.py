@@ -12,6 +12,8 @@ from tests.airflow.conftest import QUEUED_TIMEOUT_SECONDS
 from tests.airflow.harness import assert_each_ran_once, most_at_once
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airflow_workpools.cli.local_records import TaskTry
     from tests.airflow.harness import AirflowInstance
 
@@ -55,11 +57,20 @@ def overtakers(airflow: AirflowInstance, tries: list[TaskTry], urgent_run: str) 
     ]
 
 
-def test_a_paused_queue_starts_nothing_and_its_share_goes_to_others(airflow: AirflowInstance) -> None:
-    high = airflow.trigger("many_high")
-    low = airflow.trigger("many_low")
+@pytest.fixture
+def paused_high(airflow: AirflowInstance) -> Iterator[tuple[str, str]]:
+    """Runs of both queues, and `high` paused while its tasks were running; returns their run ids."""
+    high, low = airflow.trigger("many_high"), airflow.trigger("many_low")
     airflow.wait(lambda: len(airflow.running("many_high", high)) == 3, what="high to be full")
     airflow.workpools("queue", "pause", "etl/high")
+    yield high, low
+    airflow.workpools("queue", "resume", "etl/high")
+
+
+def test_a_paused_queue_starts_nothing_and_its_share_goes_to_others(
+    airflow: AirflowInstance, paused_high: tuple[str, str]
+) -> None:
+    high, low = paused_high
     airflow.wait(lambda: not airflow.running("many_high", high), what="the paused queue's tasks to finish")
     begun = len(airflow.executions(high))
     airflow.wait(lambda: len(airflow.running("many_low", low)) == 10, what="low to take the whole pool")
@@ -73,9 +84,6 @@ def test_a_paused_queue_starts_nothing_and_its_share_goes_to_others(airflow: Air
 
 
 def test_a_backlog_waits_for_any_time_without_failing_or_being_queued_again(airflow: AirflowInstance) -> None:
-    airflow.create_pool("narrow", concurrency_limit=1)
-    airflow.create_pool("thin", concurrency_limit=1)
-    airflow.api.call("POST", "pools", {"name": "wide", "slots": 50})
     runs = {dag_id: airflow.trigger(dag_id) for dag_id in ("backlog", "queued_backlog")}
     for dag_id, run_id in runs.items():
         tries = airflow.wait_run(dag_id, run_id)
@@ -123,6 +131,14 @@ def test_a_task_that_can_never_start_fails_and_says_why_in_its_log(
     for reason in reasons:
         assert reason in log
     assert not airflow.executions(task.run_id)
+
+
+@on_sqlite
+def test_a_work_pool_can_be_used_as_soon_as_it_is_there(airflow: AirflowInstance) -> None:
+    airflow.wait(lambda: airflow.api.has_dag("new_pool"), what="the DAG")
+    airflow.create_pool("brand-new")
+    (task,) = airflow.run("new_pool", timeout=30)
+    assert task.queue == "brand-new/default"
 
 
 @on_sqlite

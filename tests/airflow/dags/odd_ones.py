@@ -22,6 +22,12 @@ with DAG("beside", schedule=None) as beside:
     say.override(task_id="ours", work_queue="etl/high")("said in a work pool")
     say.override(task_id="theirs", executor="LocalExecutor")("said by LocalExecutor")
 
+with DAG("new_pool", schedule=None) as new_pool:
+    # An Airflow pool of its own, so that nothing but the work pool's definition is waited for.
+    say.override(task_id="first", work_queue="brand-new", pool="wide")(
+        "said in a pool that was made just now"
+    )
+
 with DAG("unknown_pool", schedule=None) as unknown_pool:
     say.override(task_id="lost", queue="nowhere/low")("never said")
 

@@ -25,8 +25,8 @@ high = sleepers("high", "etl/high", count=9, seconds=2)
 critical = sleepers("critical", "etl/critical", count=3, seconds=2)
 
 # Pausing: more of them than run in the time that a pause needs.
-many_low = sleepers("many_low", "etl/low", count=50, seconds=2)
-many_high = sleepers("many_high", "etl/high", count=18, seconds=2)
+many_low = sleepers("many_low", "etl/low", count=60, seconds=4)
+many_high = sleepers("many_high", "etl/high", count=12, seconds=4)
 
 # Crashes: all of them run when it happens.
 survivors = sleepers("survivors", "crash", count=8, seconds=6)
