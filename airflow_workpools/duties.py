@@ -88,6 +88,10 @@ class Duties:
         """Return this scheduler's jobs that have not ended."""
         return [] if self.scheduler_job_id is None else self.store.active(self.scheduler_job_id)
 
+    def active_count(self) -> int:
+        """Count this scheduler's jobs that have not ended."""
+        return 0 if self.scheduler_job_id is None else self.store.active_count(self.scheduler_job_id)
+
     def adopt(self, task_instance_ids: Sequence[UUID], *, session: Session) -> set[UUID]:
         """Take over the jobs of these task instances; return the task instances that have one."""
         if self.scheduler_job_id is None:
@@ -127,13 +131,17 @@ class Duties:
 
     # -- every few seconds ----------------------------------------------------------------------------------
 
-    def look_after(self, *, now: datetime, monotonic: float) -> None:
-        """Compare jobs with task instances, priorities with queues, and tasks with pools, every few seconds."""
+    def look_after(self, *, now: datetime, monotonic: float) -> bool:
+        """Compare jobs with task instances, priorities with queues, and tasks with pools, every few seconds.
+
+        :return: whether it was time to.
+        """
         if monotonic - self._looked_at < self.settings.reconcile_seconds:
-            return
+            return False
         self._looked_at = monotonic
         self.store.reconcile(now=now, grace_seconds=FINISHING_GRACE_SECONDS)
         self._move_waiting_tasks()
+        return True
 
     def _move_waiting_tasks(self) -> None:
         from airflow.utils.session import create_session

@@ -150,7 +150,19 @@ class WorkPoolExecutor(BaseExecutor):
         for job in duties.ended(limit=MAX_EVENTS, now=now):
             self._tell(job)
         duties.allocate(now=now, monotonic=monotonic)
-        duties.look_after(now=now, monotonic=monotonic)
+        if duties.look_after(now=now, monotonic=monotonic) or self._adopted:
+            self._recount(duties)
+
+    def _recount(self, duties: Duties) -> None:
+        """Bring ``running`` into line with the store: a hand-over may have been rolled back, or jobs adopted.
+
+        Not done at the hand-over or the adoption itself: those are part of the scheduler's transactions, which
+        may fail yet. A key that stayed here for ever would be a slot lost.
+        """
+        self._adopted = False
+        if duties.active_count() != len(self.running):
+            self.running.clear()
+            self.running.update(_key(job) for job in duties.active())
 
     def _tell(self, job: EndedJob) -> None:
         """Tell the scheduler how a job ended."""
