@@ -131,8 +131,8 @@ def insert_job(home: AirflowHome, pool: str, queue: str, *, state: str, slots: i
     ended = "datetime('now')" if state in ("succeeded", "failed", "cancelled") else "NULL"
     home.sql(
         "INSERT INTO workpool_job (id, task_instance_id, round, dag_id, task_id, run_id, map_index, "
-        "try_number, pool, queue, pool_slots, priority_weight, state, workload, job_variables, start_timeout_seconds, "
-        "start_attempts, handed_over_at, ended_at) "
+        "try_number, pool, queue, pool_slots, priority_weight, state, workload, job_variables, "
+        "start_timeout_seconds, start_attempts, handed_over_at, ended_at) "
         "VALUES (?, ?, 0, 'd', 't', 'r', -1, 1, ?, ?, ?, 1, ?, '{}', '{}', 600, 0, datetime('now'), "
         f"{ended})",
         *(uuid.uuid4().hex, uuid.uuid4().hex, pool, queue, slots, state),
