@@ -14,6 +14,9 @@ from airflow_workpools.core.wording import type_word
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+MAX_DEPTH = 64
+"""How deep values may be nested; what checks and renders them recurses."""
+
 _PLAIN_KEY = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]*")
 
 
@@ -24,16 +27,16 @@ class JsonError(ValueError):
 def read_json(text: str) -> Any:
     """Return what a JSON text says.
 
-    :raises JsonError: if it is malformed; the message tells where.
+    :raises JsonError: if it is malformed or nested too deeply; the message tells where.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return plain_json(json.loads(text, parse_constant=_refuse_constant))
     except json.JSONDecodeError as error:
         raise JsonError(
             f"is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from error
     except RecursionError as error:
-        raise JsonError("is not valid JSON: it is nested too deeply") from error
+        raise JsonError(f"is nested more than {MAX_DEPTH} deep") from error
 
 
 def plain_json(value: Any) -> Any:
@@ -41,10 +44,7 @@ def plain_json(value: Any) -> Any:
 
     :raises JsonError: if something in it is not JSON; the message names the place and the Python type.
     """
-    try:
-        return _plain(value, ())
-    except RecursionError as error:
-        raise JsonError("must be JSON, but is nested too deeply") from error
+    return _plain(value, ())
 
 
 def json_path(parts: Iterable[str | int], *, root: str = "$") -> str:
@@ -70,6 +70,8 @@ def _path_step(part: str | int) -> str:
 
 
 def _plain(value: Any, path: tuple[str | int, ...]) -> Any:
+    if len(path) > MAX_DEPTH:
+        raise JsonError(f"is nested more than {MAX_DEPTH} deep")
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):

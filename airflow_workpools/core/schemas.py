@@ -3,20 +3,22 @@
 
 A schema here describes the job variables: an object whose properties are the variables. What is not among
 them is refused unless the schema says otherwise (``additionalProperties``), against JSON Schema's own
-habit. Nothing is ever fetched: a ``$ref`` may only point into the same schema.
+habit. A ``$ref`` may only point into the same schema, nothing is ever fetched, and a schema may not contain
+itself.
 
 Complaints never quote a value that they are about, because a job variable may be a secret.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
-from airflow_workpools.core.json_values import json_path
-from airflow_workpools.core.wording import TYPE_WORDS, type_word
+from airflow_workpools.core.json_values import MAX_DEPTH, json_path
+from airflow_workpools.core.wording import TYPE_WORDS, listing, type_word
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from jsonschema.exceptions import ValidationError
     from jsonschema.protocols import Validator
@@ -52,12 +54,8 @@ class VariablesSchema:
         The empty place means the values taken together (one may require another). Missing and unknown
         variables are not among the complaints: whoever asks knows whether the values are complete.
         """
-        try:
-            errors = _errors(self._validator, values)
-        except RecursionError:
-            return [((), "cannot be checked: the schema refers to itself without end")]
-        explained = [explain(error) for error in errors if not _is_of_names(error)]
-        return list(dict.fromkeys(explained))
+        errors = _errors(self._validator, values)
+        return list(dict.fromkeys(explain(error) for error in errors if not _is_of_names(error)))
 
 
 def schema_problems(schema: Mapping[str, Any]) -> list[tuple[Path, str]]:
@@ -68,7 +66,7 @@ def schema_problems(schema: Mapping[str, Any]) -> list[tuple[Path, str]]:
     problems = [explain(error) for error in _errors(meta, dict(schema))]
     if schema.get("type", "object") != "object":
         problems.append((("type",), "must be 'object'"))
-    return problems or [((), complaint) for complaint in _dangling_references(schema)]
+    return problems or [((), complaint) for complaint in _flaws(schema)]
 
 
 def explain(error: ValidationError) -> tuple[Path, str]:
@@ -101,7 +99,8 @@ def _errors(validator: Validator, values: Any) -> list[ValidationError]:
 
 
 def _is_of_names(error: ValidationError) -> bool:
-    return not error.absolute_path and error.validator in ("required", "additionalProperties")
+    # jsonschema gives no place to a variable whose schema is False; no keyword is what it did not keep.
+    return not error.absolute_path and error.validator in ("required", "additionalProperties", None)
 
 
 def _root_cause(error: ValidationError) -> ValidationError:
@@ -131,8 +130,10 @@ def _words(error: ValidationError) -> str:
         return "lacks " + ", ".join(repr(name) for name in missing)
     if keyword == "additionalProperties" and wanted is False:
         known = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
-        unknown = sorted(name for name in error.instance if name not in known)
-        return f"has keys that are not allowed: {', '.join(unknown)}; allowed are: {', '.join(sorted(known))}"
+        unknown = [name for name in error.instance if name not in known]
+        return f"has keys that are not allowed: {listing(unknown)}; allowed are: {listing(known)}"
+    if wanted is None:
+        return "is not allowed"  # the schema of it is False
     template = _BOUNDS.get(keyword)
     return template.format(wanted) if template else f"does not satisfy {keyword!r} of its schema"
 
@@ -146,25 +147,65 @@ def _wrong_type(instance: Any, types: Iterable[str]) -> str:
     return f"must be {' or '.join(allowed)}, not {type_word(instance)}"
 
 
-def _dangling_references(schema: Mapping[str, Any]) -> Iterator[str]:
+def _flaws(schema: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the schema of schemas cannot see: references that lead nowhere or in circles, bad patterns."""
     from referencing import Registry
     from referencing.jsonschema import DRAFT202012
 
-    registry: Registry[Any] = Registry()
-    resource = DRAFT202012.create_resource(dict(schema))
-    uri = resource.id() or ""
-    resolver = registry.with_resource(uri, resource).resolver(uri)
-    yield from _unresolved(resource, resolver.lookup)
+    root = dict(schema)
+    uri = DRAFT202012.create_resource(root).id() or ""
+    registry: Registry[Any] = Registry().with_resource(uri, DRAFT202012.create_resource(root))
+    yield from dict.fromkeys(_flaws_below(root, registry.resolver(uri), (), set()))
 
 
-def _unresolved(resource: Any, lookup: Callable[[str], Any]) -> Iterator[str]:
+def _flaws_below(contents: Any, resolver: Any, above: tuple[int, ...], done: set[int]) -> Iterator[str]:
+    """Walk a schema through its parts and references.
+
+    :param above: ids of the schemas on the way here. jsonschema would follow a circle until the stack ends.
+    :param done: ids of schemas that were walked through.
+    """
+    from referencing.jsonschema import DRAFT202012
+
+    if not isinstance(contents, dict) or id(contents) in done:
+        return
+    if id(contents) in above:
+        yield "refers to itself, which is not supported"
+        return
+    resource = DRAFT202012.create_resource(contents)
+    resolver, above = resolver.in_subresource(resource), (*above, id(contents))
+    if len(above) > MAX_DEPTH:
+        yield f"is nested more than {MAX_DEPTH} deep by its references"
+        return
+    yield from _bad_patterns(contents)
+    yield from _bad_reference(contents, resolver, above, done)
+    for part in resource.subresources():
+        yield from _flaws_below(part.contents, resolver, above, done)
+    done.add(id(contents))
+
+
+def _bad_reference(
+    schema: Mapping[str, Any], resolver: Any, above: tuple[int, ...], done: set[int]
+) -> Iterator[str]:
     from referencing.exceptions import Unresolvable
 
-    contents = resource.contents
-    if isinstance(contents, dict) and isinstance(reference := contents.get("$ref"), str):
+    if "$dynamicRef" in schema:
+        yield "uses $dynamicRef, which is not supported"
+    if "$ref" not in schema:
+        return
+    try:
+        target = resolver.lookup(schema["$ref"])
+    except Unresolvable:
+        yield f"has a $ref to {schema['$ref']!r}, which does not exist in it"
+    else:
+        yield from _flaws_below(target.contents, target.resolver, above, done)
+
+
+def _bad_patterns(schema: Mapping[str, Any]) -> Iterator[str]:
+    for pattern in [
+        *([schema["pattern"]] if "pattern" in schema else ()),
+        *schema.get("patternProperties", ()),
+    ]:
         try:
-            lookup(reference)
-        except Unresolvable:
-            yield f"has a $ref to {reference!r}, which does not exist in it"
-    for part in resource.subresources():
-        yield from _unresolved(part, lookup)
+            re.compile(pattern)
+        except re.error as error:
+            yield f"has the pattern {pattern!r}, which is no regular expression: {error}"

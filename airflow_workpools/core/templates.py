@@ -108,11 +108,13 @@ class BaseJobTemplate:
         parsed = (Placeholder.parse(text) for text in self.placeholders)
         return frozenset(p.name for p in parsed if p.kind is PlaceholderKind.CONNECTION)
 
-    @property
+    @cached_property
     def properties(self) -> Mapping[str, Any]:
         """The schema of each declared variable, by name."""
         declared = self.variables.get("properties")
-        return declared if isinstance(declared, Mapping) else {}
+        if not isinstance(declared, Mapping):
+            return {}
+        return {name: schema for name, schema in declared.items() if schema is not False}
 
     @cached_property
     def defaults(self) -> Mapping[str, Any]:
