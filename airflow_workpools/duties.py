@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import Delivery, InvalidPool, WorkPool
 from airflow_workpools.core.weights import combined_weight
+from airflow_workpools.dags.executors import work_pool_executor
 from airflow_workpools.store import airflow_pools
 from airflow_workpools.store.jobs import SqlStore
 from airflow_workpools.store.pools import work_pools
@@ -34,8 +35,6 @@ FINISHING_GRACE_SECONDS = 30.0
 Airflow itself gives listeners and callbacks ``[core] task_success_overtime`` (20 s) before it ends the
 process.
 """
-EXECUTOR_PATHS = ("airflow_workpools.WorkPoolExecutor", "airflow_workpools.executor.WorkPoolExecutor")
-"""How this executor may be written in ``[core] executor``."""
 RUN_STATE_SECONDS = 1.0
 """Age at which what is known of paused queues and online workers is read again."""
 
@@ -148,13 +147,19 @@ class Duties:
 
         pools = self.pools()
         ranks = ranks_of(pools)
-        names, is_default = _our_names()
+        executor = work_pool_executor()
         unusable = [name for name, pool in pools.items() if isinstance(pool, InvalidPool)]
         with create_session(scoped=False) as session:
             if ranks != self._ranks:
                 moved = airflow_pools.reprioritise(session, ranks)
                 log.info("Work queue priorities have changed; %d waiting tasks were moved", moved)
-            airflow_pools.unblock_unmapped(session, names, ours_is_default=is_default, waiting_pools=unusable)
+            if executor is not None:
+                airflow_pools.unblock_unmapped(
+                    session,
+                    sorted(executor.names),
+                    ours_is_default=executor.is_default,
+                    waiting_pools=unusable,
+                )
         self._ranks = ranks
 
     # -- for operators --------------------------------------------------------------------------------------
@@ -185,13 +190,3 @@ def ranks_of(pools: Mapping[str, WorkPool | InvalidPool]) -> dict[str, int]:
         if isinstance(pool, WorkPool)
         for queue in pool.queues
     }
-
-
-def _our_names() -> tuple[list[str], bool]:
-    """Return the names under which tasks may ask for this executor, and whether it is the one they get unasked."""
-    from airflow_workpools.airflow_private import configured_executors
-
-    executors = configured_executors()
-    ours = [name for name in executors if name.module_path in EXECUTOR_PATHS]
-    names = {text for name in ours for text in (name.alias, name.module_path) if text}
-    return sorted(names), executors[0] in ours
