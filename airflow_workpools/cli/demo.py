@@ -52,7 +52,6 @@ CREATE_POOL = (
 """The ``airflow`` command that creates the example's work pool, as a user would."""
 RUN_TIMEOUT_SECONDS = 300
 USUAL_PORT = 8080
-DEFAULT_HOME = Path(".demo")
 
 
 class Interrupted(BaseException):
@@ -175,16 +174,15 @@ class Demo:
         began = time.monotonic()
         with open_view(self.console) as view:
 
-            def over() -> list[TaskTry]:
+            def over() -> bool:
                 tries = pool_tries(records.tries(DAG_ID, run_id))
                 view.show(snapshot(tries, time.monotonic() - began))
-                ended = records.run_state(DAG_ID, run_id) in ("success", "failed")
-                return tries if ended else []
+                return records.run_state(DAG_ID, run_id) in ("success", "failed")
 
-            tries: list[TaskTry] = airflow.wait_for(
+            airflow.wait_for(
                 over, timeout=RUN_TIMEOUT_SECONDS, what=f"the run of {DAG_ID} to end", interval=0.25
             )
-        return tries
+        return pool_tries(records.tries(DAG_ID, run_id))
 
     def _tell(self, tries: Sequence[TaskTry]) -> int:
         """Write the report and print the summary; return the exit code."""
@@ -281,11 +279,10 @@ def summary(report: DemoReport, intervals: Sequence[Interval]) -> list[str]:
     return lines
 
 
-def run(args: argparse.Namespace) -> None:
+def demo(args: argparse.Namespace) -> None:
     """Run ``airflow workpools demo``; the exit code says whether everything held."""
-    home = Path(args.home or DEFAULT_HOME).resolve()
     try:
-        code = Demo(home=home, console=Console(), serve=args.serve, port=args.port or USUAL_PORT).run()
+        code = Demo(home=Path(args.home).resolve(), console=Console(), serve=args.serve).run()
     except WorkpoolsError as error:
         print(f"demo: {error}", file=sys.stderr)
         code = 1
