@@ -28,11 +28,14 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.core.backoff import Backoff
+from airflow_workpools.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_workpools.settings import Settings
+    from airflow_workpools.worker.client import WorkerClient
+    from airflow_workpools.worker.roster import Roster
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +164,7 @@ def run_embedded_worker(channel: socket.socket, *, settings: Settings) -> None:
 
 async def _serve(channel: socket.socket, *, settings: Settings, runner: Any) -> None:
     from airflow_workpools.worker.loop import Worker, WorkerTimes
+    from airflow_workpools.worker.roster import Roster
 
     record, client, infrastructures = _parts(settings, runner)
     worker = Worker(
@@ -173,9 +177,26 @@ async def _serve(channel: socket.socket, *, settings: Settings, runner: Any) -> 
     )
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, worker.stop)
+    roster = Roster(settings.home / "workers")
+    await asyncio.to_thread(_bury_the_dead, roster, client)
+    roster.enter(record.id)
     listener = asyncio.create_task(_listen(channel, worker), name="listen to the executor")
     await worker.run()
     listener.cancel()
+    roster.leave(record.id)
+
+
+def _bury_the_dead(roster: Roster, client: WorkerClient) -> None:
+    """Say of workers that were killed on this machine that they are gone, so that this one has their jobs now."""
+    for worker_id in list(roster.dead()):
+        try:
+            client.stop(worker_id, now=datetime.now(timezone.utc))
+        except NotFound:
+            log.info("Embedded worker %s had ended before it came online", worker_id)
+        except Exception as error:
+            log.warning("Could not say that embedded worker %s is gone: %s", worker_id, error)
+            continue
+        roster.leave(worker_id)
 
 
 async def _listen(channel: socket.socket, worker: Any) -> None:
