@@ -13,10 +13,10 @@ from airflow_workpools.core.jobs import JobState
 from airflow_workpools.errors import InvalidJobVariables
 from airflow_workpools.store import rows, rules
 from airflow_workpools.store.records import Reconciled
-from airflow_workpools.store.sessions import Transactions, changed, chunks, dialect_of
+from airflow_workpools.store.sessions import Transactions, add, changed, chunks
 from airflow_workpools.store.statements import executor as statements
 from airflow_workpools.store.statements import reconcile
-from airflow_workpools.store.statements.common import add_missing, of_task_instances, with_ids
+from airflow_workpools.store.statements.common import of_task_instances, with_ids
 from airflow_workpools.store.tables import jobs
 
 if TYPE_CHECKING:
@@ -126,9 +126,8 @@ def _add(job: NewJob, end: dict[str, Any], now: datetime, session: Session) -> u
     """Insert a job as the next round of its try; what waited from an earlier round is cancelled."""
     last = session.execute(statements.last_round(job.task_instance_id)).scalar_one()
     round_ = 0 if last is None else last + 1
-    dialect = dialect_of(session)
     row = rows.job_row(job, round_, now) | end
-    while not changed(session, add_missing(dialect, jobs, [row])):
+    while not add(session, jobs, row):
         # Somebody else has just handed over the same round; an error would spoil the scheduler's transaction.
         round_ += 1
         row = rows.job_row(job, round_, now) | end

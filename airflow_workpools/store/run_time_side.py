@@ -10,10 +10,9 @@ from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.errors import Conflict, NotFound
 from airflow_workpools.store import rows
 from airflow_workpools.store.records import JobCount, JobFilter, QueueRunState, RunState
-from airflow_workpools.store.sessions import Transactions, changed, chunks, dialect_of
+from airflow_workpools.store.sessions import Transactions, add, changed, chunks
 from airflow_workpools.store.statements import run_time as statements
 from airflow_workpools.store.statements import worker as worker_statements
-from airflow_workpools.store.statements.common import add_missing
 from airflow_workpools.store.statements.executor import count
 from airflow_workpools.store.tables import jobs, pools, queues, workers
 
@@ -34,7 +33,7 @@ class RunTimeSide(Transactions):
         row = {"name": name, "paused": paused, "claim_count": 0}
 
         def work(session: Session) -> None:
-            if not changed(session, add_missing(dialect_of(session), pools, [row])):
+            if not add(session, pools, row):
                 session.execute(statements.pause_pool(name, paused))
 
         self._transaction(work)
@@ -43,7 +42,7 @@ class RunTimeSide(Transactions):
         row = {"pool": ref.pool, "name": ref.queue, "paused": paused}
 
         def work(session: Session) -> None:
-            if not changed(session, add_missing(dialect_of(session), queues, [row])):
+            if not add(session, queues, row):
                 session.execute(statements.pause_queue(ref, paused))
 
         self._transaction(work)

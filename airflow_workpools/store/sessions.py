@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from airflow_workpools.store.statements.common import CHUNK, is_transient
+from airflow_workpools.store.statements.common import CHUNK, add_missing, is_transient
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
     from contextlib import AbstractContextManager
 
-    from sqlalchemy import CursorResult, Executable
+    from sqlalchemy import CursorResult, Executable, Table
     from sqlalchemy.orm import Session
 
 T = TypeVar("T")
@@ -66,11 +66,12 @@ def chunks(values: Collection[T]) -> Iterator[Sequence[T]]:
         yield listed[start : start + CHUNK]
 
 
-def changed(session: Session, statement: Executable) -> int:
-    """Execute a change and return how many rows it touched."""
-    result = session.execute(statement, execution_options={"preserve_rowcount": True})
+def changed(session: Session, statement: Executable, row: Mapping[str, Any] | None = None) -> int:
+    """Execute a change, with the values of a row, and return how many rows it touched."""
+    result = session.execute(statement, row, execution_options={"preserve_rowcount": True})
     return int(cast("CursorResult[Any]", result).rowcount)
 
 
-def dialect_of(session: Session) -> str:
-    return session.get_bind().dialect.name
+def add(session: Session, table: Table, row: Mapping[str, Any]) -> bool:
+    """Insert a row; say whether it is new."""
+    return changed(session, add_missing(session.get_bind().dialect.name, table), row) > 0

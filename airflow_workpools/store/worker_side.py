@@ -12,10 +12,9 @@ from airflow_workpools.core.slots import WaitingJob
 from airflow_workpools.errors import NotFound
 from airflow_workpools.store import rows, rules
 from airflow_workpools.store.records import MISSED_HEARTBEATS, Wish, WorkerState
-from airflow_workpools.store.sessions import Transactions, changed, chunks, dialect_of
+from airflow_workpools.store.sessions import Transactions, add, changed, chunks
 from airflow_workpools.store.statements import run_time
 from airflow_workpools.store.statements import worker as statements
-from airflow_workpools.store.statements.common import add_missing
 from airflow_workpools.store.tables import pools as pools_table
 from airflow_workpools.store.tables import queues, workers
 
@@ -38,7 +37,7 @@ class WorkerSide(Transactions):
         row = rows.worker_row(worker, now)
 
         def work(session: Session) -> None:
-            if not changed(session, add_missing(dialect_of(session), workers, [row])):
+            if not add(session, workers, row):
                 session.execute(statements.change_worker(worker.id, **row))
 
         self._transaction(work)
@@ -84,9 +83,8 @@ class WorkerSide(Transactions):
             polled_at = {WorkQueueRef(r.pool, r.name): r.last_polled_at for r in session.execute(states)}
             due = [ref for ref in refs if rules.poll_is_due(polled_at.get(ref), now)]
             missing = [ref for ref in due if ref not in polled_at]
-            for some in chunks(missing):
-                new = [{"pool": ref.pool, "name": ref.queue, "paused": False} for ref in some]
-                session.execute(add_missing(dialect_of(session), queues, new))
+            for ref in missing:
+                add(session, queues, {"pool": ref.pool, "name": ref.queue, "paused": False})
             for some in chunks(due):
                 session.execute(run_time.touch_queues(some, now))
 
@@ -219,8 +217,7 @@ def _claim(
 
 def _lock(session: Session, pool: str) -> None:
     if not changed(session, run_time.lock_pool(pool)):
-        row = {"name": pool, "paused": False, "claim_count": 0}
-        session.execute(add_missing(dialect_of(session), pools_table, [row]))
+        add(session, pools_table, {"name": pool, "paused": False, "claim_count": 0})
         session.execute(run_time.lock_pool(pool))
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import and_, false, insert, or_
 from sqlalchemy.dialects import mysql, postgresql, sqlite
@@ -14,7 +14,7 @@ from airflow_workpools.store.tables import jobs
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable
 
     from sqlalchemy import ColumnElement, Insert, Table
 
@@ -28,15 +28,15 @@ CHUNK = 500
 # -- what differs between databases --------------------------------------------------------------------------
 
 
-def add_missing(dialect: str, target: Table, rows: Sequence[Mapping[str, Any]]) -> Insert:
-    """Insert rows; those whose key exists already are left as they are, without an error."""
+def add_missing(dialect: str, target: Table) -> Insert:
+    """Insert rows, which are given as parameters; where a key exists already, leave its row without an error."""
     if dialect == "postgresql":
-        return postgresql.insert(target).values(rows).on_conflict_do_nothing()
+        return postgresql.insert(target).on_conflict_do_nothing()
     if dialect == "sqlite":
-        return sqlite.insert(target).values(rows).on_conflict_do_nothing()
+        return sqlite.insert(target).on_conflict_do_nothing()
     if dialect == "mysql":
-        return mysql.insert(target).values(rows).prefix_with("IGNORE")
-    return insert(target).values(rows)
+        return mysql.insert(target).prefix_with("IGNORE")
+    return insert(target)
 
 
 def is_transient(error: BaseException) -> bool:

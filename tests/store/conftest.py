@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stores to test: in memory, on SQLite, on PostgreSQL. The databases have Airflow's real tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.postgres import postgres_server
+from tests.store.databases import airflow, engine_for
+from tests.store.rigs import Rig, memory_rig, sql_rig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import sqlalchemy as sa
+
+    from tests.postgres import PostgresServer
+
+SQL = [
+    pytest.param("sqlite", id="sqlite"),
+    pytest.param("postgres", id="postgres", marks=pytest.mark.postgres),
+]
+
+
+@pytest.fixture(scope="session")
+def sqlite_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
+    """A SQLite database in a file, made by ``airflow db migrate``."""
+    home = tmp_path_factory.mktemp("airflow-sqlite")
+    url = f"sqlite:///{home}/airflow.db"
+    airflow(home, url, "db", "migrate")
+    engine = engine_for(url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of these tests' own."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_engine(
+    postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[sa.Engine]:
+    """A PostgreSQL database made by ``airflow db migrate``."""
+    url = postgres.create_database("airflow")
+    airflow(tmp_path_factory.mktemp("airflow-postgres"), url, "db", "migrate")
+    engine = engine_for(url, pool_size=40)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(params=SQL)
+def engine(request: pytest.FixtureRequest) -> sa.Engine:
+    """A database in SQL."""
+    engine: sa.Engine = request.getfixturevalue(f"{request.param}_engine")
+    return engine
+
+
+@pytest.fixture
+def sql(engine: sa.Engine) -> Rig:
+    """A store in SQL, empty."""
+    return sql_rig(engine)
+
+
+@pytest.fixture(params=[pytest.param("memory", id="memory"), *SQL])
+def rig(request: pytest.FixtureRequest) -> Rig:
+    """Any store, empty."""
+    if request.param == "memory":
+        return memory_rig()
+    return sql_rig(request.getfixturevalue(f"{request.param}_engine"))
