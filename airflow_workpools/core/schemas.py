@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """JSON Schema (Draft 2020-12) as base job templates use it: is a schema sound, and do values fit it?
 
-A schema here describes the job variables: an object whose properties are the variables. What is not among
-them is refused unless the schema says otherwise (``additionalProperties``), against JSON Schema's own
-habit. A ``$ref`` may only point into the same schema, nothing is ever fetched, and a schema may not contain
-itself.
+A schema here describes the job variables: an object whose properties are the variables. A ``$ref`` may only
+point into the same schema, nothing is ever fetched, and a schema may not contain itself.
 
 Complaints never quote a value that they are about, because a job variable may be a secret.
 """
@@ -46,7 +44,7 @@ class VariablesSchema:
     """The schema of the job variables, ready to check values with."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        self._validator = _validator_for({"type": "object", "additionalProperties": False, **schema})
+        self._validator = _validator_for(schema)
 
     def complaints(self, values: Mapping[str, Any]) -> list[tuple[Path, str]]:
         """Return what is wrong with the values: places, and sentences without a subject.
@@ -148,7 +146,8 @@ def _wrong_type(instance: Any, types: Iterable[str]) -> str:
 
 
 def _flaws(schema: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what the schema of schemas cannot see: references that lead nowhere or in circles, bad patterns."""
+    """Yield what the schema of schemas cannot see: references that lead nowhere or in circles, bad
+    patterns."""
     from referencing import Registry
     from referencing.jsonschema import DRAFT202012
 

@@ -124,20 +124,16 @@ def airflow_slots(pool_limit: int | None, queues: Sequence[QueueLoad]) -> dict[s
     """
     shares = allocate(pool_limit, queues)
     growth = _growth(pool_limit, queues, shares)
-    slots = {}
+    slots, takers = {}, []
     for queue in _by_priority(queues):
         share, grown = shares[queue.name], growth[queue.name]
+        saves_up = _saves_up(queue, grown, pool_limit)
         if share < queue.occupied:
             slots[queue.name] = share
         else:
-            slots[queue.name] = queue.occupied + (0 if _saves_up(queue, grown, pool_limit) else grown)
-    takers = [
-        queue
-        for queue in _by_priority(queues)
-        if queue.open
-        and shares[queue.name] >= queue.occupied
-        and not _saves_up(queue, growth[queue.name], pool_limit)
-    ]
+            slots[queue.name] = queue.occupied + (0 if saves_up else grown)
+        if queue.open and not saves_up:
+            takers.append(queue)
     if pool_limit is None:
         headroom = {queue.name: UNLIMITED_SLOTS if queue.limit is None else queue.limit for queue in takers}
     else:

@@ -4,7 +4,8 @@
 A template is ``{"variables": …, "job_configuration": …}``. *variables* is the JSON Schema of an object whose
 properties are the job variables; *job_configuration* is any JSON with placeholders (see
 :mod:`~airflow_workpools.core.placeholders`), each of them declared in *variables*. What is not a
-placeholder cannot be changed by a task.
+placeholder cannot be changed by a task. A variable that is not declared is refused, against JSON Schema's own
+habit, unless *variables* allows more (``additionalProperties``).
 
 The values come in layers, the later over the earlier: the schema's defaults, the pool's job variables, the
 queue's, the task's. A variable is taken whole from the latest layer that has it; only ``env`` and

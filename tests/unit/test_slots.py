@@ -470,6 +470,14 @@ class TestChoose:
         assert choose([big, late], pool_limit=4, queues=queues, room=9) == []
         assert choose([big, late], pool_limit=5, queues=queues, room=9) == [big]
 
+    def test_nor_do_several_big_ones_in_a_row_let_ever_later_ones_pass(self):
+        first, second = job(id=1, slots=3), job(id=2, slots=3, handed_over_at=NOON + timedelta(seconds=50))
+        late = job(id=3, handed_over_at=NOON + timedelta(seconds=100))
+        queues = [load("only", 1, occupied=2)]
+        assert choose([first, second, late], pool_limit=4, queues=queues, room=9) == []
+        heavier = replace(second, priority_weight=2)
+        assert choose([first, heavier, late], pool_limit=4, queues=queues, room=9) == []
+
     def test_a_stream_of_small_jobs_cannot_starve_a_big_one(self):
         running, now, next_id = [1] * 4, NOON, 100
         big = job(id=1, slots=4)
@@ -504,6 +512,11 @@ class TestChoose:
         big = job("high", id=1, slots=4, handed_over_at=NOON - timedelta(days=1))
         others = [job("high", id=2), job("low", id=3)]
         assert choose([big, *others], pool_limit=10, queues=queues, room=2) == others
+
+    def test_the_workers_room_is_shared_by_all_queues(self):
+        queues = [load("high", 1), load("low", 2)]
+        waiting = [job("high", id=1, slots=2), job("low", id=2), job("low", id=3)]
+        assert choose(waiting, pool_limit=None, queues=queues, room=3) == waiting[:2]
 
     def test_jobs_of_unknown_queues_stay_where_they_are(self):
         assert choose([job("gone"), job(id=1)], pool_limit=9, queues=[load("only", 1)], room=9) == [job(id=1)]

@@ -211,6 +211,17 @@ class TestRendering:
         scribble(result)
         assert (filled.to_json(), variables) == before
 
+    def test_a_value_put_in_twice_is_two_values(self):
+        result = rendered({"one": "{{ value }}", "other": "{{ value }}"}, value={"a": [1]})
+        scribble(result["one"])
+        assert result["other"] == {"a": [1]}
+
+    def test_what_is_returned_shares_nothing_with_a_connection(self):
+        connections = {"db": {"extra": {"region": "eu"}}}
+        asking = template(["{{ conn.db.extra }}"])
+        scribble(render(asking, context=None, environ={}, connections=connections))
+        assert connections == {"db": {"extra": {"region": "eu"}}}
+
     def test_a_job_that_is_nothing_but_a_placeholder_without_value_is_null(self):
         assert rendered("{{ gone }}") is None
 
