@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -150,7 +150,7 @@ class Worker:
     async def _guard(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
         """Repeat a step for ever; a failure is logged and the step tried again after a growing delay."""
         backoff = Backoff(maximum=self.times.max_retry)
-        while True:
+        while not self._stop.is_set():
             try:
                 await step()
                 backoff.reset()
@@ -281,8 +281,7 @@ class Worker:
 
     async def _observe(self, kind: str) -> None:
         infrastructure = self.infrastructures[kind]
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(infrastructure.wait_for_change(), self.times.observe)
+        await _at_most(infrastructure.wait_for_change(), self.times.observe)
         watched = {
             id_: tracked for id_, tracked in self._tracked.items() if tracked.kind == kind and tracked.handle
         }
@@ -359,5 +358,19 @@ class Worker:
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
+    await _at_most(event.wait(), seconds)
+
+
+async def _at_most(waiting: Coroutine[Any, Any, object], seconds: float) -> None:
+    """Wait so long at most.
+
+    Not by ``asyncio.wait_for``: before Python 3.12 it may swallow a cancellation that comes in the very moment in
+    which what it waits for is done, and the worker would never end.
+    """
+    task = asyncio.ensure_future(waiting)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    finally:
+        task.cancel()
+    if task.done() and not task.cancelled():
+        task.result()

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An infrastructure whose jobs do what a test tells them to, for tests of the worker's loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from typing import Any, ClassVar
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from airflow_workpools.infrastructure.base import Handle, LaunchSpec, Observation, Phase
+
+
+class NoVariables(BaseModel):
+    pass
+
+
+class ScriptedInfrastructure:
+    """Remembers what it was asked, and fails where it is told to.
+
+    :param platform: what runs, by job; shared by the infrastructures of several workers, like a cluster.
+    """
+
+    kind: ClassVar[str] = "process"
+    runs_at_launch: ClassVar[bool] = False
+    variables: ClassVar[type[BaseModel]] = NoVariables
+
+    def __init__(self, platform: dict[UUID, Observation] | None = None) -> None:
+        self.platform = {} if platform is None else platform
+        self.launched: list[LaunchSpec] = []
+        self.stopped: list[UUID] = []
+        self.cleaned: list[UUID] = []
+        self.launch_errors: list[Exception] = []
+        """Raised by the next launches, before anything runs."""
+        self.fail_after_launch: list[Exception] = []
+        """Raised by the next launches, when something runs already but nobody has heard of it."""
+        self._changed = asyncio.Event()
+
+    @classmethod
+    def default_job_configuration(cls) -> Mapping[str, Any]:
+        return {}
+
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    def ends(self, job_id: UUID, code: int | None = 0, reason: str | None = None) -> None:
+        """Let a job end; without a code nobody knows how."""
+        phase = Phase.GONE if code is None else Phase.EXITED
+        self.platform[job_id] = Observation(phase=phase, exit_code=code, reason=reason)
+        self._changed.set()
+
+    def runs(self, job_id: UUID) -> None:
+        """Let a job that waits run."""
+        self.platform[job_id] = Observation(phase=Phase.RUNNING)
+        self._changed.set()
+
+    async def launch(self, spec: LaunchSpec) -> AsyncIterator[Handle]:
+        if self.launch_errors:
+            raise self.launch_errors.pop(0)
+        if spec.job_id not in self.platform:
+            self.launched.append(spec)
+            self.platform[spec.job_id] = Observation(phase=Phase.WAITING)
+        if self.fail_after_launch:
+            raise self.fail_after_launch.pop(0)
+        yield self._handle(spec.job_id)
+
+    def _handle(self, job_id: UUID) -> Handle:
+        return Handle(job_id=job_id, kind=self.kind, data={"stop_grace_seconds": 1})
+
+    async def observe(self, handles: Sequence[Handle]) -> Mapping[UUID, Observation]:
+        gone = Observation(phase=Phase.GONE, reason="nothing is there")
+        return {handle.job_id: self.platform.get(handle.job_id, gone) for handle in handles}
+
+    async def find(self, job_ids: Collection[UUID]) -> Mapping[UUID, Handle]:
+        return {job_id: self._handle(job_id) for job_id in job_ids if job_id in self.platform}
+
+    async def wait_for_change(self) -> None:
+        await self._changed.wait()
+        self._changed.clear()
+
+    async def stop(self, handle: Handle, *, grace_seconds: float) -> None:
+        self.stopped.append(handle.job_id)
+        self.ends(handle.job_id, 143, "terminated")
+
+    async def cleanup(self, handle: Handle) -> None:
+        self.cleaned.append(handle.job_id)
+        self.platform.pop(handle.job_id, None)
