@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from airflow_workpools.store.pool_edits import Changes
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from airflow_workpools.cli.arguments import Assignment
 
@@ -79,3 +80,14 @@ def read_template(path: str) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InvalidInput(f"base job template {path!r} cannot be read: {reason}") from error
     return BaseJobTemplate.parse(text).to_json()
+
+
+def write_template(path: str, template: Mapping[str, Any]) -> None:
+    """Write a base job template to a file that :func:`read_template` can read.
+
+    :raises InvalidInput: if that is not possible.
+    """
+    try:
+        Path(path).write_text(json.dumps(template, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InvalidInput(f"base job template {path!r} cannot be written: {error.strerror}") from error

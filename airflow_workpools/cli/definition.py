@@ -173,6 +173,7 @@ TEMPLATE_COMMANDS = (
         "templates",
         "Print the base job template that pools of a type have by default",
         ARG_TYPE,
+        Arg(("-f", "--file"), metavar="FILE", help="Write it to this file instead"),
     ),
     _command(
         "render-job",

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_workpools.cli.changes import assigned
+from airflow_workpools.cli.changes import assigned, write_template
 from airflow_workpools.cli.context import opened
 from airflow_workpools.cli.output import reads, show_data
 from airflow_workpools.core.names import WorkQueueRef
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 @reads
 def get_default_base_job_template(args: Namespace) -> None:
     """Print the base job template that pools of a type have by default."""
-    show_data(default_template(args.type).to_json(), "json")
+    template = default_template(args.type).to_json()
+    if args.file is None:
+        show_data(template, "json")
+    else:
+        write_template(args.file, template)
+        print(f"Base job template of type {args.type} written to {args.file}")
 
 
 @reads

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.airflow_home import AirflowHome
 
 TEMPLATE = {
@@ -43,6 +45,14 @@ def test_the_default_template_of_a_type_can_be_edited_and_used(home: AirflowHome
     home.ok("create etl -b -", stdin=json.dumps(template))
 
     assert rendered(home, "etl")["nice"] == 7
+
+
+def test_the_default_template_can_be_written_to_a_file(home: AirflowHome, tmp_path: Path) -> None:
+    home.ok(f"get-default-base-job-template --file {tmp_path / 'template.json'}")
+
+    home.ok(f"create etl -b {tmp_path / 'template.json'}")
+
+    assert "No such file" in home.refused("get-default-base-job-template -f /nowhere/template.json")
 
 
 def test_an_unknown_type_has_no_template(home: AirflowHome) -> None:
