@@ -177,7 +177,12 @@ class LocalAirflow:
 
     def environment(self) -> dict[str, str]:
         """Return the environment of every process of this Airflow."""
-        return {**_outer_environment(), **self._own_environment(), **self.settings}
+        environment = {**_outer_environment(), **self._own_environment(), **self.settings}
+        # `airflow standalone` looks for the command `airflow`, tasks may look for `python`.
+        environment["PATH"] = os.pathsep.join(
+            [str(Path(self.python).parent), environment.get("PATH", os.defpath)]
+        )
+        return environment
 
     def _own_environment(self) -> dict[str, str]:
         return {

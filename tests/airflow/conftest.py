@@ -19,16 +19,18 @@ if TYPE_CHECKING:
 QUEUED_TIMEOUT_SECONDS = 10
 """How long Airflow lets a task be queued here; short, because it must do nothing to ours."""
 
-POOLS: dict[str, dict[str, Any]] = {
-    # The example that everything must satisfy.
-    "etl": {
-        "concurrency_limit": 10,
-        "queues": {
-            "critical": {"priority": 1, "concurrency_limit": 1},
-            "high": {"priority": 5, "concurrency_limit": 3},
-            "low": {"priority": 10},
-        },
+# The example that everything must satisfy.
+_ETL = {
+    "concurrency_limit": 10,
+    "queues": {
+        "critical": {"priority": 1, "concurrency_limit": 1},
+        "high": {"priority": 5, "concurrency_limit": 3},
+        "low": {"priority": 10},
     },
+}
+POOLS: dict[str, dict[str, Any]] = {
+    "etl": _ETL,
+    "production": _ETL,
     "crash": {"concurrency_limit": 6},
     "narrow": {"concurrency_limit": 1},
     "thin": {"concurrency_limit": 1},
@@ -65,9 +67,9 @@ def airflow(
             dags_folder=_dags_folder(home),
             settings={
                 "AIRFLOW__CORE__PARALLELISM": "64",
+                "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "0",
                 "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": str(QUEUED_TIMEOUT_SECONDS),
                 "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "2",
-                "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             },
         )
         instance.local.migrate()
