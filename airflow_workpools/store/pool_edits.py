@@ -190,7 +190,10 @@ class PoolEditor:
         self._editable(name)
         connection = self._connection(name)
         definition = changes.apply(_definition_in(connection))
-        return self._checked(name, definition, connection.description if description is None else description)
+        if description is None:
+            return self._checked(name, definition, connection.description)
+        definition.pop("description", None)  # one that was written there would come back
+        return self._checked(name, definition, description)
 
     def _draft_queue(self, pool: WorkPool, ref: WorkQueueRef, changes: Changes) -> _Draft:
         if problem := name_problem(ref.queue, what="work queue"):
@@ -341,9 +344,9 @@ def _object(value: Any) -> dict[str, Any]:
         try:
             value = json.loads(value)
         except ValueError as error:
-            raise InvalidInput(f"the job variables there are no valid JSON: {error}") from error
+            raise InvalidInput(f"the present job variables are not valid JSON: {error}") from error
     if value and not isinstance(value, dict):
-        raise InvalidInput("the job variables there are no JSON object; define the work pool anew")
+        raise InvalidInput("the present job variables are no JSON object; define the work pool anew")
     return dict(value or {})
 
 

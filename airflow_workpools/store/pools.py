@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SECRETS_REFRESH_SECONDS = 60.0
+"""Time between two rounds of questions to the secrets backends; each pool is a question."""
+
 AnyPool = WorkPool | InvalidPool
 Pools = Mapping[str, WorkPool | InvalidPool]
 
@@ -55,6 +59,28 @@ def refresh_secrets_pools(settings: Settings) -> None:
     """Ask the secrets backends for the pools named in the settings. Slow; does nothing if none is named."""
     if settings.pools.secrets_pools:
         _shared(settings.pools).reader.ask_secrets_backends()
+
+
+def keep_secrets_pools_fresh(
+    settings: Settings, *, stop: threading.Event, interval_seconds: float = SECRETS_REFRESH_SECONDS
+) -> threading.Thread | None:
+    """Start a thread that asks the secrets backends again and again; none if no pool is kept there.
+
+    A process that is forked has no such thread, only what was known until then.
+    """
+    if not settings.pools.secrets_pools:
+        return None
+
+    def refresh() -> None:
+        while not stop.wait(interval_seconds):
+            try:
+                refresh_secrets_pools(settings)
+            except Exception:
+                log.exception("Secrets backends cannot be asked for work pools; trying again later")
+
+    thread = threading.Thread(target=refresh, name="work pools in secrets backends", daemon=True)
+    thread.start()
+    return thread
 
 
 @dataclass

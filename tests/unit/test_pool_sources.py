@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,9 +19,9 @@ from sqlalchemy.orm import Session
 from airflow_workpools.core.names import MAX_NAME_LENGTH
 from airflow_workpools.core.pools import InvalidPool, PoolSource, WorkPool
 from airflow_workpools.infrastructure.registry import default_templates
-from airflow_workpools.settings import PoolSettings
+from airflow_workpools.settings import PoolSettings, Settings
 from airflow_workpools.store import pool_sources
-from airflow_workpools.store.pools import PoolCache, PoolReader, Pools
+from airflow_workpools.store.pools import PoolCache, PoolReader, Pools, keep_secrets_pools_fresh
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -356,6 +358,35 @@ def test_a_named_connection_of_another_type_is_invalid(session: Session, vault: 
     pools.ask_secrets_backends()
 
     assert "'ssh'" in reason_of(pools.read(session, {})["etl"])
+
+
+def test_a_thread_asks_again_even_after_a_failure(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(home=Path("/srv"), pools=PoolSettings(secrets_pools=("thread-test",)))
+    stop, asked_again = threading.Event(), threading.Event()
+    rounds: list[int] = []
+
+    def ask(names: Any) -> list[Any]:
+        rounds.append(1)
+        if len(rounds) == 1:
+            raise OSError("the first round fails")
+        asked_again.set()
+        return []
+
+    monkeypatch.setattr(pool_sources, "in_secrets_backends", ask)
+
+    thread = keep_secrets_pools_fresh(settings, stop=stop, interval_seconds=0.001)
+
+    assert thread is not None
+    assert asked_again.wait(10)
+    stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_without_pools_in_secrets_backends_there_is_no_thread() -> None:
+    settings = Settings(home=Path("/srv"))
+
+    assert keep_secrets_pools_fresh(settings, stop=threading.Event()) is None
 
 
 # -- reading again and again
