@@ -58,9 +58,11 @@ class LocalApi:
         return report
 
     def has_dag(self, dag_id: str) -> bool:
-        """Say whether the DAG has been parsed and stored."""
+        """Say whether the DAG has been parsed and stored, so that it can be triggered."""
         try:
+            # Two tables, written one after the other; triggering needs both.
             self.call("GET", f"dags/{quote(dag_id)}/details")
+            self.call("GET", f"dags/{quote(dag_id)}")
         except ApiError as error:
             if error.status != 404:
                 raise
