@@ -52,9 +52,9 @@ class Duties:
     _ranks: Mapping[str, int] = field(default_factory=dict)
     _known_problems: Mapping[str, str] = field(default_factory=dict)
 
-    def pools(self) -> Mapping[str, WorkPool | InvalidPool]:
-        """Return the work pools as they were defined a few seconds ago at most."""
-        return work_pools(self.settings)
+    def pools(self, *, fresh: bool = False) -> Mapping[str, WorkPool | InvalidPool]:
+        """Return the work pools as they were defined a few seconds ago at most, or as they are now."""
+        return work_pools(self.settings, fresh=fresh)
 
     # -- ends of jobs ---------------------------------------------------------------------------------------
 

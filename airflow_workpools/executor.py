@@ -10,6 +10,7 @@ exception out.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from datetime import datetime, timezone
 from functools import partial
@@ -23,6 +24,7 @@ from airflow_workpools.core.jobs import JobState
 from airflow_workpools.duties import Duties
 from airflow_workpools.handover import Refusal, examine, new_job
 from airflow_workpools.settings import Settings
+from airflow_workpools.store.pools import keep_secrets_pools_fresh, refresh_secrets_pools
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from airflow.models.taskinstance import TaskInstance
     from sqlalchemy.orm import Session
 
+    from airflow_workpools.core.names import WorkQueueRef
+    from airflow_workpools.core.pools import WorkPool
     from airflow_workpools.store.records import EndedJob
     from airflow_workpools.worker.embedded import EmbeddedWorker
 
@@ -57,6 +61,7 @@ class WorkPoolExecutor(BaseExecutor):
         self._handed_over = False
         self._adopted = False
         self._failures = 0
+        self._ended = threading.Event()
 
     # -- life -----------------------------------------------------------------------------------------------
 
@@ -70,20 +75,32 @@ class WorkPoolExecutor(BaseExecutor):
 
         settings = Settings.from_airflow(self.conf)
         ensure_tables()
+        self._read_secrets_pools(settings)
         self._duties = Duties(settings=settings, scheduler_job_id=_job_id(self))
         self._worker = EmbeddedWorker(
             main=partial(run_embedded_worker, settings=settings),
             restart_max_delay_seconds=settings.worker.restart_max_delay_seconds,
         )
         self._worker.start()
+        # After the fork: a thread must not be in the middle of something when the worker is made.
+        keep_secrets_pools_fresh(settings, stop=self._ended)
+
+    def _read_secrets_pools(self, settings: Settings) -> None:
+        """Ask the secrets backends once, before the scheduler's loop begins: in it nothing remote may be called."""
+        try:
+            refresh_secrets_pools(settings)
+        except Exception:
+            self.log.exception("Secrets backends can't be asked for work pools; trying again in a minute")
 
     def end(self) -> None:
         """Stop the embedded worker. Jobs that run go on running; the next scheduler adopts them."""
+        self._ended.set()
         if self._worker is not None and self._duties is not None:
             self._worker.stop(timeout_seconds=self._duties.settings.worker.drain_timeout_seconds)
 
     def terminate(self) -> None:
         """Stop at once; jobs go on here, too."""
+        self._ended.set()
         if self._worker is not None:
             self._worker.stop(timeout_seconds=0)
 
@@ -100,9 +117,8 @@ class WorkPoolExecutor(BaseExecutor):
             return
         duties = self._started()
         now = _now()
-        settings = duties.settings
         try:
-            ref, pool = examine(workload, duties.pools(), default=settings.pools.default_work_queue)
+            ref, pool = self._examine(workload, duties)
             job = new_job(
                 workload,
                 ref,
@@ -115,6 +131,15 @@ class WorkPoolExecutor(BaseExecutor):
             duties.store.hand_over_failed(job, str(refusal), now=now, session=session)
         self.running.add(workload.key)
         self._handed_over = True
+
+    @staticmethod
+    def _examine(workload: ExecuteTask, duties: Duties) -> tuple[WorkQueueRef, WorkPool]:
+        default = duties.settings.pools.default_work_queue
+        try:
+            return examine(workload, duties.pools(), default=default)
+        except Refusal:
+            # What is known of the pools is some seconds old; this one may have been made or mended since.
+            return examine(workload, duties.pools(fresh=True), default=default)
 
     def _started(self) -> Duties:
         if self._duties is None:

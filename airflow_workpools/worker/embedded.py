@@ -21,6 +21,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -163,6 +164,7 @@ def run_embedded_worker(channel: socket.socket, *, settings: Settings) -> None:
 
 
 async def _serve(channel: socket.socket, *, settings: Settings, runner: Any) -> None:
+    from airflow_workpools.store.pools import keep_secrets_pools_fresh
     from airflow_workpools.worker.loop import Worker, WorkerTimes
     from airflow_workpools.worker.roster import Roster
 
@@ -177,12 +179,15 @@ async def _serve(channel: socket.socket, *, settings: Settings, runner: Any) -> 
     )
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, worker.stop)
+    ended = threading.Event()
+    keep_secrets_pools_fresh(settings, stop=ended)
     roster = Roster(settings.home / "workers")
     await asyncio.to_thread(_bury_the_dead, roster, client)
     roster.enter(record.id)
     listener = asyncio.create_task(_listen(channel, worker), name="listen to the executor")
     await worker.run()
     listener.cancel()
+    ended.set()
     roster.leave(record.id)
 
 

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""WorkPoolExecutor beside LocalExecutor: ``make bench BENCH=local``.
+
+One run, one machine, one PostgreSQL. Each executor is started ``--rounds`` times, in turns. After each start:
+
+1. idle memory: proportional set size of the scheduler and all its descendants;
+2. the first run of 100 mapped tasks that do nothing, from the trigger to the end of the last task;
+3. warm runs of the same, with the CPU time of everything that belongs to this Airflow, and of PostgreSQL;
+4. from the trigger of a single task to its start, with nothing else going on.
+
+Prints every figure, the medians, and ``wall_ratio: X`` (warm, ours ÷ LocalExecutor's) last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from airflow_workpools.cli.local_airflow import SCHEDULER, LocalAirflow, Ports, marked_pids
+from airflow_workpools.cli.local_records import LocalRecords, TaskTry
+from benchmarks import processes
+from tests.postgres import PostgresServer, postgres_server
+
+DAGS = Path(__file__).parent / "dags"
+EXECUTORS = {"LocalExecutor": "LocalExecutor", "WorkPoolExecutor": "airflow_workpools.WorkPoolExecutor"}
+TASKS = 100
+
+
+@dataclass
+class Figures:
+    """What was measured of one executor, all rounds together."""
+
+    idle_pss_mb: list[float] = field(default_factory=list)
+    idle_processes: list[int] = field(default_factory=list)
+    first_wall: list[float] = field(default_factory=list)
+    warm_wall: list[float] = field(default_factory=list)
+    cpu_per_task: list[float] = field(default_factory=list)
+    postgres_cpu_per_task: list[float] = field(default_factory=list)
+    trigger_to_start: list[float] = field(default_factory=list)
+
+
+class Bench:
+    """One Airflow with one executor, on a database of its own."""
+
+    def __init__(self, name: str, server: PostgresServer, home: Path, database: str) -> None:
+        self.server = server
+        self.airflow = LocalAirflow(
+            home=home,
+            dags_folder=DAGS,
+            executor=EXECUTORS[name],
+            database_url=database,
+            ports=Ports.choose(),
+            settings={"AIRFLOW__CORE__PARALLELISM": "32"},
+        )
+        self.records = LocalRecords(database)
+
+    def measure(self, figures: Figures, *, warm_runs: int, starts: int) -> None:
+        """Start Airflow, take all figures, and end it."""
+        with self.airflow:
+            self.airflow.start()
+            self.airflow.wait_ready()
+            for dag_id in ("hundred", "single"):
+                self.airflow.wait_for(
+                    lambda dag_id=dag_id: self.airflow.api.has_dag(dag_id), timeout=60, what=f"DAG {dag_id}"
+                )
+            self._settle()
+            scheduler = processes.tree(self.airflow.process(SCHEDULER).pid)
+            figures.idle_processes.append(len(scheduler))
+            figures.idle_pss_mb.append(processes.pss_mb(scheduler))
+            figures.first_wall.append(self._run("hundred"))
+            for _ in range(warm_runs):
+                self._settle()
+                own, postgres = self._cpu()
+                figures.warm_wall.append(self._run("hundred"))
+                self._settle(1)
+                own_after, postgres_after = self._cpu()
+                figures.cpu_per_task.append((own_after - own) / TASKS)
+                figures.postgres_cpu_per_task.append((postgres_after - postgres) / TASKS)
+            for number in range(starts):
+                self._settle(1 + (number * 0.37) % 1)  # at different moments of the scheduler's loop
+                figures.trigger_to_start.append(self._time_to_start())
+
+    def _settle(self, seconds: float = 3) -> None:
+        time.sleep(seconds)
+
+    def _cpu(self) -> tuple[float, float]:
+        own = processes.cpu_seconds(marked_pids(self.airflow.home))
+        return own, processes.cpu_seconds(processes.tree(self.server.pid))
+
+    def _run(self, dag_id: str) -> float:
+        """Run a DAG; return the seconds from its trigger to the end of its last task."""
+        began = time.time()
+        tries = self._finish(dag_id, self.airflow.api.trigger(dag_id))
+        failed = [task for task in tries if task.state != "success"]
+        if failed:
+            raise SystemExit(f"{len(failed)} tasks did not succeed; nothing measured here means anything")
+        return max(task.ended_at or 0 for task in tries) - began
+
+    def _time_to_start(self) -> float:
+        began = time.time()
+        [task] = self._finish("single", self.airflow.api.trigger("single"))
+        return (task.started_at or 0) - began
+
+    def _finish(self, dag_id: str, run_id: str) -> list[TaskTry]:
+        # Asked seldom: the question itself costs PostgreSQL's time.
+        self.airflow.wait_for(
+            lambda: self.records.run_state(dag_id, run_id) in ("success", "failed"),
+            timeout=180,
+            what=f"{dag_id} to end",
+            interval=0.5,
+        )
+        return self.records.tries(dag_id, run_id)
+
+
+def report(console: Console, results: dict[str, Figures]) -> float:
+    """Print the medians of both, and ours in relation to LocalExecutor's; return the ratio of warm runs."""
+    table = Table("median of all rounds", *results, "ratio")
+    rows = {
+        "first run after start, s": "first_wall",
+        "warm run, s": "warm_wall",
+        "CPU per task, s": "cpu_per_task",
+        "… and in PostgreSQL, s": "postgres_cpu_per_task",
+        "idle: trigger to start, s": "trigger_to_start",
+        "idle memory (PSS), MB": "idle_pss_mb",
+        "idle processes": "idle_processes",
+    }
+    for title, name in rows.items():
+        local, ours = (statistics.median(getattr(results[executor], name)) for executor in EXECUTORS)
+        table.add_row(title, f"{local:.3g}", f"{ours:.3g}", f"{ours / local:.2f}" if local else "")
+    console.print(table)
+    local, ours = (statistics.median(results[name].warm_wall) for name in EXECUTORS)
+    return ours / local
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(prog="make bench BENCH=local", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=2, help="how often each executor is started")
+    parser.add_argument("--warm-runs", type=int, default=3, help="warm runs after each start")
+    parser.add_argument("--starts", type=int, default=5, help="single tasks after each start")
+    parser.add_argument("--output", type=Path, default=Path(".bench/local.json"))
+    options = parser.parse_args(arguments)
+    results = {name: Figures() for name in EXECUTORS}
+    console = Console()
+    folder = Path(tempfile.mkdtemp(prefix="workpools-bench-"))
+    try:
+        with postgres_server() as server:
+            benches = {}
+            for name in EXECUTORS:
+                database = server.create_database(name.lower())
+                benches[name] = Bench(name, server, folder / name, database)
+                benches[name].airflow.migrate()
+            for number in range(options.rounds):
+                order = list(EXECUTORS) if number % 2 == 0 else list(reversed(EXECUTORS))
+                for name in order:
+                    console.print(f"round {number + 1} of {options.rounds}: {name}")
+                    benches[name].measure(results[name], warm_runs=options.warm_runs, starts=options.starts)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    for name, figures in results.items():
+        console.print(
+            name, {key: [round(value, 3) for value in values] for key, values in asdict(figures).items()}
+        )
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(
+        json.dumps({name: asdict(figures) for name, figures in results.items()}, indent=1)
+    )
+    ratio = report(console, results)
+    print(f"wall_ratio: {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
