@@ -115,20 +115,22 @@ def _root_cause(error: ValidationError) -> ValidationError:
 
 
 def _words(error: ValidationError) -> str:
-    keyword, wanted = str(error.validator), error.validator_value
+    keyword = str(error.validator)
+    wanted: Any = error.validator_value
+    instance: Any = error.instance
     if error.context:
         types = dict.fromkeys(name for cause in error.context for name in _type_names(cause.validator_value))
-        return _wrong_type(error.instance, types)
+        return _wrong_type(instance, types)
     if keyword == "type":
-        return _wrong_type(error.instance, _type_names(wanted))
+        return _wrong_type(instance, _type_names(wanted))
     if keyword == "enum":
         return "must be one of " + ", ".join(repr(value) for value in wanted)
     if keyword == "required":
-        missing = [name for name in wanted if name not in error.instance]
+        missing = [name for name in wanted if name not in instance]
         return "lacks " + ", ".join(repr(name) for name in missing)
     if keyword == "additionalProperties" and wanted is False:
         known = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
-        unknown = [name for name in error.instance if name not in known]
+        unknown = [name for name in instance if name not in known]
         return f"has keys that are not allowed: {listing(unknown)}; allowed are: {listing(known)}"
     if wanted is None:
         return "is not allowed"  # the schema of it is False
