@@ -7,6 +7,7 @@ nothing of Airflow: DAG files reach it.
 
 from __future__ import annotations
 
+import logging
 import os
 import selectors
 import sys
@@ -14,17 +15,19 @@ from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
     from types import ModuleType
-    from uuid import UUID
 
     from airflow.api_fastapi.auth.tokens import JWTGenerator
     from airflow.executors.executor_utils import ExecutorName
     from airflow.task.priority_strategy import PriorityWeightStrategy
     from pydantic import TypeAdapter
+
+log = logging.getLogger(__name__)
 
 OPERATOR_MODULE = "airflow.sdk.bases.operator"
 """Where ``BaseOperator`` is defined."""
@@ -114,24 +117,54 @@ def _jwt_generator() -> JWTGenerator:
     )
 
 
-# -- jobs as processes: what the process runner imports before it forks, and what its jobs do ----------------
-
-
-def warm_up_for_workloads() -> None:
-    """Import, once, what every workload would import after its process was forked."""
-    for module in _NEEDED_BY_WORKLOADS:
-        with suppress(ImportError):  # one that is missing costs time in each job, nothing else
-            import_module(module)
-    _workload_decoder()
-    _supervise_promptly()
-
+# -- jobs as processes: what the process runner does before it forks, and what its jobs do --------------------
 
 _NEEDED_BY_WORKLOADS = (
     "airflow.executors.base_executor",
     "airflow.executors.workloads",
     "airflow.sdk.execution_time.supervisor",
     "airflow.sdk.execution_time.task_runner",
+    "airflow.sdk.definitions.asset.metadata",
+    "airflow.sdk.definitions.connection",
+    "airflow.sdk.definitions.decorators",
+    "airflow.dag_processing.bundles.local",
+    "airflow.dag_processing.dagbag",
+    "airflow.dag_processing.importers.python_importer",
+    "airflow.providers.standard.decorators.bash",
+    "airflow.providers.standard.decorators.python",
+    "airflow.providers.standard.operators.empty",
+    "airflow.version",
+    "airflow_workpools.dags.assignment",
+    "airflow_workpools.dags.executors",
+    "airflow_workpools.dags.policy",
+    "airflow_workpools.plugin",
+    "encodings.idna",  # every look-up of a host name
+    "jinja2.ext",
 )
+"""What workloads were seen to import after their processes were forked. Airflow imports much of it late on purpose,
+to be quick where it is not needed; here each job would import it again."""
+
+
+def warm_up_for_workloads() -> None:
+    """Do, once, what every workload would do after its process was forked, where it takes time."""
+    for module in _NEEDED_BY_WORKLOADS:
+        with suppress(ImportError):  # one that is missing costs time in each job, nothing else
+            import_module(module)
+    for step in (
+        _workload_decoder,
+        _supervise_promptly,
+        _share_message_decoders,
+        _load_certificates,
+        _load_log_handler,
+        _load_plugins,
+        _load_bundle_classes,
+        _rehearse_requests,
+        _forget_database,
+    ):
+        try:
+            step()
+        except Exception:
+            log.warning("Process runner: %s failed; each job tries for itself", step.__name__, exc_info=True)
 
 
 @cache
@@ -142,13 +175,64 @@ def _workload_decoder() -> TypeAdapter[Any]:
     return TypeAdapter(workloads.All)
 
 
+def _share_message_decoders() -> None:
+    """Let tasks' processes find ready what decodes messages from the supervisor; each would make its own twice."""
+    from airflow.sdk.execution_time import comms
+
+    comms.TypeAdapter = cache(comms.TypeAdapter)
+    comms.TypeAdapter(comms.ToTask)
+
+
+def _load_certificates() -> None:
+    """Read the certificates that the client trusts, for most of a supervisor's time went there."""
+    from airflow.sdk.api import client
+
+    client.Client._get_ssl_context_cached(client.API_SSL_CA_FILE_PATH, client.API_SSL_CERT_PATH)
+
+
+def _load_log_handler() -> None:
+    """Import what writes logs to remote storage, if there is one: its libraries may be large."""
+    from airflow.sdk.log import load_remote_log_handler
+
+    load_remote_log_handler()
+
+
+def _load_plugins() -> None:
+    """Load plugins and the listeners among them, as the scheduler does before LocalExecutor forks."""
+    from airflow.sdk.listener import get_listener_manager
+
+    get_listener_manager()
+
+
+def _load_bundle_classes() -> None:
+    """Import the classes of the configured DAG bundles."""
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+
+    DagBundlesManager()
+
+
+def _rehearse_requests() -> None:
+    """Make requests that go nowhere, so that what libraries remember after their first use is there."""
+    from airflow.sdk.api.client import Client
+
+    with Client(base_url=None, dry_run=True, token="") as client:
+        client.task_instances.heartbeat(UUID(int=0), pid=0)
+
+
+def _forget_database() -> None:
+    """Let go of the metadata database: no job may use it, and after each fork Airflow would set it up anew."""
+    from airflow.settings import dispose_orm
+
+    dispose_orm(do_log=False)
+
+
 def parse_workload(text: str) -> Any:
     """Return the workload that this JSON holds, as ``airflow.sdk.execution_time.execute_workload`` does."""
     return _workload_decoder().validate_json(text)
 
 
 def log_file_of(workload: Any) -> Path | None:
-    """Make the file that takes the log of this workload's task, and return it; None if it has no log of its own."""
+    """Make the file that takes the log of this workload's task, and return it; None if it has none."""
     from airflow.sdk.log import init_log_file
 
     log_path = getattr(workload, "log_path", None)
@@ -164,15 +248,16 @@ def run_workload(workload: Any, *, server: str | None) -> int:
 
 @cache
 def _supervise_promptly() -> None:
-    """Make Airflow's supervisor notice at once when the task's process has ended, and not ask more than it must.
+    """Make Airflow's supervisor notice at once when the task has ended, and not ask more than it must.
 
-    Two things, both for every task that is run from here on in this process and what it forks:
+    Two things, for every task that is run from here on by this process and what it forks:
 
-    - The supervisor learns of the end from its sockets. It may read their end of file a moment before the process
-      can be waited for, and then sleeps until the next heartbeat is due: one task in ten or twenty held its slot
-      five seconds too long. A pidfd among what it selects on becomes readable when the process *can* be waited for.
-    - It sends a heartbeat as soon as it has started the task, though starting it (``/run``) has set the time of the
-      last heartbeat just before. The first one is sent when the first interval is over.
+    - The supervisor learns of the end from its sockets. It may read their end of file a moment before the
+      process can be waited for, and then sleeps until the next heartbeat is due: one task in ten or twenty held
+      its slot five seconds too long. A pidfd among what it selects on becomes readable when the process *can*
+      be waited for.
+    - It sends a heartbeat as soon as it has started the task, though starting it (``/run``) has just set the
+      time of the last heartbeat. The first one is sent when the first interval is over.
     """
     from airflow.sdk.execution_time import supervisor
 

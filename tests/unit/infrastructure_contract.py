@@ -89,6 +89,16 @@ async def wait_for_running(infrastructure: Infrastructure, handle: Handle) -> Ob
     return await wait_until(infrastructure, handle, lambda seen: seen.phase is Phase.RUNNING)
 
 
+async def wait_until_begun(platform: Platform, spec: LaunchSpec) -> None:
+    """Return when the job itself has begun; a moment before that it may be seen running already."""
+
+    async def look() -> None:
+        while not platform.times_run(spec):
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(look(), PATIENCE_SECONDS)
+
+
 def run(scenario: Any) -> None:
     asyncio.run(scenario)
 
@@ -136,7 +146,7 @@ class InfrastructureContract:
             spec = platform.waits()
             async with working(platform) as worker:
                 first = await launch(worker, spec)
-                await wait_for_running(worker, first)
+                await wait_until_begun(platform, spec)
                 assert await launch(worker, spec) == first
                 await worker.stop(first, grace_seconds=0)
                 await wait_for_end(worker, first)
@@ -162,6 +172,7 @@ class InfrastructureContract:
                 handles = await asyncio.gather(*(launch(worker, spec) for worker in (one, other, one, other)))
                 assert len({json.dumps(handle.data) for handle in handles}) == 1
                 await wait_for_running(other, handles[0])
+                await wait_until_begun(platform, spec)
                 await one.stop(handles[0], grace_seconds=0)
                 await wait_for_end(one, handles[0])
                 await wait_for_end(other, handles[0])
@@ -207,7 +218,7 @@ class InfrastructureContract:
             spec = platform.waits()
             async with working(platform) as worker:
                 handle = await launch(worker, spec)
-                await wait_for_running(worker, handle)
+                await wait_until_begun(platform, spec)
             async with working(platform) as later:
                 assert (await observe(later, handle)).phase is Phase.RUNNING
                 await later.stop(handle, grace_seconds=0)

@@ -28,6 +28,7 @@ from uuid import UUID
 
 from airflow_workpools.infrastructure.process import frames
 from airflow_workpools.infrastructure.process.files import JobDirectory, JobExit
+from airflow_workpools.infrastructure.process.huge_pages import use_huge_pages
 from airflow_workpools.infrastructure.process.job import (
     LaunchRequest,
     Task,
@@ -267,10 +268,7 @@ def run_as_runner(connection: socket.socket, make_task: Callable[[], Task]) -> N
         become_independent(keep=connection.fileno())
         task = make_task()
         task.warm_up()
-        # What is in memory now stays: it is shared with every job, and no collection should touch its pages,
-        # nor end an object that a forked worker had left here.
-        gc.collect()
-        gc.freeze()
+        settle_memory()
         Runner(connection, task).serve()
         code = 0
     except BaseException:
@@ -279,6 +277,18 @@ def run_as_runner(connection: socket.socket, make_task: Callable[[], Task]) -> N
         with contextlib.suppress(Exception):
             sys.stderr.flush()
         os._exit(code)
+
+
+def settle_memory() -> None:
+    """What is in memory now stays, and is shared with every job until one of them writes to it.
+
+    Frozen, it is left alone by the garbage collector: no collection in a job touches its pages, or ends an
+    object that a forked worker had left here. That is all that could be gained; jobs that ran without any
+    collection were no cheaper, so it stays switched on for tasks, with Python's own thresholds.
+    """
+    gc.collect()
+    gc.freeze()
+    use_huge_pages()
 
 
 def become_independent(*, keep: int) -> None:

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small stand-in for Airflow's Execution API: enough for a task to run, and it remembers what it was asked."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class FakeExecutionApi(ThreadingHTTPServer):
+    """Answers every request of a task that needs no connection, variable or XCom of another."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.requests: list[tuple[str, str, Any]] = []
+        """Method, path and body of each request, in order."""
+        self.tokens: set[str | None] = set()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/execution/"
+
+    def asked(self, path_end: str) -> list[Any]:
+        """Return the bodies of the requests whose path ends so."""
+        return [body for _, path, body in self.requests if path.endswith(path_end)]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FakeExecutionApi
+
+    def _answer(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        body = json.loads(self.rfile.read(length) or b"null")
+        path = self.path.partition("?")[0]
+        self.server.requests.append((self.command, path, body))
+        self.server.tokens.add(self.headers.get("Authorization"))
+        answer = json.dumps(_RUN if path.endswith("/run") else {"message": "fine"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _answer  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+_RUN = {
+    "dag_run": {
+        "dag_id": "d",
+        "run_id": "r",
+        "logical_date": "2025-01-01T00:00:00Z",
+        "start_date": "2025-01-01T00:00:00Z",
+        "run_type": "manual",
+        "run_after": "2025-01-01T00:00:00Z",
+        "consumed_asset_events": [],
+        "conf": {},
+        "state": "running",
+        "data_interval_start": None,
+        "data_interval_end": None,
+        "end_date": None,
+        "clear_number": 0,
+        "partition_key": None,
+    },
+    "max_tries": 0,
+    "should_retry": False,
+    "task_reschedule_count": 0,
+    "upstream_map_indexes": {},
+    "variables": [],
+    "connections": [],
+    "xcom_keys_to_clear": [],
+}
+
+
+@contextmanager
+def fake_execution_api() -> Iterator[FakeExecutionApi]:
+    """Serve the API for a while, in a thread."""
+    with FakeExecutionApi() as api:
+        thread = threading.Thread(target=api.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield api
+        finally:
+            api.shutdown()
+            thread.join()
