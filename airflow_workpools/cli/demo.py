@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,7 +129,7 @@ class Demo:
     def _dags_folder(self) -> Path:
         folder = self.home / "dags"
         folder.mkdir()
-        shutil.copy(example_dags() / f"{DAG_ID}.py", folder)
+        shutil.copy(example_dag(), folder)
         return folder
 
     def _ports(self) -> Ports:
@@ -231,13 +232,16 @@ def exclusive(home: Path) -> Iterator[None]:
         yield
 
 
-def example_dags() -> Path:
-    """Return the folder with the example DAGs: inside the installed package, or beside it in a checkout."""
-    package = Path(airflow_workpools.__file__).parent
-    for folder in (package / "dags_examples", package.parent / "dags_examples"):
-        if folder.is_dir():
-            return folder
-    raise WorkpoolsError("the example DAGs are missing from this installation; install the package again")
+def example_dag() -> Path:
+    """Return the example's file: beside the package in a checkout, else where the wheel's data went."""
+    name = f"dags_examples/{DAG_ID}.py"
+    checkout = Path(airflow_workpools.__file__).parents[1] / name
+    if checkout.exists():
+        return checkout
+    for installed in metadata.files("airflow-provider-workpools") or ():
+        if installed.as_posix().endswith(name):
+            return Path(str(installed.locate()))
+    raise WorkpoolsError(f"{name} is missing from this installation; install the package again")
 
 
 def queue_of(task: TaskTry) -> str:
