@@ -69,12 +69,15 @@ class EmbeddedWorker:
         ours.setblocking(False)
         sys.stdout.flush()
         sys.stderr.flush()
+        # Frozen objects are not touched by the child's garbage collector: their pages stay shared.
+        gc.freeze()
         pid = os.fork()
         if pid == 0:
             ours.close()
             if self._socket is not None:
                 self._socket.close()
             _run_child(self.main, theirs)
+        gc.unfreeze()
         theirs.close()
         self._drop_socket()
         self._socket, self.pid, self._started_at = ours, pid, self.monotonic()
@@ -158,8 +161,6 @@ def run_embedded_worker(channel: socket.socket, *, settings: Settings) -> None:
     _title("airflow_workpools: embedded worker")
     # Forked before anything else: no thread, no event loop and no connection may be in the runner.
     runner = ProcessRunner.fork()
-    gc.collect()
-    gc.freeze()
     asyncio.run(_serve(channel, settings=settings, runner=runner))
 
 
