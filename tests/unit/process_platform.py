@@ -9,6 +9,7 @@ import signal
 import time
 import uuid
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ class ProcessPlatform:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         for runner in self.runners:
             if runner.stat() is not None:
                 with suppress(ProcessLookupError):
@@ -92,6 +93,10 @@ class ProcessPlatform:
             workload=json.dumps(workload),
             labels={"job_id": str(job_id), "task_id": "t"},
         )
+
+    def altered(self, spec: LaunchSpec, **script: Any) -> LaunchSpec:
+        """Return the same job with another script."""
+        return replace(spec, workload=json.dumps({**json.loads(spec.workload), **script}))
 
     def release(self, spec: LaunchSpec) -> None:
         """Let a job end that waits."""

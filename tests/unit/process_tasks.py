@@ -70,9 +70,7 @@ class ScriptedTask:
         sleep = ["sleep", "1000"]
         children = [
             subprocess.Popen(sleep),
-            subprocess.Popen(sleep, process_group=0)
-            if sys.version_info >= (3, 11)
-            else subprocess.Popen(sleep),
+            subprocess.Popen(sleep, preexec_fn=os.setpgrp),
             subprocess.Popen(sleep, start_new_session=True),
             subprocess.Popen(["sh", "-c", "sleep 1000 & echo $! > $0.grandchild; wait", str(diary)]),
         ]

@@ -283,6 +283,14 @@ def redirect_output(output: int) -> None:
         os.dup2(descriptor, standard)
     os.close(empty)
     os.close(output)
+    # Whoever was forked may have put something else in their place. What was there is kept: it might close the
+    # descriptors that it believes to be its own.
+    _replaced.extend((sys.stdout, sys.stderr))
+    sys.stdout = open(1, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+
+
+_replaced: list[object] = []
 
 
 def now_text() -> str:

@@ -168,6 +168,7 @@ class Runner:
             self._tell("failed", job_id, reason=f"no process could be forked: {error.strerror}")
             return
         if pid == 0:
+            os.close(answer_from)
             self._run_in_child(request, answer_to)
         os.close(answer_to)
         identity = ProcessIdentity.of(pid)
