@@ -240,10 +240,16 @@ def log_file_of(workload: Any) -> Path | None:
 
 
 def run_workload(workload: Any, *, server: str | None) -> int:
-    """Run a workload under Airflow's supervisor, as LocalExecutor does, and return its exit code."""
+    """Run a workload under Airflow's supervisor, as LocalExecutor does; return 0, or raise.
+
+    What the supervisor returns is the exit code of the task's process, and not the job's: whatever became of the
+    task, the supervisor has told the API server. It may even have ended that process itself, because the task was
+    cleared; Airflow must not hear of that as a failure.
+    """
     from airflow.executors.base_executor import BaseExecutor
 
-    return int(BaseExecutor.run_workload(workload, server=server))
+    BaseExecutor.run_workload(workload, server=server)
+    return 0
 
 
 @cache

@@ -2,9 +2,8 @@
 """WorkPoolExecutor: the adapter between Airflow's scheduler and the job store.
 
 It turns Airflow's calls into calls of the store. :meth:`WorkPoolExecutor.sync` runs inside the scheduler's
-loop, so it
-issues a bounded number of statements whatever the number of jobs, calls nothing remote, and lets no
-exception out.
+loop, so it issues a bounded number of statements whatever the number of jobs, calls nothing remote, and lets
+no exception out.
 """
 
 from __future__ import annotations
@@ -19,23 +18,24 @@ from typing import TYPE_CHECKING, Any
 from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.workloads import ExecuteTask
 from airflow.models.taskinstancekey import TaskInstanceKey
+from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.duties import Duties
-from airflow_workpools.handover import Refusal, examine, new_job
+from airflow_workpools.errors import WorkpoolsError
+from airflow_workpools.handover import NotNow, Refusal, examine, new_job, queue_of, refused_job
 from airflow_workpools.settings import Settings
+from airflow_workpools.store import airflow_pools
 from airflow_workpools.store.pools import keep_secrets_pools_fresh, refresh_secrets_pools
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from airflow.executors.workloads import ExecutorWorkload
     from airflow.models.taskinstance import TaskInstance
     from sqlalchemy.orm import Session
 
-    from airflow_workpools.core.names import WorkQueueRef
-    from airflow_workpools.core.pools import WorkPool
-    from airflow_workpools.store.records import EndedJob
+    from airflow_workpools.store.records import EndedJob, NewJob
     from airflow_workpools.worker.embedded import EmbeddedWorker
 
 MAX_EVENTS = 500
@@ -60,7 +60,7 @@ class WorkPoolExecutor(BaseExecutor):
         self._worker: EmbeddedWorker | None = None
         self._handed_over = False
         self._adopted = False
-        self._failures = 0
+        self._failures: dict[str, int] = {}
         self._ended = threading.Event()
 
     # -- life -----------------------------------------------------------------------------------------------
@@ -70,11 +70,10 @@ class WorkPoolExecutor(BaseExecutor):
 
         :raises WorkpoolsError: if the settings make no sense or the tables can't be made.
         """
-        from airflow_workpools.store.db_manager import ensure_tables
         from airflow_workpools.worker.embedded import EmbeddedWorker, run_embedded_worker
 
         settings = Settings.from_airflow(self.conf)
-        ensure_tables()
+        _ensure_tables()
         self._read_secrets_pools(settings)
         self._duties = Duties(settings=settings, scheduler_job_id=_job_id(self))
         self._worker = EmbeddedWorker(
@@ -94,15 +93,18 @@ class WorkPoolExecutor(BaseExecutor):
 
     def end(self) -> None:
         """Stop the embedded worker. Jobs that run go on running; the next scheduler adopts them."""
-        self._ended.set()
-        if self._worker is not None and self._duties is not None:
-            self._worker.stop(timeout_seconds=self._duties.settings.worker.drain_timeout_seconds)
+        self._stop_worker(0 if self._duties is None else self._duties.settings.worker.drain_timeout_seconds)
 
     def terminate(self) -> None:
         """Stop at once; jobs go on here, too."""
+        self._stop_worker(0)
+
+    def _stop_worker(self, timeout_seconds: float) -> None:
         self._ended.set()
-        if self._worker is not None:
-            self._worker.stop(timeout_seconds=0)
+        # Forgotten first: a heartbeat that still comes must not start it again.
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.stop(timeout_seconds=timeout_seconds)
 
     # -- hand-over ------------------------------------------------------------------------------------------
 
@@ -116,30 +118,60 @@ class WorkPoolExecutor(BaseExecutor):
             super().queue_workload(workload, session)
             return
         duties = self._started()
-        now = _now()
+        job, refusal = self._job_of(workload, duties, session)
+        if refusal is None:
+            duties.store.hand_over(job, now=_now(), session=session)
+        else:
+            duties.store.hand_over_failed(job, refusal, now=_now(), session=session)
+        self.running.add(workload.key)
+        self._handed_over = True
+
+    def _job_of(self, workload: ExecuteTask, duties: Duties, session: Session) -> tuple[NewJob, str | None]:
+        """Make a task's job, and say why it must fail at once, if it must.
+
+        Whatever is wrong with one task, the scheduler's transaction has many more to hand over.
+        """
+        ref = duties.settings.pools.default_work_queue
         try:
-            ref, pool = self._examine(workload, duties)
+            ref = queue_of(workload.ti.queue, ref)
+            start_timeout_seconds = self._examine(workload, duties, session)
             job = new_job(
                 workload,
                 ref,
                 scheduler_job_id=_job_id(self),
-                start_timeout_seconds=pool.start_timeout_seconds,
+                start_timeout_seconds=start_timeout_seconds,
             )
-            duties.store.hand_over(job, now=now, session=session)
+        except SQLAlchemyError:
+            raise  # the transaction is lost
         except Refusal as refusal:
-            job = new_job(workload, refusal.ref, scheduler_job_id=_job_id(self), start_timeout_seconds=0)
-            duties.store.hand_over_failed(job, str(refusal), now=now, session=session)
-        self.running.add(workload.key)
-        self._handed_over = True
+            reason = str(refusal)
+        except Exception as error:
+            self.log.exception("Task %s can't be handed over", workload.ti.key)
+            reason = f"The task can't be handed over to work queue '{ref}': {type(error).__name__}: {error}"
+        else:
+            return job, None
+        return refused_job(workload, ref, scheduler_job_id=_job_id(self)), reason
 
     @staticmethod
-    def _examine(workload: ExecuteTask, duties: Duties) -> tuple[WorkQueueRef, WorkPool]:
+    def _examine(workload: ExecuteTask, duties: Duties, session: Session) -> float:
+        """Return the start timeout of a task that may go where it wants to.
+
+        :raises Refusal: if it may not.
+        """
         default = duties.settings.pools.default_work_queue
         try:
-            return examine(workload, duties.pools(), default=default)
+            return examine(workload, duties.pools(), default=default)[1].start_timeout_seconds
         except Refusal:
+            pass
+        try:
             # What is known of the pools is some seconds old; this one may have been made or mended since.
-            return examine(workload, duties.pools(fresh=True), default=default)
+            return examine(workload, duties.pools(fresh=True), default=default)[1].start_timeout_seconds
+        except NotNow as refusal:
+            # Its slots are closed at the next heartbeat; what comes until then waits in the store. A task in
+            # an Airflow pool of its author's has nothing that would hold back those behind it.
+            if airflow_pools.airflow_pool_of(session, workload.ti.id) != refusal.ref.airflow_pool:
+                raise
+            return duties.settings.pools.start_timeout_seconds
 
     def _started(self) -> Duties:
         if self._duties is None:
@@ -149,55 +181,67 @@ class WorkPoolExecutor(BaseExecutor):
     # -- the scheduler's loop -------------------------------------------------------------------------------
 
     def sync(self) -> None:
-        """Do this heartbeat's duties; whatever goes wrong is logged and tried again with the next heartbeat."""
-        try:
-            self._sync(self._started())
-            self._failures = 0
-        except Exception:
-            self._failures += 1
-            if (
-                self._failures & (self._failures - 1) == 0
-            ):  # the 1st, 2nd, 4th, 8th… in a row: don't flood the log
-                self.log.exception("Work pools: heartbeat failed (%d in a row)", self._failures)
+        """Do this heartbeat's duties, each on its own: one that fails keeps nobody from the others."""
+        duties = self._duties
+        if duties is None:
+            return
+        now, monotonic = _now(), time.monotonic()
+        self._attempt("the embedded worker", self._mind_worker)
+        self._attempt("telling the ends of jobs", lambda: self._tell_ends(duties, now))
+        self._attempt("slots", lambda: duties.allocate(now=now, monotonic=monotonic))
+        self._attempt("looking after jobs", lambda: duties.look_after(now=now, monotonic=monotonic))
+        self._attempt("counting jobs", lambda: self._count(duties, monotonic))
 
-    def _sync(self, duties: Duties) -> None:
+    def _attempt(self, name: str, duty: Callable[[], object]) -> None:
+        """Do a duty; if it goes wrong, that is logged, and it is tried again with the next heartbeat."""
+        try:
+            duty()
+        except Exception:
+            failures = self._failures[name] = self._failures.get(name, 0) + 1
+            if failures & (failures - 1) == 0:  # the 1st, 2nd, 4th, 8th… in a row: don't flood the log
+                self.log.exception("Work pools: %s failed (%d in a row)", name, failures)
+        else:
+            self._failures.pop(name, None)
+
+    def _mind_worker(self) -> None:
         if self._worker is not None:
             if self._handed_over:
                 self._worker.look_now()
                 self._handed_over = False
             self._worker.supervise()
-        now, monotonic = _now(), time.monotonic()
-        if self._adopted:
-            # Read here, not at the adoption: that is part of the scheduler's transaction, unseen until it
-            # ends.
-            self.running.update(_key(job) for job in duties.active())
-            self._adopted = False
+
+    def _tell_ends(self, duties: Duties, now: datetime) -> None:
         for job in duties.ended(limit=MAX_EVENTS, now=now):
             self._tell(job)
-        duties.allocate(now=now, monotonic=monotonic)
-        if duties.look_after(now=now, monotonic=monotonic) or self._adopted:
-            self._recount(duties)
 
-    def _recount(self, duties: Duties) -> None:
+    def _count(self, duties: Duties, monotonic: float) -> None:
         """Bring ``running`` into line with the store: a hand-over may have been rolled back, or jobs adopted.
 
         Not done at the hand-over or the adoption itself: those are part of the scheduler's transactions, which
         may fail yet. A key that stayed here for ever would be a slot lost.
         """
-        self._adopted = False
-        if duties.active_count() != len(self.running):
+        if not (self._adopted or duties.count_is_due(monotonic)):
+            return
+        if self._adopted or duties.active_count() != len(self.running):
+            # A task that Airflow is about to hear of must not seem to be here still, even if an earlier round of
+            # it is: Airflow would take it for handed over anew, and ignore its end.
+            active = {_key(job) for job in duties.active()} - self.event_buffer.keys()
             self.running.clear()
-            self.running.update(_key(job) for job in duties.active())
+            self.running.update(active)
+        self._adopted = False
 
     def _tell(self, job: EndedJob) -> None:
         """Tell the scheduler how a job ended."""
         if not job.latest:  # the same try was handed over again since: that job's end will be told
             return
         key = _key(job)
-        if job.state is JobState.SUCCEEDED:
-            self.success(key)
-            return
-        self.fail(key, info=job.reason)
+        if job.state is JobState.FAILED:
+            self.fail(key, info=job.reason)
+        else:
+            # A job that was cancelled, too: of a task that was cleared while it ran (`restarting`), Airflow takes
+            # success as "it has been stopped, run it anew", but failure as a try that has to wait for its retry.
+            # A task that still counts on its job is failed for either, with the reason.
+            self.success(key, info=job.reason)
 
     # -- restarts -------------------------------------------------------------------------------------------
 
@@ -231,6 +275,18 @@ class WorkPoolExecutor(BaseExecutor):
     def get_cli_commands() -> list[Any]:
         """Return nothing: ``airflow workpools`` comes with the provider, whichever executor is configured."""
         return []
+
+
+def _ensure_tables() -> None:
+    from airflow_workpools.store.db_manager import ensure_tables
+
+    try:
+        ensure_tables()
+    except Exception as error:
+        raise WorkpoolsError(
+            "The tables of airflow-provider-workpools can't be created or upgraded in the metadata database; "
+            f"run `airflow db migrate` as a database user who may: {error}"
+        ) from error
 
 
 def _job_id(executor: BaseExecutor) -> int | None:

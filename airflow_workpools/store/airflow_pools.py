@@ -287,7 +287,7 @@ def file_reasons(session: Session, jobs: Sequence[EndedJob], *, hostname: str, n
 def _event(job: EndedJob, now: datetime) -> dict[str, Any]:
     return {
         "dttm": now,
-        "event": "work pool job failed",
+        "event": f"work pool job {job.state}",
         "owner": "airflow_workpools",
         "dag_id": job.dag_id,
         "task_id": job.task_id,
