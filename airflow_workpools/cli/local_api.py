@@ -60,14 +60,14 @@ class LocalApi:
     def has_dag(self, dag_id: str) -> bool:
         """Say whether the DAG has been parsed and stored, so that it can be triggered."""
         try:
-            # Two tables, written one after the other; triggering needs both.
+            # Its code and its row are stored one after the other; the row is stale until both are.
             self.call("GET", f"dags/{quote(dag_id)}/details")
-            self.call("GET", f"dags/{quote(dag_id)}")
+            stale = self.call("GET", f"dags/{quote(dag_id)}")["is_stale"]
         except ApiError as error:
             if error.status != 404:
                 raise
             return False
-        return True
+        return not stale
 
     def import_errors(self) -> list[str]:
         """Return why DAG files could not be read."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DAGs that use no work pool, or use one wrongly."""
+"""DAGs that use work pools beside something else, or wrongly."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ def say(text: str) -> str:
     traces.note("end")
     return text
 
-
-with DAG("no_work_queue", schedule=None) as no_work_queue:
-    say.override(task_id="plain")("said without a work queue")
 
 with DAG("beside", schedule=None) as beside:
     say.override(task_id="ours", work_queue="etl/high")("said in a work pool")
