@@ -41,6 +41,7 @@ $(STAMP): pyproject.toml constraints.txt tools/venv.sh
 
 .PHONY: venv
 venv: $(STAMP)
+	@:
 
 .PHONY: demo
 demo: $(STAMP)
