@@ -73,7 +73,7 @@ class ExecutorSide(MemoryJobs):
                 for job in self._of(scheduler_job_id)
                 if job.record.state in ENDED and job.record.reported_at is None
             ]
-            found.sort(key=lambda job: (job.record.ended_at, job.record.id.hex))
+            found.sort(key=lambda job: (job.record.ended_at, job.record.id))
             return [self._ended(job) for job in found[:limit]]
 
     def mark_reported(self, job_ids: Collection[uuid.UUID], *, now: datetime) -> None:
@@ -85,7 +85,7 @@ class ExecutorSide(MemoryJobs):
     def active(self, scheduler_job_id: int) -> list[JobSummary]:
         with self._lock:
             found = [job for job in self._of(scheduler_job_id) if job.record.state in ACTIVE]
-            found.sort(key=lambda job: (job.record.handed_over_at, job.record.id.hex))
+            found.sort(key=lambda job: (job.record.handed_over_at, job.record.id))
             return [summary(job) for job in found]
 
     def active_count(self, scheduler_job_id: int) -> int:

@@ -31,7 +31,7 @@ class RunTimeSide(MemoryJobs):
 
     def run_state(self, *, now: datetime) -> RunState:
         with self._lock:
-            workers = sorted(self._workers.values(), key=lambda worker: (worker.started_at, worker.id.hex))
+            workers = sorted(self._workers.values(), key=lambda worker: (worker.started_at, worker.id))
             return RunState(
                 as_of=now, pools=dict(self._pools), queues=dict(self._queues), workers=tuple(workers)
             )
@@ -50,7 +50,7 @@ class RunTimeSide(MemoryJobs):
     def jobs(self, which: JobFilter | None = None, *, limit: int = 100, offset: int = 0) -> list[JobRecord]:
         with self._lock:
             found = [job.record for job in self._find(lambda job: _passes(job.record, which or JobFilter()))]
-        found.sort(key=lambda record: record.id.hex)
+        found.sort(key=lambda record: record.id)
         found.sort(key=lambda record: record.handed_over_at, reverse=True)
         return found[offset : offset + limit]
 

@@ -112,7 +112,7 @@ class WorkerSide(MemoryJobs):
             dead = self._dead_neighbours(self._registered(worker_id), hostname, now)
             for other in dead:
                 self._workers[other.id] = replace(other, state=WorkerState.STOPPED)
-            left = [job for other in dead for job in self._held(other.id)]
+            left = sorted((job for other in dead for job in self._held(other.id)), key=_by_claim)
             for job in left:
                 job.change(worker_id=worker_id)
             return [_claimed(job) for job in left]
@@ -134,7 +134,7 @@ class WorkerSide(MemoryJobs):
 
     def _held(self, worker_id: uuid.UUID) -> list[StoredJob]:
         found = self._find(lambda job: job.occupies and job.record.worker_id == worker_id)
-        return sorted(found, key=lambda job: (job.record.claimed_at, job.record.id.hex))
+        return sorted(found, key=_by_claim)
 
     def _report(self, worker_id: uuid.UUID, report: Report, now: datetime) -> ReportOutcome:
         job = self._jobs.get(report.job_id)
@@ -170,6 +170,10 @@ class WorkerSide(MemoryJobs):
         )
 
 
+def _by_claim(job: StoredJob) -> Any:
+    return job.record.claimed_at, job.record.id
+
+
 def _first(waiting: Iterable[WaitingJob], queue: str, head: rules.Head, room: int) -> Iterable[WaitingJob]:
     """Return the head of a queue's line, and of the line of those jobs that fit into the worker."""
     line = sorted(
@@ -178,7 +182,7 @@ def _first(waiting: Iterable[WaitingJob], queue: str, head: rules.Head, room: in
             for job in waiting
             if job.queue == queue and (head.largest is None or job.slots <= head.largest)
         ),
-        key=lambda job: (-job.priority_weight, job.handed_over_at, job.id.hex),
+        key=lambda job: (-job.priority_weight, job.handed_over_at, job.id),
     )
     yield from line[: head.length]
     yield from [job for job in line if job.slots <= room][:room]

@@ -50,6 +50,10 @@ def postgres_engine(
     url = postgres.create_database("airflow")
     airflow(tmp_path_factory.mktemp("airflow-postgres"), url, "db", "migrate")
     engine = engine_for(url, pool_size=40)
+    with engine.begin() as connection:
+        # Races provoke deadlocks; PostgreSQL looks for them after a second otherwise.
+        connection.exec_driver_sql("ALTER DATABASE airflow SET deadlock_timeout = '50ms'")
+    engine.dispose()
     yield engine
     engine.dispose()
 

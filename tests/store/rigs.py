@@ -136,7 +136,7 @@ class Rig:
         """Hand jobs over and have them claimed; return their ids."""
         ids = self.hand_over(*jobs, now=now)
         pools = {job.ref.pool: work_pool(job.ref.pool, **{job.ref.queue: (1, None)}) for job in jobs}
-        taken = self.claim(worker or self.worker(), *pools.values(), now=now)
+        taken = self.claim(worker or self.worker(), *pools.values(), room=1000, now=now)
         assert {job.id for job in taken} == set(ids)
         return ids
 

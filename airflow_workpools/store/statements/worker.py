@@ -166,8 +166,12 @@ def held_by(worker_id: uuid.UUID, job_ids: Collection[uuid.UUID] | None = None) 
 
 
 def left_by(which: Condition) -> Select[Any]:
-    """Jobs of stopped workers."""
-    return select(jobs.c.id).where(occupying, jobs.c.worker_id.in_(_stopped(which)))
+    """Jobs of stopped workers, the oldest claim first."""
+    return (
+        select(jobs.c.id)
+        .where(occupying, jobs.c.worker_id.in_(_stopped(which)))
+        .order_by(jobs.c.claimed_at, jobs.c.id)
+    )
 
 
 def take_over(job_ids: Collection[uuid.UUID], which: Condition, worker_id: uuid.UUID) -> Update:

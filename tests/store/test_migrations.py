@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our tables: migrations and metadata say the same, on both databases; Airflow makes, upgrades and drops them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from airflow_workpools.errors import WorkpoolsError
+from airflow_workpools.store.db_manager import WorkpoolsDBManager, check_tables
+from airflow_workpools.store.tables import metadata
+from tests.store.databases import airflow_environment, engine_for, run_python
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from alembic.config import Config
+
+    from tests.postgres import PostgresServer
+
+OURS = {"workpool_pool", "workpool_queue", "workpool_worker", "workpool_job"}
+VERSIONS = "alembic_version_workpools"
+ENSURE = "from airflow_workpools.store.db_manager import ensure_tables; ensure_tables()"
+
+
+@pytest.fixture
+def empty(engine: sa.Engine, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
+    """An empty database of the same kind."""
+    if engine.dialect.name == "sqlite":
+        made = engine_for(f"sqlite:///{tmp_path}/empty.db")
+        yield made
+        made.dispose()
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    made = engine_for(server.create_database("empty"))
+    yield made
+    made.dispose()
+    server.drop_database("empty")
+
+
+@pytest.fixture
+def without_ours(engine: sa.Engine, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
+    """A copy of a database that Airflow has made, before our provider was installed."""
+    server: PostgresServer | None = None
+    if engine.dialect.name == "sqlite":
+        made = engine_for(f"sqlite:///{tmp_path}/copy.db")
+        with engine.connect() as source, made.connect() as target:
+            source.connection.dbapi_connection.backup(target.connection.dbapi_connection)  # type: ignore[union-attr]
+    else:
+        server = request.getfixturevalue("postgres")
+        engine.dispose()
+        made = engine_for(server.create_database("copy", template="airflow"))
+    with made.begin() as connection:
+        metadata.drop_all(connection)
+        connection.exec_driver_sql(f"DROP TABLE {VERSIONS}")
+    yield made
+    made.dispose()
+    if server is not None:
+        server.drop_database("copy")
+
+
+def url_of(engine: sa.Engine) -> str:
+    return engine.url.render_as_string(hide_password=False)
+
+
+def migrate(connection: sa.Connection, revision: str) -> None:
+    config: Config = WorkpoolsDBManager(None).get_alembic_config()
+    config.attributes["connection"] = connection
+    (command.downgrade if revision == "base" else command.upgrade)(config, revision)
+
+
+def definitions(engine: sa.Engine) -> set[tuple[Any, ...]]:
+    """Return what the database itself says that our tables and their indexes are."""
+    if engine.dialect.name == "sqlite":
+        query = "SELECT tbl_name, name, sql FROM sqlite_master WHERE tbl_name LIKE 'workpool%'"
+    else:
+        query = """
+            SELECT tablename, indexname, indexdef FROM pg_indexes WHERE tablename LIKE 'workpool%%'
+            UNION ALL
+            SELECT table_name, column_name, concat_ws(' ', ordinal_position, data_type, is_nullable,
+                   character_maximum_length, column_default, collation_name)
+            FROM information_schema.columns WHERE table_name LIKE 'workpool%%'
+            UNION ALL
+            SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
+            WHERE conrelid::regclass::text LIKE 'workpool%%'
+        """
+    with engine.connect() as connection:
+        return {tuple(row) for row in connection.exec_driver_sql(query)}
+
+
+def test_migrations_make_exactly_the_tables_that_the_metadata_says(empty: sa.Engine) -> None:
+    with empty.begin() as connection:
+        migrate(connection, "head")
+    migrated = definitions(empty)
+    with empty.connect() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "compare_type": True,
+                "include_object": lambda _object, name, type_, *_: type_ != "table" or name in OURS,
+            },
+        )
+        assert compare_metadata(context, metadata) == []
+    with empty.begin() as connection:
+        metadata.drop_all(connection)
+        metadata.create_all(connection)
+    assert migrated == definitions(empty)
+
+
+def test_the_way_back_removes_everything_and_can_be_gone_again(empty: sa.Engine) -> None:
+    for _ in range(2):
+        with empty.begin() as connection:
+            migrate(connection, "head")
+        assert set(sa.inspect(empty).get_table_names()) == OURS | {VERSIONS}
+        with empty.begin() as connection:
+            migrate(connection, "base")
+        assert set(sa.inspect(empty).get_table_names()) == {VERSIONS}
+
+
+def test_there_is_one_newest_revision_and_the_manager_knows_it() -> None:
+    script = ScriptDirectory.from_config(WorkpoolsDBManager(None).get_alembic_config())
+    assert script.get_heads() == list(WorkpoolsDBManager.revision_heads_map.values())[-1:]
+
+
+def test_airflow_db_migrate_makes_our_tables_and_notes_their_version(engine: sa.Engine) -> None:
+    assert set(sa.inspect(engine).get_table_names()) >= OURS | {VERSIONS, "task_instance"}
+    with engine.connect() as connection:
+        (version,) = connection.exec_driver_sql(f"SELECT version_num FROM {VERSIONS}").scalars()
+    assert version == "0001_workpools"
+
+
+def test_no_table_of_ours_stands_in_airflows_own_metadata() -> None:
+    from airflow.models.base import metadata as airflow_metadata
+
+    assert not OURS & set(airflow_metadata.tables)
+
+
+def test_tables_that_are_there_are_found(engine: sa.Engine) -> None:
+    with engine.connect() as connection:
+        check_tables(sa.orm.Session(connection))
+
+
+def test_missing_tables_are_named_with_what_to_do(without_ours: sa.Engine) -> None:
+    with sa.orm.Session(without_ours) as session, pytest.raises(WorkpoolsError) as caught:
+        check_tables(session)
+    message = str(caught.value)
+    assert message.startswith("Tables of airflow-provider-workpools are missing in the metadata database")
+    assert message.endswith("run `airflow db migrate`")
+    assert "workpool_job" in message
+
+
+def test_schedulers_that_start_at_once_make_the_tables_together(
+    without_ours: sa.Engine, tmp_path: Path
+) -> None:
+    environment = airflow_environment(tmp_path / "home", url_of(without_ours))
+    run_python(tmp_path / "home", url_of(without_ours), "-c", "import airflow.settings")  # writes airflow.cfg
+    schedulers = [
+        subprocess.Popen(
+            [sys.executable, "-c", ENSURE],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    outputs = [scheduler.communicate()[0] for scheduler in schedulers]
+    assert [scheduler.returncode for scheduler in schedulers] == [0, 0, 0], outputs
+    with sa.orm.Session(without_ours) as session:
+        check_tables(session)
+    with without_ours.connect() as connection:
+        assert connection.exec_driver_sql(f"SELECT count(*) FROM {VERSIONS}").scalar_one() == 1
+
+
+MANAGE = """
+from airflow.utils.session import create_session
+from airflow import settings
+from airflow_workpools.store.db_manager import WorkpoolsDBManager
+with create_session(scoped=False) as session:
+    manager = WorkpoolsDBManager(session)
+    manager.upgradedb(use_migration_files=True)
+    assert manager.check_migration()
+    manager.downgrade("base", show_sql_only=False)
+    assert not manager.check_migration()
+    manager.initdb()
+    assert manager.check_migration()
+    session.commit()
+    with settings.engine.begin() as connection:
+        manager.drop_tables(connection)
+"""
+
+
+def test_airflows_manager_can_upgrade_downgrade_create_and_drop(
+    without_ours: sa.Engine, tmp_path: Path
+) -> None:
+    run_python(tmp_path / "home", url_of(without_ours), "-c", MANAGE)
+    assert not (OURS | {VERSIONS}) & set(sa.inspect(without_ours).get_table_names())
+
+
+def test_the_way_back_can_be_read_as_sql(without_ours: sa.Engine, tmp_path: Path) -> None:
+    code = (
+        "from airflow.utils.session import create_session\n"
+        "from airflow_workpools.store.db_manager import WorkpoolsDBManager\n"
+        "with create_session(scoped=False) as session:\n"
+        "    WorkpoolsDBManager(session).downgrade('base', from_revision='head', show_sql_only=True)\n"
+    )
+    output = run_python(tmp_path / "home", url_of(without_ours), "-c", code)
+    assert "DROP TABLE workpool_job" in output

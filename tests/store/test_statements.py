@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many statements, and which indexes: what keeps the scheduler's loop short whatever the number of jobs."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+
+from airflow_workpools.core.jobs import ENDED, OCCUPYING, JobState, sources_of
+from airflow_workpools.core.names import WorkQueueRef
+from airflow_workpools.store import rules
+from airflow_workpools.store.records import JobFilter, Report
+from airflow_workpools.store.statements import common, executor, reconcile, run_time, worker
+from tests.store.rigs import NOW, SCHEDULER, Rig, later, new_job, work_pool
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Callable, Iterator
+
+POOL = work_pool(limit=5000, low=(10, None), high=(5, 3000), critical=(1, 1))
+
+
+@contextmanager
+def statements_of(engine: sa.Engine) -> Iterator[list[str]]:
+    executed: list[str] = []
+
+    def before(_connection: Any, _cursor: Any, sql: str, *_: Any) -> None:
+        executed.append(sql)
+
+    sa.event.listen(engine, "before_cursor_execute", before)
+    try:
+        yield executed
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", before)
+
+
+def number_of(engine: sa.Engine, step: Callable[[], Any]) -> int:
+    with statements_of(engine) as executed:
+        step()
+    return len(executed)
+
+
+@pytest.fixture(params=[2, 450])
+def crowd(request: pytest.FixtureRequest) -> int:
+    """A number of jobs that fits into one IN list."""
+    number: int = request.param
+    return number
+
+
+# -- numbers --------------------------------------------------------------------------------------------------
+
+
+def test_a_hand_over_takes_two_statements_and_a_repeated_one_three(sql: Rig, engine: sa.Engine) -> None:
+    job = new_job()
+    with sql.airflow.session() as session:
+        for expected in (2, 3, 3):
+            step = lambda: sql.store.hand_over(job, now=NOW, session=session)  # noqa: E731
+            assert number_of(engine, step) == expected
+
+
+def test_ends_take_one_statement_to_hear_and_one_to_note(sql: Rig, engine: sa.Engine, crowd: int) -> None:
+    worker = sql.worker()
+    ids = sql.claimed(*(new_job() for _ in range(crowd)), worker=worker)
+    sql.store.report(worker, [Report(job_id=id_, state=JobState.FAILED) for id_ in ids], now=NOW)
+    assert number_of(engine, lambda: sql.store.ended(SCHEDULER, limit=crowd)) == 1
+    assert number_of(engine, lambda: sql.store.mark_reported(ids, now=NOW)) == 1
+
+
+def test_reconciliation_takes_six_statements(sql: Rig, engine: sa.Engine, crowd: int) -> None:
+    worker = sql.worker()
+    started = [new_job(start_timeout_seconds=1.0) for _ in range(crowd)]
+    sql.claimed(*started, worker=worker)
+    sql.hand_over(*(new_job() for _ in range(crowd)), state="success")
+    sql.airflow.put(None, NOW, *started[::2])
+    result = []
+    assert number_of(engine, lambda: result.append(sql.store.reconcile(now=later(99), grace_seconds=9))) == 6
+    assert result[0].total == 2 * crowd
+
+
+def test_reconciling_when_nothing_runs_takes_five(sql: Rig, engine: sa.Engine) -> None:
+    assert number_of(engine, lambda: sql.store.reconcile(now=NOW, grace_seconds=9)) == 5
+
+
+def test_a_claim_takes_as_many_statements_for_many_jobs_as_for_few(
+    sql: Rig, engine: sa.Engine, crowd: int
+) -> None:
+    worker = sql.worker()
+    for queue in ("low", "high"):
+        sql.hand_over(*(new_job(f"etl/{queue}") for _ in range(crowd)))
+    sql.claim(worker, POOL, room=1)
+    # worker, waiting?, lock, paused pools, paused queues, held, waiting, take, read
+    assert number_of(engine, lambda: sql.claim(worker, POOL, room=100)) == 9
+
+
+def test_a_claim_with_nothing_to_take_reads_twice_and_writes_nothing(sql: Rig, engine: sa.Engine) -> None:
+    worker = sql.worker()
+    sql.claimed(*(new_job() for _ in range(5)), worker=worker)
+    with statements_of(engine) as executed:
+        assert sql.claim(worker, POOL, work_pool("other")) == []
+    assert len(executed) == 2
+    assert all(statement.startswith("SELECT") for statement in executed)
+
+
+def test_reports_take_one_statement_for_each_state_and_one_to_read(
+    sql: Rig, engine: sa.Engine, crowd: int
+) -> None:
+    worker = sql.worker()
+    ids = sql.claimed(*(new_job() for _ in range(crowd)), worker=worker)
+    states = (JobState.RUNNING, JobState.FAILED)
+    reports = [Report(job_id=id_, state=states[n % 2], reason=str(n)) for n, id_ in enumerate(ids)]
+    assert number_of(engine, lambda: sql.store.report(worker, reports, now=NOW)) == 3
+
+
+def test_other_calls_take_few_statements_too(sql: Rig, engine: sa.Engine, crowd: int) -> None:
+    dead, heir = sql.worker(), sql.worker()
+    ids = sql.claimed(*(new_job() for _ in range(crowd)), worker=dead)
+    sql.store.stop_worker(dead, now=NOW)
+
+    def adopt() -> None:
+        with sql.airflow.session() as session:
+            sql.store.adopt(ids, 99, session=session)
+
+    numbers = {
+        "adopt": number_of(engine, adopt),
+        "take_over": number_of(engine, lambda: sql.store.take_over(heir, "here", now=NOW)),
+        "mine": number_of(engine, lambda: sql.store.mine(heir)),
+        "wishes": number_of(engine, lambda: sql.store.wishes(heir)),
+        "active_count": number_of(engine, lambda: sql.store.active_count(99)),
+        "counts": number_of(engine, lambda: sql.store.counts()),
+        "run_state": number_of(engine, lambda: sql.store.run_state(now=NOW)),
+        "heartbeat": number_of(engine, lambda: sql.store.heartbeat(heir, now=NOW)),
+        "requeue": number_of(engine, lambda: sql.store.requeue(heir, ids, "x", now=NOW)),
+        "cancel": number_of(engine, lambda: sql.store.request_cancel(job_ids=ids, reason="x", now=NOW)),
+        "purge": number_of(engine, lambda: sql.store.purge(before=later(9), limit=450)),
+    }
+    assert numbers == {
+        "adopt": 3,
+        "take_over": 5,
+        "mine": 1,
+        "wishes": 1,
+        "active_count": 1,
+        "counts": 1,
+        "run_state": 3,
+        "heartbeat": 2,
+        "requeue": 2,
+        "cancel": 2,
+        "purge": 4,
+    }
+
+
+def test_a_poll_is_written_down_once_and_then_only_read(sql: Rig, engine: sa.Engine) -> None:
+    refs = [WorkQueueRef("etl", str(n)) for n in range(20)]
+    sql.store.poll(refs, now=NOW)
+    assert number_of(engine, lambda: sql.store.poll(refs, now=later(9))) == 1
+    assert number_of(engine, lambda: sql.store.poll(refs, now=later(10))) == 2
+
+
+def test_thousands_of_jobs_take_a_statement_for_every_five_hundred(sql: Rig, engine: sa.Engine) -> None:
+    worker = sql.worker()
+    ids = sql.hand_over(*(new_job() for _ in range(1300)))
+    sql.store.set_pool_paused("etl", False)
+    assert number_of(engine, lambda: sql.claim(worker, room=1300)) == 7 + 3 + 3
+    reports = [Report(job_id=id_, state=JobState.SUCCEEDED) for id_ in ids]
+    assert number_of(engine, lambda: sql.store.report(worker, reports, now=NOW)) == 3 + 3
+    assert number_of(engine, lambda: sql.store.ended(SCHEDULER, limit=1300)) == 1
+
+
+# -- plans ----------------------------------------------------------------------------------------------------
+
+HEADS = {"low": rules.Head(10, 64), "high": rules.Head(None, 64)}
+
+
+def plan_of(engine: sa.Engine, statement: Any) -> str:
+    """Return how the database would go about it, if the tables were large."""
+    text = statement.compile(engine, compile_kwargs={"literal_binds": True})
+    explain = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            # So few rows are read fastest one after the other; the plan for many is of interest.
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+            connection.exec_driver_sql("SET LOCAL enable_bitmapscan = off")
+        rows = connection.exec_driver_sql(f"{explain} {text}".replace("%", "%%")).all()
+    return "\n".join(str(row[-1]) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [
+        (lambda _: worker.first_waiting("etl", HEADS, room=64), "workpool_job_waiting"),
+        (lambda _: worker.pools_with_waiting(["etl"]), "workpool_job_waiting"),
+        (lambda _: worker.slots_held(["etl"]), "workpool_job_waiting"),
+        (lambda _: executor.unreported(SCHEDULER, 10), "workpool_job_unreported"),
+        (lambda _: executor.count(executor.active_of(SCHEDULER)), "workpool_job_unreported"),
+        (lambda id_: worker.held_by(id_), "workpool_job_of_worker"),
+        (lambda id_: worker.wishes(id_), "workpool_job_of_worker"),
+        (lambda id_: executor.last_round(id_), "workpool_job_task_instance"),
+        (lambda _: run_time.ended_before(NOW, 10), "workpool_job_ended"),
+        (lambda _: run_time.listing(JobFilter(), limit=50, offset=0), "workpool_job_handed_over"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_frequent_questions_are_answered_from_an_index(
+    sql: Rig, engine: sa.Engine, statement: Callable[[uuid.UUID], Any], index: str
+) -> None:
+    id_ = sql.worker()
+    plan = plan_of(engine, statement(id_))
+    assert index in plan
+    assert "Seq Scan on workpool_job" not in plan
+    assert "SCAN workpool_job\n" not in f"{plan}\n"
+
+
+def test_the_head_of_a_line_is_read_without_sorting_the_line(sql: Rig, engine: sa.Engine) -> None:
+    plan = plan_of(engine, worker.first_waiting("etl", HEADS, room=64))
+    assert "TEMP B-TREE FOR ORDER BY" not in plan
+    assert "Sort" not in plan
+    assert sql.store.jobs() == []
+
+
+# -- guards ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", list(JobState), ids=str)
+def test_guards_come_from_the_table_of_transitions(target: JobState) -> None:
+    guard = str(common.may_become(target).compile(compile_kwargs={"literal_binds": True}))
+    named = {state for state in JobState if f"'{state}'" in guard}
+    assert named == sources_of(target)
+
+
+def test_every_change_of_state_is_guarded() -> None:
+    import uuid
+
+    some = [uuid.uuid4()]
+    changes = {
+        "cancel_waiting": executor.cancel_waiting(common.with_ids(some), "x", NOW),
+        "take": worker.take(some, some[0], NOW),
+        "requeue": worker.requeue(some, some[0], "x"),
+        "end_instead_of_requeue": worker.end_instead_of_requeue(some, some[0], NOW),
+        "fail_lost": reconcile.fail_lost(NOW, NOW),
+        "cancel_stale": reconcile.cancel_stale(NOW),
+        **{
+            f"report {state}": worker.report(state, some[0], [Report(job_id=some[0], state=state)], NOW)
+            for state in (*OCCUPYING, *ENDED)
+        },
+    }
+    for name, change in changes.items():
+        where = str(change.whereclause.compile(compile_kwargs={"literal_binds": True}))  # type: ignore[union-attr]
+        assert "workpool_job.state IN" in where, name
+        assert not any(f"'{state}'" in where for state in ENDED), name
