@@ -8,10 +8,11 @@ import json
 import os
 import socket
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_workpools.infrastructure.process import huge_pages
+from airflow_workpools.infrastructure.process import huge_pages, runner
 from airflow_workpools.infrastructure.process.runner import become_independent, settle_memory
 
 if TYPE_CHECKING:
@@ -112,6 +113,20 @@ def test_settled_memory_holds_what_it_held() -> None:
         return all(block == bytes([i % 256]) * 5000 for i, block in enumerate(held))
 
     assert answer_of(settle)
+
+
+def test_a_runner_with_more_than_one_thread_says_so() -> None:
+    def settle(_: socket.socket) -> list[str]:
+        said: list[str] = []
+        runner.log.warning = lambda message, count: said.append(message % count)  # type: ignore[method-assign]
+        settle_memory()
+        blocked = threading.Event()
+        threading.Thread(target=blocked.wait, daemon=True).start()
+        settle_memory()
+        return said
+
+    (warning,) = answer_of(settle)
+    assert warning.startswith("The process runner has 2 threads")
 
 
 def test_where_the_kernel_refuses_huge_pages_all_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -428,3 +428,23 @@ def test_a_spawned_runner_does_what_a_forked_one_does(platform: ProcessPlatform)
         os.waitpid(runner.pid, 0)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("runner_lives", [True, False])
+def test_a_stop_may_be_hastened_and_the_job_is_still_asked_once(
+    platform: ProcessPlatform, runner_lives: bool
+) -> None:
+    async def scenario() -> None:
+        spec = platform.spec("wait_stubbornly")
+        async with working(platform) as worker:
+            handle = await launch(worker, spec)
+            await wait_until_begun(platform, spec)
+            if not runner_lives:
+                await kill_runner(platform)
+                await asyncio.wait_for(worker.wait_for_change(), 10)
+            for grace_seconds in (600, 0.3, 900):
+                await worker.stop(handle, grace_seconds=grace_seconds)
+            assert (await wait_for_end(worker, handle)).exit_code == -signal.SIGKILL
+        assert platform.diary(spec).count("asked to end") == 1
+
+    asyncio.run(scenario())

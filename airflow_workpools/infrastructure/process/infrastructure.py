@@ -17,7 +17,7 @@ from airflow_workpools.infrastructure.process.client import ProcessRunner
 from airflow_workpools.infrastructure.process.files import JobDirectories, JobDirectory, JobExit, JobProcess
 from airflow_workpools.infrastructure.process.job import LaunchRequest
 from airflow_workpools.infrastructure.process.proc import ProcessIdentity, kill_family, pid_realm
-from airflow_workpools.infrastructure.process.stop import stop_process
+from airflow_workpools.infrastructure.process.stop import Stop
 from airflow_workpools.infrastructure.process.variables import ProcessVariables
 from airflow_workpools.infrastructure.process.watch import EndWatch
 
@@ -67,7 +67,8 @@ class ProcessInfrastructure:
         """Running jobs that an earlier runner launched."""
         self._ended_unseen: dict[UUID, float] = {}
         """Since when (loop time) an ended process has waited for its exit to be written down."""
-        self._stopping: dict[UUID, asyncio.Task[None]] = {}
+        self._stops: dict[UUID, Stop] = {}
+        """Jobs of an earlier runner that are being stopped."""
         self._changed = asyncio.Event()
 
     @classmethod
@@ -87,8 +88,8 @@ class ProcessInfrastructure:
 
     async def close(self) -> None:
         """Let go of the runner and the watches; the jobs go on."""
-        for task in self._stopping.values():
-            task.cancel()
+        for stop in list(self._stops.values()):
+            stop.close()
         for watch in self._watches.values():
             watch.close()
         self._watches.clear()
@@ -178,24 +179,28 @@ class ProcessInfrastructure:
             exit_ = directory.exit()
             if exit_ is None and identity is not None and stat is not None:
                 if not stat.has_ended:
-                    self._watch(job_id, identity)
+                    self._watch(job_id, identity, directory)
                     return _RUNNING
                 if self._may_still_be_reaped(job_id):
                     return _RUNNING
+            if exit_ is None and job_id in self._stops:
+                return _RUNNING  # its exit is about to be written down
             if exit_ is None:
                 return Observation(phase=Phase.GONE, reason=_why_gone(identity))
         if exit_ is None:
             return _RUNNING
         return Observation(phase=Phase.EXITED, exit_code=exit_.exit_code, reason=_why_exited(exit_))
 
-    def _watch(self, job_id: UUID, identity: ProcessIdentity) -> None:
+    def _watch(self, job_id: UUID, identity: ProcessIdentity, directory: JobDirectory) -> None:
         if job_id not in self._watches:
-            self._watches[job_id] = EndWatch(identity, lambda: self._on_foreign_end(job_id, identity))
+            self._watches[job_id] = EndWatch(
+                identity, lambda: self._on_foreign_end(job_id, identity, directory)
+            )
 
-    def _on_foreign_end(self, job_id: UUID, identity: ProcessIdentity) -> None:
+    def _on_foreign_end(self, job_id: UUID, identity: ProcessIdentity, directory: JobDirectory) -> None:
         """A job of an earlier runner has ended, just now: its pid means nothing else yet."""
         self._watches.pop(job_id, None)
-        if self._directories.of(job_id).exit() is None:
+        if directory.exit() is None:
             kill_family(identity.pid)  # its first process died: nobody looks after the others
         self._changed.set()
 
@@ -222,14 +227,16 @@ class ProcessInfrastructure:
             await self._runner.stop(job_id, grace_seconds=grace_seconds)
             return
         identity = _identity(handle)
-        if identity is None or job_id in self._stopping:
+        if identity is None:
             return
-        task = asyncio.create_task(
-            stop_process(identity, self._directory(handle), grace_seconds=grace_seconds),
-            name=f"stop {job_id}",
-        )
-        self._stopping[job_id] = task
-        task.add_done_callback(lambda _: self._stopping.pop(job_id, None))
+        if (stop := self._stops.get(job_id)) is None:
+            stop = self._stops[job_id] = Stop(identity, self._directory(handle))
+            stop.begin(lambda: self._on_stopped(job_id))
+        stop.kill_after(grace_seconds)
+
+    def _on_stopped(self, job_id: UUID) -> None:
+        self._stops.pop(job_id, None)
+        self._changed.set()
 
     async def cleanup(self, handle: Handle) -> None:
         """Remove the job's directory."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import logging
 import os
 import selectors
 import signal
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 AIRFLOW_TASK = "airflow_workpools.infrastructure.process.workload:AirflowTask"
 """Where the task is that runs Airflow's workloads."""
+
+log = logging.getLogger(__name__)
 
 _READ_SIZE = 1 << 16
 
@@ -238,10 +241,11 @@ class Runner:
         """Ask a job to end. Only its first process is asked: that passes it on to the task, once."""
         for pid, child in self._children.items():
             if child.job_id == job_id:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
                 kill_at = time.monotonic() + grace_seconds
-                child.kill_at = kill_at if child.kill_at is None else min(kill_at, child.kill_at)
+                if child.kill_at is None:
+                    child.kill_at = kill_at
+                    os.kill(pid, signal.SIGTERM)  # it was not reaped: the pid is its own
+                child.kill_at = min(kill_at, child.kill_at)
 
     def _seconds_to_next_kill(self) -> float | None:
         times = [child.kill_at for child in self._children.values() if child.kill_at is not None]
@@ -290,6 +294,12 @@ def settle_memory() -> None:
     gc.collect()
     gc.freeze()
     use_huge_pages()
+    if (threads := len(list(Path("/proc/self/task").iterdir()))) > 1:
+        log.warning(
+            "The process runner has %d threads, though a process that forks should have one: something that it "
+            "imports starts them (a plugin?). Jobs may hang.",
+            threads,
+        )
 
 
 def become_independent(*, keep: int) -> None:
