@@ -9,6 +9,7 @@ import os
 import socket
 import tempfile
 import threading
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,13 +118,13 @@ def test_settled_memory_holds_what_it_held() -> None:
 
 def test_a_runner_with_more_than_one_thread_says_so() -> None:
     def settle(_: socket.socket) -> list[str]:
-        said: list[str] = []
-        runner.log.warning = lambda message, count: said.append(message % count)  # type: ignore[method-assign]
+        said = BufferingHandler(10)
+        runner.log.addHandler(said)
         settle_memory()
         blocked = threading.Event()
         threading.Thread(target=blocked.wait, daemon=True).start()
         settle_memory()
-        return said
+        return [record.getMessage() for record in said.buffer]
 
     (warning,) = answer_of(settle)
     assert warning.startswith("The process runner has 2 threads")
