@@ -6,7 +6,8 @@ at once.
 The very first thing the child does is to fork the process runner from itself, while it still has one
 thread and no connection.
 
-The executor and its worker hold the two ends of a socket. A byte from the executor means "look for work now". When
+The executor and its worker hold the two ends of a socket. A byte from the executor means "look for work now",
+one from the worker "jobs have ended". When
 the executor is gone, however it ended, the worker reads an end of file, says that it is offline, and ends;
 jobs go on and the next worker adopts them.
 """
@@ -26,6 +27,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.core.backoff import Backoff
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LOOK_NOW = b"!"
+_NEWS = b"."
 
 
 @dataclass
@@ -88,6 +91,15 @@ class EmbeddedWorker:
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.send(_LOOK_NOW)
+
+    def has_news(self) -> bool:
+        """Say whether the worker has told of ended jobs since the last time. Losing its call costs a second."""
+        if self._socket is None:
+            return False
+        try:
+            return bool(self._socket.recv(4096))
+        except OSError:
+            return False
 
     def supervise(self) -> None:
         """Start the worker again if it has ended: at once the first time, then after growing delays."""
@@ -177,6 +189,7 @@ async def _serve(channel: socket.socket, *, settings: Settings, runner: Any) -> 
         clock=lambda: datetime.now(timezone.utc),
         environ=dict(os.environ),
         times=WorkerTimes(heartbeat=settings.worker.heartbeat_seconds, claim=settings.worker.claim_seconds),
+        on_ended=partial(_tell_executor, channel),
     )
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, worker.stop)
@@ -203,6 +216,12 @@ def _bury_the_dead(roster: Roster, client: WorkerClient) -> None:
             log.warning("Could not say that embedded worker %s is gone: %s", worker_id, error)
             continue
         roster.leave(worker_id)
+
+
+def _tell_executor(channel: socket.socket) -> None:
+    """Say that jobs have ended. An executor that doesn't listen just now looks by itself soon."""
+    with contextlib.suppress(OSError):
+        channel.send(_NEWS)
 
 
 async def _listen(channel: socket.socket, worker: Any) -> None:

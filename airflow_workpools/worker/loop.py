@@ -61,7 +61,7 @@ class WorkerTimes:
     observe: float = 5.0
     """At the latest after this time it looks at its jobs, even when the infrastructure told of no change."""
     wishes: float = 1.0
-    report_delay: float = 0.02
+    report_delay: float = 0.05
     """Reports are collected this long and told together."""
     max_retry: float = 30.0
 
@@ -94,6 +94,8 @@ class Worker:
     batch: int = 64
     """Most jobs taken in one claim."""
     launches_in_flight: int = 32
+    on_ended: Callable[[], None] = lambda: None
+    """Called when the ends of jobs have been stored, so that nobody has to ask for them all the time."""
 
     def __post_init__(self) -> None:
         self._tracked: dict[UUID, _Tracked] = {}
@@ -348,6 +350,7 @@ class Worker:
             self._to_tell.clear()
         ended = [report for report in batch if report.state in ENDED]
         if ended:
+            self.on_ended()
             self._look_now.set()  # slots have become free
             await self._clean_up(ended)
 

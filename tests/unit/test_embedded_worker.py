@@ -62,6 +62,19 @@ def test_the_worker_hears_that_there_is_work(worker, notes):
     until(lambda: text(notes) == b"<!")
 
 
+def test_the_executor_hears_that_jobs_have_ended_once():
+    def main(channel: socket.socket) -> None:
+        channel.send(b"..")
+        channel.recv(100)
+
+    worker = EmbeddedWorker(main=main)
+    assert not worker.has_news()
+    worker.start()
+    until(worker.has_news)
+    assert not worker.has_news()
+    worker.stop(timeout_seconds=5)
+
+
 def test_stop_ends_the_worker_by_closing_the_channel(worker, notes):
     worker.start()
     worker.stop(timeout_seconds=5)
