@@ -9,9 +9,11 @@ import os
 import pwd
 import shutil
 import signal
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -297,6 +299,29 @@ def test_a_job_that_raises_says_why(platform: ProcessPlatform) -> None:
     assert seen.exit_code == 1
     assert seen.reason == "ended with an error (exit code 1): RuntimeError: the API server did not answer"
     assert "Traceback" in platform.directory(spec).path.joinpath("output.log").read_text()
+
+
+def test_what_a_failed_job_wrote_last_is_in_the_workers_log_when_it_is_removed(
+    platform: ProcessPlatform, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with working(platform) as worker:
+            for spec in (platform.spec("raise"), platform.spec("print")):
+                handle = await launch(worker, spec)
+                await wait_for_end(worker, handle)
+                await worker.cleanup(handle)
+
+    asyncio.run(scenario())
+    assert "RuntimeError: the API server did not answer" in caplog.text
+    assert "to standard output" not in caplog.text
+
+
+def test_jobs_do_not_all_draw_the_same_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[tuple[object, ...]] = []
+    numpy = SimpleNamespace(random=SimpleNamespace(seed=lambda *how: seeds.append(how)))
+    monkeypatch.setitem(sys.modules, "numpy", numpy)
+    job_module._reseed()
+    assert seeds == [()]
 
 
 def test_a_job_may_end_by_system_exit(platform: ProcessPlatform) -> None:

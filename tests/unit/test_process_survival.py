@@ -379,7 +379,7 @@ def test_two_hundred_jobs_leave_no_process_and_no_descriptor(platform: ProcessPl
             assert (descriptors_of(os.getpid()), descriptors_of(platform.runners[0].pid)) == before
             assert list(platform.home.joinpath("jobs").iterdir()) == []
             assert isinstance(worker, ProcessInfrastructure)
-            assert (worker._own, worker._exits) == (set(), {})
+            assert (worker._own, worker._exits) == ({}, {})
 
     asyncio.run(scenario())
 
@@ -446,5 +446,51 @@ def test_a_stop_may_be_hastened_and_the_job_is_still_asked_once(
                 await worker.stop(handle, grace_seconds=grace_seconds)
             assert (await wait_for_end(worker, handle)).exit_code == -signal.SIGKILL
         assert platform.diary(spec).count("asked to end") == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_stop_is_carried_out_though_the_runner_died_during_the_grace(platform: ProcessPlatform) -> None:
+    async def scenario() -> None:
+        spec = platform.spec("wait_stubbornly")
+        async with working(platform) as worker:
+            handle = await launch(worker, spec)
+            await wait_until_begun(platform, spec)
+            await worker.stop(handle, grace_seconds=1)
+            await asyncio.to_thread(eventually, lambda: "asked to end" in platform.diary(spec))
+            await kill_runner(platform)
+            assert (await wait_for_end(worker, handle)).exit_code == -signal.SIGKILL
+
+    asyncio.run(scenario())
+
+
+def test_what_a_worker_wanted_that_is_gone_is_not_launched_any_more(platform: ProcessPlatform) -> None:
+    """Another worker has been asked for it since."""
+
+    async def scenario() -> None:
+        spec = platform.exits_with(0)
+        async with working(platform) as worker:
+            os.kill(platform.runners[0].pid, signal.SIGSTOP)
+            launching = asyncio.create_task(launch(worker, spec))
+            await asyncio.sleep(0.05)
+        launching.cancel()
+        os.kill(platform.runners[0].pid, signal.SIGCONT)
+        await asyncio.to_thread(eventually, lambda: is_gone(platform.runners[0]))
+        assert platform.times_run(spec) == 0
+        assert not platform.directory(spec).path.exists()
+
+    asyncio.run(scenario())
+
+
+def test_stopping_jobs_the_moment_they_are_launched_stops_nothing_else(platform: ProcessPlatform) -> None:
+    async def scenario() -> None:
+        async with working(platform) as worker:
+            handles = await asyncio.gather(*(launch(worker, platform.waits()) for _ in range(30)))
+            for handle in handles:
+                await worker.stop(handle, grace_seconds=30)
+            for handle in handles:
+                assert (await wait_for_end(worker, handle)).exit_code == -signal.SIGTERM
+            assert (await wait_for_end(worker, await launch(worker, platform.exits_with(2)))).exit_code == 2
+            assert len(platform.runners) == 1
 
     asyncio.run(scenario())

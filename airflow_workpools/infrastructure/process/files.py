@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _TRASH = ".removed-"
+_TAIL = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +150,15 @@ class JobDirectory:
     def open_output(self) -> int:
         """Open what takes the job's standard output and error."""
         return os.open(self.path / "output.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def output_tail(self) -> str:
+        """Return the last of what the job wrote."""
+        try:
+            with (self.path / "output.log").open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+                return file.read().decode(errors="replace").strip()
+        except OSError:
+            return ""
 
     def remove(self) -> None:
         """Remove it; fine if it is gone. It disappears as a whole, so half a job is never found."""

@@ -4,10 +4,11 @@
 ==========  ================  ==============================================================================
 who says    ``type``          and
 ==========  ================  ==============================================================================
-worker      ``launch``        ``job_id``, ``directory``, ``configuration``, ``labels``, ``workload`` (with the
+worker      ``launch``        ``job_id``, ``directory``, ``variables``, ``labels``, ``workload`` (with the
                               token: it travels through this socket and nowhere else), ``server``
 worker      ``stop``          ``job_id``, ``grace_seconds``
 runner      ``launched``      ``job_id``
+runner      ``exists``        ``job_id``: another process runs it, or ran it
 runner      ``rejected``      ``job_id``, ``reason``: the job can never start
 runner      ``failed``        ``job_id``, ``reason``: it did not start now
 runner      ``exited``        ``job_id``, ``exit``: a :class:`JobExit` as values

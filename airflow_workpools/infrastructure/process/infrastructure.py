@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,10 +27,14 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from uuid import UUID
 
+log = logging.getLogger(__name__)
+
 _RUNNING = Observation(phase=Phase.RUNNING)
 _REAP_SECONDS = 5.0
 """How long a process that has ended may wait for its runner to write down how."""
 _LOOK_AGAIN_SECONDS = 0.1
+_Wish = tuple[Handle, float]
+"""A job that is to be stopped, and when it is to be killed (loop time)."""
 
 
 class ProcessInfrastructure:
@@ -60,8 +65,8 @@ class ProcessInfrastructure:
         self._starting = asyncio.Lock()
         self._connected = False
         self._api_url = api_url
-        self._own: set[UUID] = set()
-        """Running jobs of our runner: it will tell when they end."""
+        self._own: dict[UUID, _Wish | None] = {}
+        """Running jobs of our runner, which will tell when they end; and which of them it was asked to stop."""
         self._exits: dict[UUID, JobExit] = {}
         self._watches: dict[UUID, EndWatch] = {}
         """Running jobs that an earlier runner launched."""
@@ -108,7 +113,7 @@ class ProcessInfrastructure:
             return self._runner
 
     def _on_exit(self, job_id: UUID, exit_: JobExit) -> None:
-        self._own.discard(job_id)
+        self._own.pop(job_id, None)
         self._exits[job_id] = exit_
         self._changed.set()
 
@@ -116,7 +121,10 @@ class ProcessInfrastructure:
         """The runner died. Its jobs live on and are watched from here; the next launch starts another."""
         if runner is self._runner:
             self._runner, self._connected = None, False
+            wishes = [wish for wish in self._own.values() if wish is not None]
             self._own.clear()
+            for handle, kill_at in wishes:
+                self._stop_foreign(handle, kill_at - asyncio.get_running_loop().time())
             self._changed.set()
 
     # -- launch and find ------------------------------------------------------------------------------------
@@ -128,7 +136,7 @@ class ProcessInfrastructure:
         if directory.process() is None:
             runner = await self._ready_runner()
             if await runner.launch(request) and spec.job_id not in self._exits and not runner.lost:
-                self._own.add(spec.job_id)
+                self._own[spec.job_id] = None
         process = directory.process()
         if process is None:
             raise InfrastructureUnavailable(f"{directory.path} disappeared while the job was launched")
@@ -170,26 +178,29 @@ class ProcessInfrastructure:
         return {handle.job_id: self._observe(handle) for handle in handles}
 
     def _observe(self, handle: Handle) -> Observation:
-        job_id, directory = handle.job_id, self._directory(handle)
-        exit_ = self._exits.get(job_id)
-        if exit_ is None and job_id not in self._own:
-            identity = _identity(handle)
-            stat = identity.stat() if identity is not None else None
-            # After the look at the process, so that an exit which it wrote meanwhile is not missed.
-            exit_ = directory.exit()
-            if exit_ is None and identity is not None and stat is not None:
-                if not stat.has_ended:
-                    self._watch(job_id, identity, directory)
-                    return _RUNNING
-                if self._may_still_be_reaped(job_id):
-                    return _RUNNING
-            if exit_ is None and job_id in self._stops:
-                return _RUNNING  # its exit is about to be written down
-            if exit_ is None:
-                return Observation(phase=Phase.GONE, reason=_why_gone(identity))
-        if exit_ is None:
+        job_id = handle.job_id
+        if job_id in self._own:
             return _RUNNING
-        return Observation(phase=Phase.EXITED, exit_code=exit_.exit_code, reason=_why_exited(exit_))
+        if (told := self._exits.get(job_id)) is not None:
+            return _exited(told)
+        identity, directory = _identity(handle), self._directory(handle)
+        lives = identity is not None and self._lives(job_id, identity, directory)
+        # Read after the look at the process, so that an exit which it wrote meanwhile is not missed.
+        if (written := directory.exit()) is not None:
+            return _exited(written)
+        if lives or job_id in self._stops:
+            return _RUNNING
+        return Observation(phase=Phase.GONE, reason=_why_gone(identity))
+
+    def _lives(self, job_id: UUID, identity: ProcessIdentity, directory: JobDirectory) -> bool:
+        """Say whether a job of an earlier runner lives, or may have its end written down yet; watch it if so."""
+        stat = identity.stat()
+        if stat is None:
+            return False
+        if stat.has_ended:
+            return self._may_still_be_reaped(job_id)
+        self._watch(job_id, identity, directory)
+        return True
 
     def _watch(self, job_id: UUID, identity: ProcessIdentity, directory: JobDirectory) -> None:
         if job_id not in self._watches:
@@ -222,16 +233,20 @@ class ProcessInfrastructure:
 
     async def stop(self, handle: Handle, *, grace_seconds: float) -> None:
         """Ask a job to end; what is left of it when the grace is over is killed."""
-        job_id = handle.job_id
-        if job_id in self._own and self._runner is not None:
-            await self._runner.stop(job_id, grace_seconds=grace_seconds)
-            return
-        identity = _identity(handle)
+        if handle.job_id in self._own and self._runner is not None:
+            kill_at = asyncio.get_running_loop().time() + grace_seconds
+            self._own[handle.job_id] = (handle, kill_at)
+            await self._runner.stop(handle.job_id, grace_seconds=grace_seconds)
+        else:
+            self._stop_foreign(handle, grace_seconds)
+
+    def _stop_foreign(self, handle: Handle, grace_seconds: float) -> None:
+        job_id, identity = handle.job_id, _identity(handle)
         if identity is None:
             return
         if (stop := self._stops.get(job_id)) is None:
-            stop = self._stops[job_id] = Stop(identity, self._directory(handle))
-            stop.begin(lambda: self._on_stopped(job_id))
+            stop = Stop(identity, self._directory(handle), lambda: self._on_stopped(job_id))
+            self._stops[job_id] = stop
         stop.kill_after(grace_seconds)
 
     def _on_stopped(self, job_id: UUID) -> None:
@@ -239,14 +254,18 @@ class ProcessInfrastructure:
         self._changed.set()
 
     async def cleanup(self, handle: Handle) -> None:
-        """Remove the job's directory."""
+        """Remove the job's directory; if it failed, what it wrote last goes to the worker's log."""
         job_id = handle.job_id
-        self._own.discard(job_id)
+        self._own.pop(job_id, None)
         self._exits.pop(job_id, None)
         self._ended_unseen.pop(job_id, None)
         if (watch := self._watches.pop(job_id, None)) is not None:
             watch.close()
-        self._directory(handle).remove()
+        directory = self._directory(handle)
+        exit_ = directory.exit()
+        if exit_ is not None and exit_.exit_code != 0 and (output := directory.output_tail()):
+            log.warning("Job %s ended with exit code %d; it wrote:\n%s", job_id, exit_.exit_code, output)
+        directory.remove()
 
     def sweep(self, known_ids: Collection[UUID], *, older_than: timedelta, now: datetime) -> int:
         """Remove what jobs left behind that nobody knows any more; return how many directories."""
@@ -278,9 +297,10 @@ def _identity(handle: Handle) -> ProcessIdentity | None:
         return None
 
 
-def _why_exited(exit_: JobExit) -> str:
+def _exited(exit_: JobExit) -> Observation:
     words = explain_exit(exit_.exit_code)
-    return f"{words}: {exit_.reason}" if exit_.reason else words
+    reason = f"{words}: {exit_.reason}" if exit_.reason else words
+    return Observation(phase=Phase.EXITED, exit_code=exit_.exit_code, reason=reason)
 
 
 def _why_gone(identity: ProcessIdentity | None) -> str:

@@ -105,6 +105,7 @@ def run_job(request: LaunchRequest, task: Task, answer_to: int) -> NoReturn:
     try:
         os.setsid()
         reset_signals()
+        _reseed()
         code = _launch(request, task, answer_to)
     except BaseException:
         traceback.print_exc()
@@ -291,6 +292,12 @@ def redirect_output(output: int) -> None:
 
 
 _replaced: list[object] = []
+
+
+def _reseed() -> None:
+    """Let jobs not all draw the same random numbers. Python sees to that after a fork; NumPy does not."""
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed()
 
 
 def now_text() -> str:

@@ -110,20 +110,16 @@ class Runner:
             self._send_rest()
         if not events & selectors.EVENT_READ or self._connection is None:
             return
-        try:
-            data = self._connection.recv(_READ_SIZE)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
+        # All that was said is read before any of it is done: what a worker asked for that is gone by now,
+        # another worker has been asked for too.
+        data, is_gone = _read_all(self._connection)
+        if is_gone:
             self._leave_worker()
-            return
         for frame in self._frames.feed(data):
-            if frame["type"] == "launch":
-                self._launch(frame)
-            else:
+            if frame["type"] == "stop":
                 self._stop(UUID(frame["job_id"]), frame["grace_seconds"])
+            elif self._connection is not None:
+                self._launch(frame)
 
     def _leave_worker(self) -> None:
         """The worker is gone, or wants the runner to go: no new work from now on."""
@@ -163,17 +159,20 @@ class Runner:
         except (OSError, ValueError) as error:
             self._tell("failed", job_id, reason=str(error))
             return
+        # A signal that the child got while it has the runner's handlers would be taken for the runner's.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             pid = os.fork()
+            if pid == 0:
+                os.close(answer_from)
+                self._run_in_child(request, answer_to)
         except OSError as error:
             os.close(answer_from)
-            os.close(answer_to)
             self._tell("failed", job_id, reason=f"no process could be forked: {error.strerror}")
             return
-        if pid == 0:
-            os.close(answer_from)
-            self._run_in_child(request, answer_to)
-        os.close(answer_to)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            os.close(answer_to)
         identity = ProcessIdentity.of(pid)
         assert identity is not None, "a child that was not reaped is always to be seen"
         self._children[pid] = _Child(job_id, JobDirectory(request.directory), identity)
@@ -257,6 +256,19 @@ class Runner:
             if child.kill_at is not None and child.kill_at <= now:
                 kill_family(pid)
                 child.kill_at = now + 1.0  # looked at again: a process in an uninterruptible call dies later
+
+
+def _read_all(connection: socket.socket) -> tuple[bytes, bool]:
+    """Return what can be read now, and whether the other end is gone."""
+    data = bytearray()
+    try:
+        while piece := connection.recv(_READ_SIZE):
+            data += piece
+    except BlockingIOError:
+        return bytes(data), False
+    except OSError:
+        pass
+    return bytes(data), True
 
 
 def _nothing(_number: int, _frame: object) -> None:

@@ -17,23 +17,22 @@ if TYPE_CHECKING:
 
 
 class Stop:
-    """The stopping of one job: its first process is asked to end; later all that is left is killed."""
+    """The stopping of one job: its first process is asked to end; later all that is left is killed.
 
-    def __init__(self, identity: ProcessIdentity, directory: JobDirectory) -> None:
+    :param on_stopped: called once, in the loop, when it has ended.
+    """
+
+    def __init__(
+        self, identity: ProcessIdentity, directory: JobDirectory, on_stopped: Callable[[], None]
+    ) -> None:
         self._identity = identity
         self._directory = directory
+        self._on_stopped = on_stopped
         self._loop = asyncio.get_running_loop()
         self._kill_at: asyncio.TimerHandle | None = None
         self._killed = False
-
-    def begin(self, on_stopped: Callable[[], None]) -> None:
-        """Ask the job to end.
-
-        :param on_stopped: called once, in the loop, when it has ended.
-        """
-        self._on_stopped = on_stopped
-        self._identity.signal(signal.SIGTERM)
-        self._watch = EndWatch(self._identity, self._on_end)
+        identity.signal(signal.SIGTERM)
+        self._watch = EndWatch(identity, self._on_end)
 
     def kill_after(self, seconds: float) -> None:
         """Kill what is left after this time, or when it was to be killed already, whichever is earlier."""
