@@ -60,11 +60,11 @@ def test_missing_airflow_pools_are_added_with_their_slots():
 
 def test_a_heartbeat_that_changes_nothing_has_an_empty_plan():
     first = plan(current={})
-    settled = ours(**{WorkQueueRefName(name): slots for name, slots in first.add.items()})
+    settled = ours(**{queue_of(name): slots for name, slots in first.add.items()})
     assert not plan(current=settled)
 
 
-def WorkQueueRefName(airflow_pool: str) -> str:
+def queue_of(airflow_pool: str) -> str:
     return airflow_pool.partition(".")[2] or "default"
 
 
