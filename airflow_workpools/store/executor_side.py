@@ -104,12 +104,21 @@ class ExecutorSide(Transactions):
             stale=self._change(reconcile.cancel_stale(now)),
             moved_on=self._change(reconcile.stop_moved_on(now - timedelta(seconds=grace_seconds))),
             not_started=self._stop_not_started(now),
-            superseded=self._change(reconcile.stop_superseded(now - rules.SUPERSEDED_AFTER)),
+            superseded=self._stop_superseded(now),
             worker_lost=lost,
         )
 
     def _change(self, statement: Update) -> int:
         return self._transaction(lambda session: changed(session, statement))
+
+    def _stop_superseded(self, now: datetime) -> int:
+        def work(session: Session) -> int:
+            older = session.scalars(reconcile.superseded(now - rules.SUPERSEDED_AFTER)).all()
+            return sum(
+                changed(session, statements.wish(with_ids(some), rules.SUPERSEDED)) for some in chunks(older)
+            )
+
+        return self._transaction(work)
 
     def _stop_not_started(self, now: datetime) -> int:
         def work(session: Session) -> int:

@@ -110,25 +110,27 @@ def stop_not_started(claimed_before: Mapping[tuple[str, float], datetime]) -> Up
     return wish(and_(or_(*late.values()), still_queued), reason, desired=JobState.FAILED)
 
 
-def stop_superseded(waiting_since: datetime) -> Update:
-    """Wish that jobs stop which keep a newer hand-over of the same try waiting for long."""
+def superseded(waiting_since: datetime) -> Select[Any]:
+    """Started jobs that keep a newer hand-over of the same try waiting for long.
+
+    Read first, because there is hardly ever any, and asked from the side of what waits in a later round: as a
+    condition of the UPDATE, PostgreSQL without statistics compared all jobs with all others, and with 2,000 of
+    them did not come to an end in five minutes.
+    """
     newer = jobs.alias("newer")
-    # In a derived table of its own: MySQL does not let an UPDATE look into its own table otherwise.
-    older = (
+    return (
         select(jobs.c.id)
-        .join(
-            newer,
-            and_(newer.c.task_instance_id == jobs.c.task_instance_id, newer.c.round > jobs.c.round),
-        )
+        .select_from(newer)
+        .join(jobs, and_(jobs.c.task_instance_id == newer.c.task_instance_id, jobs.c.round < newer.c.round))
         .where(
-            occupying,
+            newer.c.round > 0,
             newer.c.state == JobState.PENDING.value,
             newer.c.ended_at.is_(None),
             newer.c.handed_over_at < waiting_since,
+            occupying,
+            unwished,
         )
-        .subquery()
     )
-    return wish(jobs.c.id.in_(select(older.c.id)), rules.SUPERSEDED)
 
 
 def fail_lost(silent_since: datetime, now: datetime) -> Update:
