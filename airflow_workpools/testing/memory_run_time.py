@@ -81,13 +81,13 @@ class RunTimeSide(MemoryJobs):
             ]
             busy = {job.record.worker_id for job in self._find(lambda job: job.record.state in ACTIVE)}
             idle = [
-                worker.id
+                (worker.last_heartbeat_at, worker.id)
                 for worker in self._workers.values()
                 if worker.last_heartbeat_at < before and worker.id not in busy
             ]
             for _, job_id in sorted(old)[:limit]:
                 del self._jobs[job_id]
-            for worker_id in idle[:limit]:
+            for _, worker_id in sorted(idle)[:limit]:
                 del self._workers[worker_id]
             return len(old[:limit]) + len(idle[:limit])
 

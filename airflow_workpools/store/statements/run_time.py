@@ -123,13 +123,18 @@ def _restrictions(which: JobFilter) -> Iterable[Condition]:
 
 def ended_before(before: datetime, limit: int) -> Select[Any]:
     """Jobs old enough to be forgotten."""
-    return select(jobs.c.id).where(jobs.c.ended_at < before).order_by(jobs.c.ended_at).limit(limit)
+    return select(jobs.c.id).where(jobs.c.ended_at < before).order_by(jobs.c.ended_at, jobs.c.id).limit(limit)
 
 
 def idle_since(before: datetime, limit: int) -> Select[Any]:
     """Workers that have long been silent and have no job left."""
     has_job = exists().where(jobs.c.worker_id == workers.c.id, active)
-    return select(workers.c.id).where(workers.c.last_heartbeat_at < before, ~has_job).limit(limit)
+    return (
+        select(workers.c.id)
+        .where(workers.c.last_heartbeat_at < before, ~has_job)
+        .order_by(workers.c.last_heartbeat_at, workers.c.id)
+        .limit(limit)
+    )
 
 
 def remove(target: Table, ids: Collection[uuid.UUID]) -> Delete:
