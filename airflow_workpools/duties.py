@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_workpools.core.jobs import JobState
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import Delivery, InvalidPool, WorkPool
 from airflow_workpools.core.weights import combined_weight
@@ -14,6 +15,7 @@ from airflow_workpools.dags.executors import work_pool_executor
 from airflow_workpools.store import airflow_pools
 from airflow_workpools.store.jobs import SqlStore
 from airflow_workpools.store.pools import work_pools
+from airflow_workpools.store.records import JobFilter
 from airflow_workpools.telemetry import write_reason
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ FINISHING_GRACE_SECONDS = 30.0
 Airflow itself gives listeners and callbacks ``[core] task_success_overtime`` (20 s) before it ends the
 process.
 """
+MAX_STRANDED = 500
+"""Most jobs of a deleted queue that are cancelled at a time."""
 RUN_STATE_SECONDS = 1.0
 """Age at which what is known of paused queues and online workers is read again."""
 
@@ -49,6 +53,7 @@ class Duties:
     _run_state: RunState | None = None
     _run_state_at: float = float("-inf")
     _looked_at: float = float("-inf")
+    _counted_at: float = float("-inf")
     _ranks: Mapping[str, int] = field(default_factory=dict)
     _known_problems: Mapping[str, str] = field(default_factory=dict)
 
@@ -68,7 +73,10 @@ class Duties:
         ended = self.store.ended(self.scheduler_job_id, limit=limit)
         if ended:
             self.store.mark_reported([job.id for job in ended], now=now)
-            self._file_reasons([job for job in ended if job.reason and job.latest], now)
+            try:
+                self._file_reasons([job for job in ended if job.reason and job.latest], now)
+            except Exception:  # they are on record as told now: tell them
+                log.exception("The reasons of %d ended jobs could not be filed", len(ended))
         return ended
 
     def _file_reasons(self, failed: Sequence[EndedJob], now: datetime) -> None:
@@ -86,6 +94,13 @@ class Duties:
     def active(self) -> Sequence[JobSummary]:
         """Return this scheduler's jobs that have not ended."""
         return [] if self.scheduler_job_id is None else self.store.active(self.scheduler_job_id)
+
+    def count_is_due(self, monotonic: float) -> bool:
+        """Say, every few seconds, that the jobs should be counted."""
+        if monotonic - self._counted_at < self.settings.reconcile_seconds:
+            return False
+        self._counted_at = monotonic
+        return True
 
     def active_count(self) -> int:
         """Count this scheduler's jobs that have not ended."""
@@ -130,25 +145,22 @@ class Duties:
 
     # -- every few seconds ----------------------------------------------------------------------------------
 
-    def look_after(self, *, now: datetime, monotonic: float) -> bool:
-        """Compare jobs with task instances, priorities with queues, and tasks with pools, every few seconds.
-
-        :return: whether it was time to.
-        """
+    def look_after(self, *, now: datetime, monotonic: float) -> None:
+        """Compare jobs with task instances, priorities with queues, and tasks with pools, every few seconds."""
         if monotonic - self._looked_at < self.settings.reconcile_seconds:
-            return False
+            return
         self._looked_at = monotonic
+        pools = self.pools()
+        self._move_waiting_tasks(pools)
+        self._cancel_stranded(now)
         self.store.reconcile(now=now, grace_seconds=FINISHING_GRACE_SECONDS)
-        self._move_waiting_tasks()
-        return True
 
-    def _move_waiting_tasks(self) -> None:
+    def _move_waiting_tasks(self, pools: Mapping[str, WorkPool | InvalidPool]) -> None:
         from airflow.utils.session import create_session
 
-        pools = self.pools()
         ranks = ranks_of(pools)
         executor = work_pool_executor()
-        unusable = [name for name, pool in pools.items() if isinstance(pool, InvalidPool)]
+        unusable = {name for name, pool in pools.items() if isinstance(pool, InvalidPool)}
         with create_session(scoped=False) as session:
             if ranks != self._ranks:
                 moved = airflow_pools.reprioritise(session, ranks)
@@ -158,9 +170,22 @@ class Duties:
                     session,
                     sorted(executor.names),
                     ours_is_default=executor.is_default,
-                    waiting_pools=unusable,
+                    queues=sorted(ranks),
+                    waiting_pools=sorted(unusable | self._known_problems.keys()),
                 )
         self._ranks = ranks
+
+    def _cancel_stranded(self, now: datetime) -> None:
+        """Cancel waiting jobs whose work pool or queue was deleted: no worker would ever take them."""
+        waiting = [ref for ref, states in self.store.counts().items() if JobState.PENDING in states]
+        if not any(missing(self.pools(), ref) for ref in waiting):
+            return
+        pools = self.pools(fresh=True)
+        for ref in waiting:
+            if reason := missing(pools, ref):
+                which = JobFilter(queues=(ref,), states=frozenset({JobState.PENDING}))
+                jobs = self.store.jobs(which, limit=MAX_STRANDED)
+                self.store.request_cancel(job_ids=[job.id for job in jobs], reason=reason, now=now)
 
     # -- for operators --------------------------------------------------------------------------------------
 
@@ -180,6 +205,16 @@ def served_pools(pools: Mapping[str, WorkPool | InvalidPool], run_state: RunStat
         for name, pool in pools.items()
         if isinstance(pool, WorkPool)
     }
+
+
+def missing(pools: Mapping[str, WorkPool | InvalidPool], ref: WorkQueueRef) -> str | None:
+    """Say what is missing of a work queue, or None if it is there, or may be as soon as its pool is valid."""
+    pool = pools.get(ref.pool)
+    if pool is None:
+        return f"Work pool '{ref.pool}' was deleted while the job waited in it"
+    if isinstance(pool, InvalidPool) or pool.find_queue(ref.queue) is not None:
+        return None
+    return f"Work queue '{ref}' was deleted while the job waited in it"
 
 
 def ranks_of(pools: Mapping[str, WorkPool | InvalidPool]) -> dict[str, int]:

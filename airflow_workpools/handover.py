@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow_workpools.core.names import WorkQueueRef
@@ -29,13 +31,18 @@ class Refusal(WorkpoolsError):
         super().__init__(reason)
 
 
+class NotNow(Refusal):
+    """A task whose work pool can't be used now, but may be as soon as somebody mends its definition."""
+
+
 def examine(workload: ExecuteTask, pools: Pools, *, default: WorkQueueRef) -> tuple[WorkQueueRef, WorkPool]:
     """Find the work queue of a task and check its job variables.
 
     :param default: the queue of tasks that name none.
     :raises Refusal: if the pool or queue doesn't exist, or the variables don't fit the pool's template.
+    :raises NotNow: if the pool's definition is not valid.
     """
-    ref = _queue_of(workload.ti.queue, default)
+    ref = queue_of(workload.ti.queue, default)
     pool = pools.get(ref.pool)
     if pool is None:
         known = ", ".join(sorted(pools)) or "none"
@@ -45,7 +52,7 @@ def examine(workload: ExecuteTask, pools: Pools, *, default: WorkQueueRef) -> tu
             ref,
         )
     if isinstance(pool, InvalidPool):
-        raise Refusal(f"The definition of work pool '{ref.pool}' is not valid: {pool.reason}", ref)
+        raise NotNow(f"The definition of work pool '{ref.pool}' is not valid: {pool.reason}", ref)
     queue = pool.find_queue(ref.queue)
     if queue is None:
         known = ", ".join(queue.name for queue in pool.queues)
@@ -63,8 +70,11 @@ def examine(workload: ExecuteTask, pools: Pools, *, default: WorkQueueRef) -> tu
     return ref, pool
 
 
-def _queue_of(text: str | None, default: WorkQueueRef) -> WorkQueueRef:
-    """Read a task's ``queue``. One without a slash is Airflow's own kind of queue, which names no work queue."""
+def queue_of(text: str | None, default: WorkQueueRef) -> WorkQueueRef:
+    """Read a task's ``queue``. One without a slash is Airflow's own kind of queue, which names no work queue.
+
+    :raises Refusal: if it is no name of a work queue.
+    """
     if not text or "/" not in text:
         return default
     try:
@@ -77,6 +87,13 @@ def new_job(
     workload: ExecuteTask, ref: WorkQueueRef, *, scheduler_job_id: int | None, start_timeout_seconds: float
 ) -> NewJob:
     """Make the store's record of a hand-over. The token stays out of it: a fresh one is minted at the claim."""
+    job = refused_job(workload, ref, scheduler_job_id=scheduler_job_id)
+    text = workload.model_copy(update={"token": ""}).model_dump_json()
+    return replace(job, workload=text, start_timeout_seconds=start_timeout_seconds)
+
+
+def refused_job(workload: ExecuteTask, ref: WorkQueueRef, *, scheduler_job_id: int | None) -> NewJob:
+    """Make the store's record of a task that will never run: of its workload, only where its log stands."""
     ti = workload.ti
     variables = ti.executor_config if isinstance(ti.executor_config, dict) else {}
     return NewJob(
@@ -89,8 +106,8 @@ def new_job(
         ref=ref,
         pool_slots=ti.pool_slots,
         priority_weight=ti.priority_weight,
-        workload=workload.model_copy(update={"token": ""}).model_dump_json(),
+        workload=json.dumps({"log_path": workload.log_path}),
         job_variables=variables,
         scheduler_job_id=scheduler_job_id,
-        start_timeout_seconds=start_timeout_seconds,
+        start_timeout_seconds=0,
     )

@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gate 1: counts in, slots out.
 
-Every work queue has an Airflow pool. Each heartbeat the scheduler's executor counts what waits and what
-runs in them
-and gives them slots by the rule in ``core.slots``, so that Airflow hands over exactly what may start now
-and everything else waits as ``scheduled``.
+Every work queue has an Airflow pool. Each heartbeat the scheduler's executor counts what waits and what runs
+in them and gives them slots by the rule in ``core.slots``, so that Airflow hands over exactly what may start
+now and everything else waits as ``scheduled``.
 
-A heartbeat that changes nothing reads and writes nothing. One that does change something locks the rows
-first and
-counts again under the lock: Airflow's own hand-over locks the same rows, so no task slips in between. Rows
-that another scheduler holds are not waited for; the next heartbeat comes soon.
+A heartbeat that changes nothing locks and writes nothing. One that does change something locks the rows first
+and counts again under the lock: Airflow's own hand-over locks the same rows, so no task slips in between. Rows
+that another scheduler holds are not waited for; the next heartbeat comes soon. Until then the whole work pool
+stays as it is: giving one queue what another has not given up yet would exceed the pool's limit.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from airflow_workpools.store import airflow_statements as statements
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from uuid import UUID
 
     from sqlalchemy.orm import Session
 
@@ -82,6 +82,19 @@ class Plan:
     def __bool__(self) -> bool:
         return bool(self.add or self.change or self.remove)
 
+    def without(self, work_pools: Collection[str]) -> Plan:
+        """Leave the Airflow pools of some work pools as they are."""
+
+        def stays(name: str) -> bool:
+            return _ref_of(name).pool not in work_pools
+
+        return Plan(
+            add={name: slots for name, slots in self.add.items() if stays(name)},
+            change={name: slots for name, slots in self.change.items() if stays(name)},
+            remove=frozenset(name for name in self.remove if stays(name)),
+            taken=self.taken,
+        )
+
 
 def allocate_slots(session: Session, pools: Pools, run_state: RunState, served: Mapping[str, bool]) -> Plan:
     """Give every work queue's Airflow pool the slots it should have now, in ``session``'s transaction.
@@ -89,28 +102,31 @@ def allocate_slots(session: Session, pools: Pools, run_state: RunState, served: 
     :param served: for each work pool, whether a worker is ready to take its jobs.
     :return: what was changed.
     """
-    plan = _plan(session, pools, run_state, served)
+    current, loads = _look(session, pools)
+    plan = plan_slots(pools, run_state, served, current=current, loads=loads)
     if not plan:
         return plan
-    locked = _lock(session, pools)
-    plan = _plan(session, pools, run_state, served)
-    _write(session, plan, locked)
+    locked = _lock(session, {*_managed_names(pools), *_ours(current)})
+    current, loads = _look(session, pools)
+    busy = {_ref_of(name).pool for name in _ours(current) - locked}
+    plan = plan_slots(pools, run_state, served, current=current, loads=loads).without(busy)
+    _write(session, plan)
     return plan
 
 
-def _plan(session: Session, pools: Pools, run_state: RunState, served: Mapping[str, bool]) -> Plan:
-    current = _current(session)
-    names = [name for name in _managed_names(pools) if name in current]
-    waiting = [TaskGroup(*row) for row in session.execute(statements.waiting_tasks(names))] if names else []
-    holding = [TaskGroup(*row) for row in session.execute(statements.holding_tasks())]
-    return plan_slots(pools, run_state, served, current=current, loads=loads_of(pools, waiting, holding))
-
-
-def _current(session: Session) -> dict[str, AirflowPool]:
-    return {
+def _look(session: Session, pools: Pools) -> tuple[dict[str, AirflowPool], dict[str, Load]]:
+    current = {
         name: AirflowPool(slots, description)
         for name, slots, description in session.execute(statements.airflow_pools())
     }
+    names = [name for name in _managed_names(pools) if name in current]
+    waiting = [TaskGroup(*row) for row in session.execute(statements.waiting_tasks(names))] if names else []
+    holding = [TaskGroup(*row) for row in session.execute(statements.holding_tasks())]
+    return current, loads_of(pools, waiting, holding)
+
+
+def _ours(current: Mapping[str, AirflowPool]) -> set[str]:
+    return {name for name, pool in current.items() if pool.ours}
 
 
 def _managed_names(pools: Pools) -> list[str]:
@@ -122,22 +138,19 @@ def _managed_names(pools: Pools) -> list[str]:
     ]
 
 
-def _lock(session: Session, pools: Pools) -> set[str]:
-    names = _managed_names(pools)
+def _lock(session: Session, names: Collection[str]) -> set[str]:
     return {name for (name,) in session.execute(statements.lock_airflow_pools(names))}
 
 
-def _write(session: Session, plan: Plan, locked: set[str]) -> None:
-    changes = [
-        {"name": name, "new_slots": slots} for name, slots in sorted(plan.change.items()) if name in locked
-    ]
+def _write(session: Session, plan: Plan) -> None:
     # On the connection: these are plain rows for Core, and executemany is one round trip.
     connection = session.connection()
-    if changes:
+    if plan.change:
+        changes = [{"name": name, "new_slots": slots} for name, slots in sorted(plan.change.items())]
         connection.execute(statements.set_slots(), changes)
     if plan.add:
         connection.execute(
-            statements.add_airflow_pools(),
+            statements.add_airflow_pools(connection.dialect.name),
             [
                 {
                     "pool": name,
@@ -216,10 +229,10 @@ def plan_slots(
         target.update(
             {names[name]: slots for name, slots in airflow_slots(pool.concurrency_limit, queues).items()}
         )
-    ours = {name for name, pool in current.items() if pool.ours}
-    closed = {name for name in ours - set(target) if _ref_of(name).pool in pools}
-    invalid = {name: 0 for name in closed if isinstance(pools[_ref_of(name).pool], InvalidPool)}
-    target.update(invalid)
+    ours = _ours(current)
+    # Work pools that can't be used now: their tasks wait.
+    unusable = {name for name, pool in pools.items() if isinstance(pool, InvalidPool)} | taken
+    target.update({name: 0 for name in ours - set(target) if _ref_of(name).pool in unusable})
     return Plan(
         add={name: slots for name, slots in target.items() if name not in current},
         change={
@@ -265,17 +278,31 @@ def reprioritise(session: Session, ranks: Mapping[str, int]) -> int:
 
 
 def unblock_unmapped(
-    session: Session, executors: Sequence[str], *, ours_is_default: bool, waiting_pools: Sequence[str]
+    session: Session,
+    executors: Sequence[str],
+    *,
+    ours_is_default: bool,
+    queues: Sequence[str],
+    waiting_pools: Sequence[str],
 ) -> int:
     """Let tasks of unknown work pools and queues go on, to fail with the reason; return how many.
 
     :param executors: names under which tasks name this executor.
+    :param queues: work queues that can be used, as ``"pool/queue"``.
     :param waiting_pools: work pools that are known but can't be used now; their tasks wait.
     """
     result: Any = session.execute(
-        statements.unmapped_tasks(executors, ours_is_default=ours_is_default, waiting_pools=waiting_pools)
+        statements.unmapped_tasks(
+            executors, ours_is_default=ours_is_default, queues=queues, waiting_pools=waiting_pools
+        )
     )
     return int(result.rowcount)
+
+
+def airflow_pool_of(session: Session, task_instance_id: UUID) -> str | None:
+    """Return the Airflow pool that a task is in."""
+    name: str | None = session.scalar(statements.airflow_pool_of(task_instance_id))
+    return name
 
 
 def file_reasons(session: Session, jobs: Sequence[EndedJob], *, hostname: str, now: datetime) -> None:

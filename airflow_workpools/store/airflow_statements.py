@@ -18,6 +18,7 @@ from sqlalchemy import and_, bindparam, case, delete, func, insert, or_, select,
 from sqlalchemy.sql.functions import coalesce
 
 from airflow_workpools.core.weights import RANK_STEP
+from airflow_workpools.store.statements.common import add_missing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -92,9 +93,9 @@ def set_slots() -> Update:
     )
 
 
-def add_airflow_pools() -> Insert:
-    """Create Airflow pools for work queues."""
-    return insert(_pool_table)
+def add_airflow_pools(dialect: str) -> Insert:
+    """Create Airflow pools for work queues; one that another scheduler has just made stays as it is."""
+    return add_missing(dialect, _pool_table)
 
 
 def remove_airflow_pools(names: Collection[str]) -> Delete:
@@ -108,7 +109,7 @@ def reprioritise(ranks: Mapping[str, int]) -> Update:
     :param ranks: ``"pool/queue"`` → rank (the queue's part of the weight, a multiple of ``RANK_STEP``).
     """
     rank = case(ranks, value=TI.queue)
-    own = TI.priority_weight % RANK_STEP
+    own = case((TI.priority_weight < 0, 0), else_=TI.priority_weight % RANK_STEP)
     return (
         update(TI)
         .where(
@@ -122,14 +123,20 @@ def reprioritise(ranks: Mapping[str, int]) -> Update:
 
 
 def unmapped_tasks(
-    executors: Collection[str], *, ours_is_default: bool, waiting_pools: Collection[str]
+    executors: Collection[str],
+    *,
+    ours_is_default: bool,
+    queues: Collection[str],
+    waiting_pools: Collection[str],
 ) -> Update:
     """Let tasks go on that would wait for ever in an Airflow pool that doesn't exist.
 
     Airflow only logs a line for such a task. In the default pool it is handed over, and fails there with
-    the reason: its work pool or queue is unknown.
+    the reason: its work pool or queue is unknown. A task of a known queue stays where it is: its Airflow pool
+    is made at the next heartbeat, or it is its author's own, and theirs to make.
 
     :param executors: names under which tasks name this executor.
+    :param queues: work queues that can be used, as ``"pool/queue"``.
     :param waiting_pools: work pools that are known but can't be used now; their tasks wait.
     """
     ours = TI.executor.in_(executors)
@@ -142,6 +149,7 @@ def unmapped_tasks(
         .where(
             TI.state == TaskInstanceState.SCHEDULED,
             TI.queue.contains("/"),
+            TI.queue.not_in(queues),
             ours,
             ~exists,
             *(~condition for condition in excluded),
@@ -149,6 +157,11 @@ def unmapped_tasks(
         .values(pool=_FAILING_POOL)
         .execution_options(synchronize_session=False)
     )
+
+
+def airflow_pool_of(task_instance_id: Any) -> Select[Any]:
+    """The Airflow pool that a task is in."""
+    return select(TI.pool).where(TI.id == task_instance_id)
 
 
 def add_events() -> Insert:
