@@ -100,7 +100,8 @@ class ExecutorStore(Protocol):
 
         Stops jobs whose task instance has moved on (after the grace, where their process may just be
         finishing), jobs that did not start in time, and older rounds that keep a newer one waiting; fails
-        jobs that should be stopped but whose worker has been silent for minutes.
+        jobs that should be stopped but whose worker has been silent for minutes; makes ends to be told again
+        that Airflow has heard of but not acted on.
         """
         ...
 
@@ -177,7 +178,7 @@ class WorkerStore(Protocol):
         """Become the owner of the jobs of dead workers of the same kind on this host.
 
         Dead is who has stopped or is silent; the silent are marked as stopped, so that what they still say is
-        refused. Each job gets exactly one new owner.
+        refused. Each job gets exactly one new owner. A worker that has itself been stopped gets none.
 
         :raises NotFound: if the worker is not registered.
         """

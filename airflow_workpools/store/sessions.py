@@ -59,11 +59,11 @@ class Transactions:
         raise AssertionError("a transaction either comes through or raises")
 
 
-def chunks(values: Collection[T]) -> Iterator[Sequence[T]]:
+def chunks(values: Collection[T], *, size: int = CHUNK) -> Iterator[Sequence[T]]:
     """Cut values into parts that one statement can take."""
     listed = list(values)
-    for start in range(0, len(listed), CHUNK):
-        yield listed[start : start + CHUNK]
+    for start in range(0, len(listed), size):
+        yield listed[start : start + size]
 
 
 def changed(session: Session, statement: Executable, row: Mapping[str, Any] | None = None) -> int:

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from airflow_workpools.store.records import ClaimedJob, Report, ReportOutcome, WorkerRecord
 
 
+MAX_LINES = 100
+"""Most queues whose lines one statement reads: it has two parts for each, and SQLite takes 500."""
+
+
 class WorkerSide(Transactions):
     """See :class:`~airflow_workpools.store.protocol.WorkerStore`."""
 
@@ -133,7 +137,10 @@ class WorkerSide(Transactions):
 
     def take_over(self, worker_id: uuid.UUID, hostname: str, *, now: datetime) -> list[ClaimedJob]:
         def work(session: Session) -> list[ClaimedJob]:
-            neighbours = statements.neighbours(_registered(session, worker_id), hostname)
+            me = _registered(session, worker_id)
+            if me.state is WorkerState.STOPPED:
+                return []
+            neighbours = statements.neighbours(me, hostname)
             alive = [rows.worker_record(row) for row in session.execute(statements.not_stopped(neighbours))]
             intervals = {worker.heartbeat_seconds for worker in alive if worker.silent(now)}
             if intervals:
@@ -232,8 +239,6 @@ def _first_waiting(
     session: Session, pool: WorkPool, paused: Collection[str], held: Mapping[str, int], room: int
 ) -> list[WaitingJob]:
     heads = rules.heads(pool, paused=paused, held=held, room=room)
-    if not heads:
-        return []
     found = {
         row.id: WaitingJob(
             id=row.id,
@@ -242,6 +247,9 @@ def _first_waiting(
             slots=row.pool_slots,
             handed_over_at=row.handed_over_at,
         )
-        for row in session.execute(statements.first_waiting(pool.name, heads, room=room))
+        for queues_ in chunks(heads, size=MAX_LINES)
+        for row in session.execute(
+            statements.first_waiting(pool.name, {queue: heads[queue] for queue in queues_}, room=room)
+        )
     }
     return list(found.values())

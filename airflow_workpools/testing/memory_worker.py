@@ -109,7 +109,10 @@ class WorkerSide(MemoryJobs):
 
     def take_over(self, worker_id: uuid.UUID, hostname: str, *, now: datetime) -> list[ClaimedJob]:
         with self._lock:
-            dead = self._dead_neighbours(self._registered(worker_id), hostname, now)
+            me = self._registered(worker_id)
+            if me.state is WorkerState.STOPPED:
+                return []
+            dead = self._dead_neighbours(me, hostname, now)
             for other in dead:
                 self._workers[other.id] = replace(other, state=WorkerState.STOPPED)
             left = sorted((job for other in dead for job in self._held(other.id)), key=_by_claim)

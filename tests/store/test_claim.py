@@ -138,6 +138,13 @@ def test_a_long_backlog_does_not_matter(rig: Rig) -> None:
     assert [job.id for job in claimed] == [high]
 
 
+def test_a_pool_may_have_hundreds_of_queues(rig: Rig) -> None:
+    queues = {f"q{n}": (n + 1, None) for n in range(330)}
+    ids = rig.hand_over(new_job("etl/q329"), new_job("etl/q0"), new_job("etl/q150"))
+    claimed = rig.claim(rig.worker(), work_pool(default=(1000, None), **queues))
+    assert [job.id for job in claimed] == [ids[1], ids[2], ids[0]]
+
+
 def test_more_jobs_than_one_statement_takes_are_claimed_together(rig: Rig) -> None:
     ids = rig.hand_over(*(new_job() for _ in range(1100)))
     assert {job.id for job in rig.claim(rig.worker(), room=2000)} == set(ids)

@@ -158,6 +158,17 @@ def test_the_jobs_of_a_silent_worker_are_taken_over_and_what_it_still_says_is_re
     assert rig.claim(zombie) == []
 
 
+def test_a_worker_that_was_taken_for_dead_takes_nothing_over_before_it_registers_again(rig: Rig) -> None:
+    zombie, dead = rig.worker(), rig.worker()
+    (id_,) = rig.claimed(new_job(), worker=dead)
+    for worker in (zombie, dead):
+        rig.store.stop_worker(worker, now=NOW)
+    assert rig.store.take_over(zombie, "here", now=later(1)) == []
+
+    rig.store.register_worker(new_worker(id=zombie), now=later(2))
+    assert [job.id for job in rig.store.take_over(zombie, "here", now=later(2))] == [id_]
+
+
 def test_each_workers_own_heartbeat_interval_counts(rig: Rig) -> None:
     slow, fast = rig.worker(heartbeat_seconds=60.0), rig.worker(heartbeat_seconds=1.0)
     rig.claimed(new_job(), worker=slow)
