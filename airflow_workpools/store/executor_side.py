@@ -106,10 +106,18 @@ class ExecutorSide(Transactions):
             not_started=self._stop_not_started(now),
             superseded=self._stop_superseded(now),
             worker_lost=lost,
+            untold=self._tell_again(now),
         )
 
     def _change(self, statement: Update) -> int:
         return self._transaction(lambda session: changed(session, statement))
+
+    def _tell_again(self, now: datetime) -> int:
+        def work(session: Session) -> int:
+            ids = session.scalars(reconcile.untold(now - rules.TOLD_FOR)).all()
+            return sum(changed(session, statements.tell_again(some)) for some in chunks(ids))
+
+        return self._transaction(work)
 
     def _stop_superseded(self, now: datetime) -> int:
         def work(session: Session) -> int:

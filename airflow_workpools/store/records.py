@@ -280,6 +280,8 @@ class Reconciled(NamedTuple):
     """Jobs told to stop because the same try was handed over again and waits for them."""
     worker_lost: int = 0
     """Jobs to be stopped that were failed because nobody is left to stop them."""
+    untold: int = 0
+    """Ended jobs whose end is told again: their task is queued still."""
 
     @property
     def total(self) -> int:

@@ -27,6 +27,9 @@ POLL_WRITTEN_EVERY = timedelta(seconds=10)
 """A queue's poll is written down at most so often, however many workers poll it."""
 SUPERSEDED_AFTER = timedelta(seconds=30)
 """A job may keep a newer hand-over of the same try waiting for so long."""
+TOLD_FOR = timedelta(seconds=30)
+"""An end is told again if its task is still queued after so long: Airflow passes over task instances that
+another transaction has locked, and forgets what it was told."""
 WORKER_LOST_AFTER = timedelta(minutes=5)
 """A job that should be stopped is given up when its worker has been silent for so long."""
 
@@ -76,8 +79,8 @@ def log_path(workload: str) -> str | None:
 
 
 def fit_text(text: str) -> str:
-    """Make a text fit for every database: no NUL, and not without end."""
-    return text.replace("\x00", "")[:MAX_TEXT]
+    """Make a text fit for every database: no NUL, no half characters, and not without end."""
+    return text.replace("\x00", "")[:MAX_TEXT].encode(errors="replace").decode()
 
 
 # -- claim ---------------------------------------------------------------------------------------------------

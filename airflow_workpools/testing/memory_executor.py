@@ -117,6 +117,7 @@ class ExecutorSide(MemoryJobs):
                     for job in self._late(now)
                 ),
                 superseded=self._cancel(self._superseded(now), rules.SUPERSEDED, now),
+                untold=self._tell_again(now),
             )
 
     def _of(self, scheduler_job_id: int) -> list[StoredJob]:
@@ -180,6 +181,18 @@ class ExecutorSide(MemoryJobs):
             )
 
         return [job for job in self._started_unwished() if keeps_waiting(job)]
+
+    def _tell_again(self, now: datetime) -> int:
+        def is_untold(job: StoredJob) -> bool:
+            told_at = job.record.reported_at
+            is_newest = self._rounds(job.record.task_instance_id)[-1] is job
+            told_long_ago = told_at is not None and told_at < now - rules.TOLD_FOR
+            return told_long_ago and is_newest and self._state(job) == "queued"
+
+        untold = self._find(is_untold)
+        for job in untold:
+            job.change(reported_at=None)
+        return len(untold)
 
     def _fail_lost(self, now: datetime) -> int:
         alive = {

@@ -271,6 +271,42 @@ def test_a_wish_made_now_leaves_another_worker_one_round_to_take_over(rig: Rig) 
     assert len(rig.store.wishes(heir)) == 1
 
 
+# -- ends that nobody acted on --------------------------------------------------------------------------------
+
+
+def told(rig: Rig, worker: uuid.UUID, at: float = 10) -> NewJob:
+    """Make a job whose end Airflow has heard of."""
+    job = started(rig, worker, JobState.FAILED)
+    rig.store.mark_reported([job.task_instance_id], now=later(at))
+    return job
+
+
+def test_an_end_that_airflow_heard_of_but_did_not_act_on_is_told_again(rig: Rig, worker: uuid.UUID) -> None:
+    """Airflow passes over task instances that another transaction has locked, and forgets what it was told."""
+    job = told(rig, worker)
+    assert reconcile(rig, at=40) == NOTHING
+    assert rig.store.ended(SCHEDULER, limit=9) == []
+    assert reconcile(rig, at=41) == Reconciled(untold=1)
+    assert [ended.id for ended in rig.store.ended(SCHEDULER, limit=9)] == [job.task_instance_id]
+    assert reconcile(rig, at=42) == NOTHING
+
+
+@pytest.mark.parametrize("state", ["running", "success", "scheduled", "up_for_retry", None])
+def test_an_end_that_airflow_has_acted_on_is_not_told_again(
+    rig: Rig, worker: uuid.UUID, state: str | None
+) -> None:
+    job = told(rig, worker)
+    rig.airflow.put(state, NOW, job)
+    assert reconcile(rig, at=100) == NOTHING
+
+
+def test_the_end_of_an_earlier_round_is_not_told_again(rig: Rig, worker: uuid.UUID) -> None:
+    job = told(rig, worker)
+    rig.hand_over(job, now=later(20))
+    assert reconcile(rig, at=45) == NOTHING
+    assert rig.store.ended(SCHEDULER, limit=9) == []
+
+
 # -- all together ---------------------------------------------------------------------------------------------
 
 

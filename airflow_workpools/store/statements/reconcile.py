@@ -133,6 +133,26 @@ def superseded(waiting_since: datetime) -> Select[Any]:
     )
 
 
+def untold(told_before: datetime) -> Select[Any]:
+    """Jobs whose end was told long ago to a scheduler that has not acted on it: nearly always none.
+
+    It is the newest hand-over of its try, and the task instance is queued still. Begins with the queued task
+    instances, which are few.
+    """
+    newer = jobs.alias("newer")
+    again = exists().where(newer.c.task_instance_id == jobs.c.task_instance_id, newer.c.round > jobs.c.round)
+    return (
+        select(jobs.c.id)
+        .join(task_instance, task_instance.c.id == jobs.c.task_instance_id)
+        .where(
+            task_instance.c.state == "queued",
+            jobs.c.ended_at.is_not(None),
+            jobs.c.reported_at < told_before,
+            ~again.correlate(jobs),
+        )
+    )
+
+
 def fail_lost(silent_since: datetime, now: datetime) -> Update:
     """Fail jobs that should be stopped but whose worker has been silent for so long that nobody will."""
     alive = (
