@@ -119,7 +119,7 @@ def _look(session: Session, pools: Pools) -> tuple[dict[str, AirflowPool], dict[
         name: AirflowPool(slots, description)
         for name, slots, description in session.execute(statements.airflow_pools())
     }
-    names = [name for name in _managed_names(pools) if name in current]
+    names = _managed_names(pools)
     waiting = [TaskGroup(*row) for row in session.execute(statements.waiting_tasks(names))] if names else []
     holding = [TaskGroup(*row) for row in session.execute(statements.holding_tasks())]
     return current, loads_of(pools, waiting, holding)
