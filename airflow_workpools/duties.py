@@ -39,6 +39,8 @@ process.
 """
 MAX_STRANDED = 500
 """Most jobs of a deleted queue that are cancelled at a time."""
+ALLOCATE_SECONDS = 0.2
+"""Shortest time between two allocations: a busy scheduler loops many times a second."""
 RUN_STATE_SECONDS = 1.0
 """Age at which what is known of paused queues and online workers is read again."""
 
@@ -52,6 +54,7 @@ class Duties:
     store: JobStore = field(default_factory=SqlStore)
     _run_state: RunState | None = None
     _run_state_at: float = float("-inf")
+    _allocated_at: float = float("-inf")
     _looked_at: float = float("-inf")
     _counted_at: float = float("-inf")
     _ranks: Mapping[str, int] = field(default_factory=dict)
@@ -115,9 +118,12 @@ class Duties:
     # -- gate 1 ---------------------------------------------------------------------------------------------
 
     def allocate(self, *, now: datetime, monotonic: float) -> None:
-        """Give the Airflow pools their slots."""
+        """Give the Airflow pools their slots, a few times a second at most."""
         from airflow.utils.session import create_session
 
+        if monotonic - self._allocated_at < ALLOCATE_SECONDS:
+            return
+        self._allocated_at = monotonic
         run_state = self._current_run_state(now, monotonic)
         pools = self.pools()
         with create_session(scoped=False) as session:

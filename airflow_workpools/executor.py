@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from airflow_workpools.store.records import EndedJob, NewJob
     from airflow_workpools.worker.embedded import EmbeddedWorker
 
+ASK_SECONDS = 1.0
+"""Ends of jobs are asked for at the latest after this time, also without news from the embedded worker."""
 MAX_EVENTS = 500
 """Most ends of jobs told to the scheduler in one loop; the rest follow in the next."""
 
@@ -60,6 +62,8 @@ class WorkPoolExecutor(BaseExecutor):
         self._worker: EmbeddedWorker | None = None
         self._handed_over = False
         self._adopted = False
+        self._refused = False
+        self._ask_again_at = 0.0
         self._failures: dict[str, int] = {}
         self._ended = threading.Event()
 
@@ -123,6 +127,7 @@ class WorkPoolExecutor(BaseExecutor):
             duties.store.hand_over(job, now=_now(), session=session)
         else:
             duties.store.hand_over_failed(job, refusal, now=_now(), session=session)
+            self._refused = True
         self.running.add(workload.key)
         self._handed_over = True
 
@@ -187,7 +192,7 @@ class WorkPoolExecutor(BaseExecutor):
             return
         now, monotonic = _now(), time.monotonic()
         self._attempt("the embedded worker", self._mind_worker)
-        self._attempt("telling the ends of jobs", lambda: self._tell_ends(duties, now))
+        self._attempt("telling the ends of jobs", lambda: self._tell_ends(duties, now, monotonic))
         self._attempt("slots", lambda: duties.allocate(now=now, monotonic=monotonic))
         self._attempt("looking after jobs", lambda: duties.look_after(now=now, monotonic=monotonic))
         self._attempt("counting jobs", lambda: self._count(duties, monotonic))
@@ -210,8 +215,15 @@ class WorkPoolExecutor(BaseExecutor):
                 self._handed_over = False
             self._worker.supervise()
 
-    def _tell_ends(self, duties: Duties, now: datetime) -> None:
-        for job in duties.ended(limit=MAX_EVENTS, now=now):
+    def _tell_ends(self, duties: Duties, now: datetime, monotonic: float) -> None:
+        """Tell what has ended. The scheduler may loop a hundred times a second: ask when there is news."""
+        news = self._refused or self._worker is None or self._worker.has_news()
+        if not news and monotonic < self._ask_again_at:
+            return
+        self._refused = False
+        ended = duties.ended(limit=MAX_EVENTS, now=now)
+        self._ask_again_at = monotonic + (ASK_SECONDS if len(ended) < MAX_EVENTS else 0)
+        for job in ended:
             self._tell(job)
 
     def _count(self, duties: Duties, monotonic: float) -> None:
@@ -258,6 +270,7 @@ class WorkPoolExecutor(BaseExecutor):
         assert session is not None
         adopted = duties.adopt([ti.id for ti in tis], session=session)
         self._adopted = True
+        self._ask_again_at = 0.0
         self.log.info("Work pools: adopted %d of %d task instances", len(adopted), len(tis))
         return [ti for ti in tis if ti.id not in adopted]
 

@@ -53,6 +53,9 @@ class StubWorker:
     def look_now(self) -> None:
         self.heard.append("look now")
 
+    def has_news(self) -> bool:
+        return True
+
     def supervise(self) -> None:
         if self.fails:
             raise BlockingIOError("no process can be forked")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -54,7 +55,7 @@ def stub(executor: WorkPoolExecutor) -> StubWorker:
 def next_round(executor: WorkPoolExecutor) -> None:
     """Sync as after some seconds: what is done now and then is due."""
     duties = executor._started()
-    duties._looked_at = duties._counted_at = duties._run_state_at = float("-inf")
+    duties._looked_at = duties._counted_at = duties._run_state_at = duties._allocated_at = float("-inf")
     executor.sync()
 
 
@@ -554,6 +555,19 @@ def _run_many(stage: Scheduler, executor: WorkPoolExecutor, number: int) -> None
     with stage.engine.begin() as connection:
         connection.execute(sa.insert(TaskInstance.__table__), tries)
         connection.execute(sa.insert(jobs_table), jobs)
+
+
+def test_a_busy_loop_without_news_issues_no_statement(
+    stage: Scheduler, executor: WorkPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    next_round(executor)
+    monkeypatch.setattr(stub(executor), "has_news", lambda: False)
+    monkeypatch.setattr("airflow_workpools.executor.time.monotonic", lambda: executor._ask_again_at - 0.9)
+    duties = executor._started()
+    duties._looked_at = duties._counted_at = duties._run_state_at = duties._allocated_at = time.monotonic()
+    with statements_of(stage.engine) as sent:
+        executor.sync()
+    assert sent == []
 
 
 def test_the_ends_of_100_refused_tasks_are_told_with_few_statements(
