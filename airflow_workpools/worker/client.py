@@ -21,9 +21,19 @@ if TYPE_CHECKING:
 
     from airflow_workpools.core.pools import InvalidPool
     from airflow_workpools.store.protocol import JobStore
-    from airflow_workpools.store.records import ClaimedJob, Report, Wish, WorkerRecord
+    from airflow_workpools.store.records import (
+        ClaimedJob,
+        Report,
+        ReportOutcome,
+        Wish,
+        WorkerRecord,
+        WorkerState,
+    )
 
 Pools = Callable[[], "Mapping[str, WorkPool | InvalidPool]"]
+ANY_ROOM = 32_767
+"""More slots than any pool gives out at a time."""
+
 MintToken = Callable[[UUID, float], str]
 """Makes a workload token for a task instance, valid so many seconds."""
 
@@ -34,8 +44,12 @@ class WorkerClient(Protocol):
     def register(self, worker: WorkerRecord, *, now: datetime) -> None:
         """Come online."""
 
-    def heartbeat(self, worker_id: UUID, *, now: datetime) -> None:
-        """Say "I am alive", and that the queues of this worker are looked at."""
+    def heartbeat(self, worker_id: UUID, *, now: datetime) -> WorkerState:
+        """Say "I am alive", and that the queues of this worker are looked at.
+
+        :return: what the worker is taken for.
+        :raises NotFound: if nobody knows it any more.
+        """
 
     def stop(self, worker_id: UUID, *, now: datetime) -> None:
         """Go offline; what runs may be taken over by others."""
@@ -46,7 +60,7 @@ class WorkerClient(Protocol):
     def claim(self, worker_id: UUID, *, room: int, now: datetime) -> list[ClaimedJob]:
         """Take jobs to launch; their workloads carry fresh tokens."""
 
-    def report(self, worker_id: UUID, reports: Sequence[Report], *, now: datetime) -> None:
+    def report(self, worker_id: UUID, reports: Sequence[Report], *, now: datetime) -> list[ReportOutcome]:
         """Tell what became of jobs."""
 
     def requeue(self, worker_id: UUID, job_ids: Sequence[UUID], reason: str, *, now: datetime) -> None:
@@ -54,6 +68,9 @@ class WorkerClient(Protocol):
 
     def wishes(self, worker_id: UUID) -> list[Wish]:
         """Return this worker's jobs that shall be cancelled, with the reason."""
+
+    def mine(self, worker_id: UUID) -> list[ClaimedJob]:
+        """Return the jobs that this worker has."""
 
     def take_over(self, worker_id: UUID, hostname: str, *, now: datetime) -> list[ClaimedJob]:
         """Become the owner of what workers of this host left behind when they died."""
@@ -80,9 +97,10 @@ class SqlClient:
         self.store.register_worker(worker, now=now)
         self._poll(now)
 
-    def heartbeat(self, worker_id: UUID, *, now: datetime) -> None:
-        self.store.heartbeat(worker_id, now=now)
+    def heartbeat(self, worker_id: UUID, *, now: datetime) -> WorkerState:
+        state = self.store.heartbeat(worker_id, now=now)
         self._poll(now)
+        return state
 
     def _poll(self, now: datetime) -> None:
         refs = [
@@ -94,7 +112,11 @@ class SqlClient:
         self.store.stop_worker(worker_id, now=now)
 
     def claim(self, worker_id: UUID, *, room: int, now: datetime) -> list[ClaimedJob]:
-        jobs = self.store.claim(worker_id, list(self.pools().values()), room=room, now=now)
+        pools = list(self.pools().values())
+        # A job that wants more slots than are claimed at a time has nobody else to take it.
+        jobs = self.store.claim(worker_id, pools, room=room, now=now) or self.store.claim(
+            worker_id, pools, room=ANY_ROOM, now=now
+        )
         return [self._with_token(job) for job in jobs]
 
     def _with_token(self, job: ClaimedJob) -> ClaimedJob:
@@ -103,14 +125,17 @@ class SqlClient:
         workload["token"] = self.mint_token(job.task_instance_id, job.start_timeout_seconds)
         return replace(job, workload=json.dumps(workload))
 
-    def report(self, worker_id: UUID, reports: Sequence[Report], *, now: datetime) -> None:
-        self.store.report(worker_id, reports, now=now)
+    def report(self, worker_id: UUID, reports: Sequence[Report], *, now: datetime) -> list[ReportOutcome]:
+        return self.store.report(worker_id, reports, now=now)
 
     def requeue(self, worker_id: UUID, job_ids: Sequence[UUID], reason: str, *, now: datetime) -> None:
         self.store.requeue(worker_id, job_ids, reason=reason, now=now)
 
     def wishes(self, worker_id: UUID) -> list[Wish]:
         return self.store.wishes(worker_id)
+
+    def mine(self, worker_id: UUID) -> list[ClaimedJob]:
+        return self.store.mine(worker_id)
 
     def take_over(self, worker_id: UUID, hostname: str, *, now: datetime) -> list[ClaimedJob]:
         return self.store.take_over(worker_id, hostname, now=now)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,9 +32,9 @@ from airflow_workpools.errors import (
     InvalidInput,
     LaunchRejected,
     NotFound,
-    WorkpoolsError,
 )
 from airflow_workpools.infrastructure.base import Handle, Phase
+from airflow_workpools.store.records import WorkerState
 from airflow_workpools.worker import reports
 from airflow_workpools.worker.launching import launch_spec
 
@@ -103,6 +103,9 @@ class Worker:
         self._look_now = asyncio.Event()
         self._to_tell = asyncio.Event()
         self._stop = asyncio.Event()
+        self._adopting = asyncio.Lock()
+        self._unsure = False
+        """Whether the store may hold jobs to be ours that we know nothing of."""
 
     # -- from outside ---------------------------------------------------------------------------------------
 
@@ -180,16 +183,52 @@ class Worker:
     # -- heartbeat and adoption -----------------------------------------------------------------------------
 
     async def _heartbeat(self) -> None:
-        await asyncio.to_thread(self.client.heartbeat, self.record.id, now=self.clock())
-        orphans = await asyncio.to_thread(
-            self.client.take_over, self.record.id, self.record.hostname, now=self.clock()
-        )
-        if orphans:
-            await self._adopt(orphans)
+        try:
+            state = await asyncio.to_thread(self.client.heartbeat, self.record.id, now=self.clock())
+        except NotFound:
+            state = WorkerState.STOPPED
+        if state is WorkerState.STOPPED:
+            await self._come_back()
+        async with self._adopting, self._unsure_if_it_fails():
+            orphans = await asyncio.to_thread(
+                self.client.take_over, self.record.id, self.record.hostname, now=self.clock()
+            )
+            if orphans:
+                await self._adopt(orphans)
         await asyncio.sleep(self.times.heartbeat)
 
+    async def _come_back(self) -> None:
+        """Come online again after a silence for which others took this worker for dead, and maybe its jobs."""
+        log.warning("Worker: was silent for so long that it was taken for dead; coming online again")
+        await asyncio.to_thread(self.client.register, self.record, now=self.clock())
+        mine = {job.id for job in await asyncio.to_thread(self.client.mine, self.record.id)}
+        for id_ in self._tracked.keys() - mine:
+            self._tracked.pop(id_)
+        self._unsure = True
+
+    async def _find_lost(self) -> None:
+        """Look after jobs that the store gave to this worker, but whose claim or adoption failed half-way.
+
+        Between two claims only: while one goes on, the store knows of jobs that have not come here yet.
+        """
+        self._unsure = False
+        async with self._adopting, self._unsure_if_it_fails():
+            mine = await asyncio.to_thread(self.client.mine, self.record.id)
+            known = self._tracked.keys() | {report.job_id for report in self._reports}
+            lost = [job for job in mine if job.id not in known]
+            if lost:
+                await self._adopt(lost)
+
+    @contextlib.asynccontextmanager
+    async def _unsure_if_it_fails(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except Exception:
+            self._unsure = True
+            raise
+
     async def _adopt(self, jobs: list[ClaimedJob]) -> None:
-        """Look after jobs of dead workers. One that was claimed but never launched is given back."""
+        """Look after jobs that were somebody else's. One that was claimed but never launched is given back."""
         pools = await asyncio.to_thread(self.client.pools)
         never_launched: list[UUID] = []
         for job in jobs:
@@ -234,10 +273,18 @@ class Worker:
     async def _claim(self) -> None:
         # Cleared before the look, so that a call during the look causes another one.
         self._look_now.clear()
-        jobs = await asyncio.to_thread(self.client.claim, self.record.id, room=self.batch, now=self.clock())
+        if self._unsure:
+            await self._find_lost()
+        async with self._unsure_if_it_fails():
+            jobs = await asyncio.to_thread(
+                self.client.claim, self.record.id, room=self.batch, now=self.clock()
+            )
+            if jobs:
+                await self._launch_all(jobs)
         if not jobs:
             await _wait(self._look_now, self.times.claim)
-            return
+
+    async def _launch_all(self, jobs: Iterable[ClaimedJob]) -> None:
         pools = await asyncio.to_thread(self.client.pools)
         in_flight = asyncio.Semaphore(self.launches_in_flight)
 
@@ -245,8 +292,11 @@ class Worker:
             async with in_flight:
                 await self._launch(job, pools)
 
-        # Coroutines start in the order of the claim, which is the order of priority.
-        await asyncio.gather(*(launch(job) for job in jobs))
+        # Coroutines start in the order of the claim, which is the order of priority. One that fails must not
+        # leave the others behind unwatched.
+        for outcome in await asyncio.gather(*(launch(job) for job in jobs), return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def _launch(self, job: ClaimedJob, pools: Mapping[str, Any]) -> None:
         try:
@@ -265,8 +315,6 @@ class Worker:
             self._tell(reports.not_started(job.id, str(error)))
         except InfrastructureUnavailable as error:
             await self._retry_launch(job, str(error))
-        except WorkpoolsError:
-            raise
         except Exception as error:
             log.exception("Worker: launching job %s failed", job.id)
             await self._retry_launch(job, f"{type(error).__name__}: {error}")
@@ -344,7 +392,7 @@ class Worker:
             self._to_tell.clear()
             return
         batch = reports.merge(told)
-        await asyncio.to_thread(self.client.report, self.record.id, batch, now=self.clock())
+        outcomes = await asyncio.to_thread(self.client.report, self.record.id, batch, now=self.clock())
         del self._reports[: len(told)]
         if not self._reports:
             self._to_tell.clear()
@@ -352,7 +400,9 @@ class Worker:
         if ended:
             self.on_ended()
             self._look_now.set()  # slots have become free
-            await self._clean_up(ended)
+            # What another worker has taken over is for that one to look at, and to remove.
+            ours = {outcome.job_id for outcome in outcomes if outcome.state is not None}
+            await self._clean_up([report for report in ended if report.job_id in ours])
 
     async def _clean_up(self, ended: list[Report]) -> None:
         for report in ended:

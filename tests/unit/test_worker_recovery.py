@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker and a store that do not agree about who has which job, and how they come together again."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from airflow_workpools.core.jobs import JobState
+from airflow_workpools.errors import InfrastructureError
+from airflow_workpools.store.records import WorkerState
+from tests.unit.scripted_infrastructure import ScriptedInfrastructure
+from tests.unit.test_worker_loop import Stage, etl, play, until, working
+
+
+def fail_once(stage: Stage, what: str, *, after: bool) -> None:
+    """Let the next call of a store's method fail, before or after it has done its work."""
+    method = getattr(stage.store, what)
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        setattr(stage.store, what, method)
+        if after:
+            method(*args, **kwargs)
+        raise ConnectionError(f"{what}: the connection broke")
+
+    setattr(stage.store, what, fail)
+
+
+def test_jobs_whose_claim_was_answered_in_vain_are_launched_all_the_same():
+    """The store has given them to this worker; nobody else would ever take them."""
+
+    async def scenario(stage: Stage) -> None:
+        jobs = {stage.hand_over(), stage.hand_over()}
+        fail_once(stage, "claim", after=True)
+        async with working(stage.worker()) as infrastructure:
+            await until(lambda: {spec.job_id for spec in infrastructure.launched} == jobs)
+            await until(lambda: all(stage.record(job).state is JobState.SUBMITTED for job in jobs))
+
+    play(scenario)
+
+
+def test_a_token_that_cannot_be_made_loses_no_job():
+    async def scenario(stage: Stage) -> None:
+        job = stage.hand_over()
+        worker = stage.worker()
+        mint, failures = worker.client.mint_token, [OSError("the key cannot be read")]
+
+        def mint_or_fail(ti: uuid.UUID, seconds: float) -> str:
+            if failures:
+                raise failures.pop()
+            return mint(ti, seconds)
+
+        worker.client = replace(worker.client, mint_token=mint_or_fail)
+        async with working(worker) as infrastructure:
+            await until(lambda: [spec.job_id for spec in infrastructure.launched] == [job])
+
+    play(scenario)
+
+
+def test_a_job_that_could_not_be_given_back_is_given_back_later():
+    async def scenario(stage: Stage) -> None:
+        infrastructure = ScriptedInfrastructure()
+        infrastructure.launch_errors = [OSError("a surprise")]
+        fail_once(stage, "requeue", after=False)
+        job = stage.hand_over()
+        async with working(stage.worker(infrastructure)):
+            await until(lambda: stage.record(job).state is JobState.SUBMITTED)
+            assert stage.record(job).start_attempts == 1
+
+    play(scenario)
+
+
+def test_an_unknown_failure_of_the_infrastructure_leaves_no_other_job_unwatched():
+    async def scenario(stage: Stage) -> None:
+        stage.pools["etl"] = etl(concurrency_limit=5)
+        infrastructure = ScriptedInfrastructure()
+        infrastructure.launch_errors = [InfrastructureError("something new")]
+        jobs = [stage.hand_over() for _ in range(4)]
+        async with working(stage.worker(infrastructure)):
+            await until(lambda: all(stage.record(job).state is JobState.SUBMITTED for job in jobs))
+            for job in jobs:
+                infrastructure.ends(job)
+            await until(lambda: all(stage.record(job).state is JobState.SUCCEEDED for job in jobs))
+
+    play(scenario)
+
+
+def test_orphans_that_could_not_be_looked_at_are_looked_at_later():
+    async def scenario(stage: Stage) -> None:
+        job = stage.hand_over()
+        async with working(stage.worker()):
+            await until(lambda: stage.record(job).state is JobState.SUBMITTED)
+        fail_once(stage, "take_over", after=True)
+        async with working(stage.worker()) as infrastructure:
+            infrastructure.ends(job)
+            await until(lambda: stage.record(job).state is JobState.SUCCEEDED)
+
+    play(scenario)
+
+
+def test_a_worker_that_was_taken_for_dead_comes_back_and_leaves_to_the_heir_what_that_one_has():
+    async def scenario(stage: Stage) -> None:
+        taken, worker = stage.hand_over(), stage.worker()
+        async with working(worker) as infrastructure:
+            await until(lambda: stage.record(taken).state is JobState.SUBMITTED)
+            heir = stage.worker()
+            heir.client.register(heir.record, now=stage.now)
+            stage.store.stop_worker(worker.record.id, now=stage.now)
+            assert [job.id for job in heir.client.take_over(heir.record.id, "here", now=stage.now)] == [taken]
+
+            job = stage.hand_over()
+            await until(lambda: stage.record(job).state is JobState.SUBMITTED)
+            infrastructure.ends(taken)
+            infrastructure.ends(job)
+            await until(lambda: stage.record(job).state is JobState.SUCCEEDED)
+            await until(lambda: infrastructure.cleaned)
+            assert infrastructure.cleaned == [job]
+            assert stage.record(taken).state is JobState.SUBMITTED
+            assert stage.record(taken).worker_id == heir.record.id
+
+    play(scenario)
+
+
+def test_a_worker_that_was_taken_for_dead_keeps_the_jobs_that_nobody_took():
+    async def scenario(stage: Stage) -> None:
+        job, worker = stage.hand_over(), stage.worker()
+        async with working(worker) as infrastructure:
+            await until(lambda: stage.record(job).state is JobState.SUBMITTED)
+            stage.store.stop_worker(worker.record.id, now=stage.now)
+            await until(lambda: _state_of(stage, worker.record.id) is WorkerState.ONLINE)
+            infrastructure.ends(job)
+            await until(lambda: stage.record(job).state is JobState.SUCCEEDED)
+            assert [spec.job_id for spec in infrastructure.launched] == [job]
+
+    play(scenario)
+
+
+def test_a_worker_that_nobody_knows_any_more_registers_again():
+    async def scenario(stage: Stage) -> None:
+        worker = stage.worker()
+        async with working(worker) as infrastructure:
+            await until(lambda: _state_of(stage, worker.record.id))
+            stage.store.purge(before=stage.now + timedelta(hours=1), limit=99)
+            job = stage.hand_over()
+            await until(lambda: [spec.job_id for spec in infrastructure.launched] == [job])
+
+    play(scenario)
+
+
+def _state_of(stage: Stage, worker_id: uuid.UUID) -> WorkerState | None:
+    workers = stage.store.run_state(now=stage.now).workers
+    return next((worker.state for worker in workers if worker.id == worker_id), None)
+
+
+@pytest.mark.parametrize("slots", [65, 200])
+def test_a_job_that_wants_more_slots_than_are_claimed_at_a_time_is_claimed(slots: int):
+    async def scenario(stage: Stage) -> None:
+        stage.pools["etl"] = etl(concurrency_limit=200)
+        job = stage.hand_over()
+        record = stage.store._jobs[job]
+        record.record = replace(record.record, pool_slots=slots)
+        async with working(stage.worker()) as infrastructure:
+            await until(lambda: [spec.job_id for spec in infrastructure.launched] == [job])
+
+    play(scenario)
