@@ -382,6 +382,40 @@ def test_mapped_tasks_are_told_apart(stage: Scheduler, executor: WorkPoolExecuto
     assert executor.event_buffer == {TaskInstanceKey("dag", "mapped", "run", 1, 1): (SUCCESS, None)}
 
 
+@pytest.mark.postgres
+def test_an_end_that_airflow_passed_over_because_the_task_was_locked_is_told_again(
+    postgres_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With Airflow's own handling of the executor's events."""
+    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+
+    def process(stage: Scheduler, executor: WorkPoolExecutor) -> str:
+        with stage.transaction() as session:
+            # It can't find the DAG, and sets the state as it was told.
+            SchedulerJobRunner.process_executor_events(executor, SCHEDULER, None, session)  # type: ignore[arg-type]
+        (ti,) = stage.rows(TaskInstance)
+        return str(ti.state)
+
+    with scheduler(postgres_engine, tmp_path / "logs", monkeypatch) as stage:
+        executor = stage.executor()
+        workload = stage.workload("nowhere/x")
+        stage.hand_over(executor, workload)
+        next_round(executor)
+        with stage.engine.begin() as connection:
+            connection.execute(sa.select(TaskInstance.__table__).with_for_update())
+            assert process(stage, executor) == "queued"
+        assert executor.event_buffer == {}
+        next_round(executor)
+        assert process(stage, executor) == "queued"
+
+        long_ago = datetime.now(timezone.utc) - timedelta(seconds=31)
+        with stage.engine.begin() as connection:
+            connection.execute(sa.update(jobs_table).values(reported_at=long_ago))
+        next_round(executor)
+        next_round(executor)
+        assert process(stage, executor) == "failed"
+
+
 # -- a scheduler dies -----------------------------------------------------------------------------------------
 
 
