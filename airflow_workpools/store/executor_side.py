@@ -141,12 +141,12 @@ class ExecutorSide(Transactions):
 
 def _add(job: NewJob, end: dict[str, Any], now: datetime, session: Session) -> uuid.UUID:
     """Insert a job as the next round of its try; what waited from an earlier round is cancelled."""
-    last = session.execute(statements.last_round(job.task_instance_id)).scalar_one()
-    round_ = 0 if last is None else last + 1
+    round_ = 0
     row = rows.job_row(job, round_, now) | end
+    # Nearly all are the first round, so that is simply tried; an error would spoil the scheduler's transaction.
     while not add(session, jobs, row):
-        # Somebody else has just handed over the same round; an error would spoil the scheduler's transaction.
-        round_ += 1
+        last = session.execute(statements.last_round(job.task_instance_id)).scalar_one()
+        round_ = max(round_, last or 0) + 1
         row = rows.job_row(job, round_, now) | end
     if round_:
         session.execute(
