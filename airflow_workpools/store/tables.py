@@ -142,8 +142,13 @@ Index(
 Index("workpool_job_task_instance", jobs.c.task_instance_id, jobs.c.round)
 """The rounds of a task instance."""
 
-Index("workpool_job_ended", jobs.c.ended_at)
-"""What may be purged."""
+Index(
+    "workpool_job_ended",
+    jobs.c.ended_at,
+    postgresql_where=jobs.c.ended_at.is_not(None),
+    sqlite_where=jobs.c.ended_at.is_not(None),
+)
+"""What may be purged. Without the rest, or a database may think it the way to what has not ended."""
 
 Index("workpool_job_handed_over", jobs.c.handed_over_at)
 """The listing."""

@@ -77,7 +77,9 @@ class RunTimeSide(MemoryJobs):
             old = [
                 (record.ended_at, record.id)
                 for record in (job.record for job in self._jobs.values())
-                if record.ended_at is not None and record.ended_at < before
+                if record.ended_at is not None
+                and record.ended_at < before
+                and self._rounds(record.task_instance_id)[-1].record is record
             ]
             busy = {job.record.worker_id for job in self._find(lambda job: job.record.state in ACTIVE)}
             idle = [

@@ -148,6 +148,18 @@ def test_old_jobs_and_workers_are_purged_and_nothing_else(rig: Rig) -> None:
     assert rig.store.purge(before=later(50), limit=10) == 0
 
 
+def test_of_several_rounds_the_newest_is_purged_first_so_that_none_is_taken_for_the_first(rig: Rig) -> None:
+    job = new_job()
+    first, second = (rig.hand_over(job, now=later(n))[0] for n in range(2))
+    rig.store.request_cancel(job_ids=[second], reason="x", now=later(3))
+    assert rig.store.purge(before=later(2), limit=10) == 0
+
+    (third,) = rig.hand_over(job, now=later(4))
+    assert len({first, second, third}) == 3
+    rig.store.request_cancel(job_ids=[third], reason="x", now=later(5))
+    assert [rig.store.purge(before=later(9), limit=10) for _ in range(4)] == [1, 1, 1, 0]
+
+
 def test_a_purge_is_bounded(rig: Rig) -> None:
     ids = rig.hand_over(*(new_job() for _ in range(5)))
     rig.store.request_cancel(job_ids=ids, reason="x", now=NOW)

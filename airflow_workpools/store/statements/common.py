@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, false, insert, or_
+from sqlalchemy import and_, exists, false, insert, or_
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
@@ -77,6 +77,12 @@ def with_ids(job_ids: Collection[uuid.UUID]) -> Condition:
 
 def of_task_instances(task_instance_ids: Collection[uuid.UUID]) -> Condition:
     return jobs.c.task_instance_id.in_(task_instance_ids)
+
+
+def newer_round() -> Condition:
+    """The same try was handed over again."""
+    newer = jobs.alias("newer")
+    return exists().where(newer.c.task_instance_id == jobs.c.task_instance_id, newer.c.round > jobs.c.round)
 
 
 def of_queues(refs: Iterable[WorkQueueRef], pool: ColumnElement[str], queue: ColumnElement[str]) -> Condition:

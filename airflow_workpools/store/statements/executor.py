@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, exists, func, select, update
+from sqlalchemy import and_, case, func, select, update
 
 from airflow_workpools.core.jobs import ENDED, JobState
 from airflow_workpools.store.statements.common import (
     active,
     in_states,
     may_become,
+    newer_round,
     occupying,
     of_task_instances,
     unwished,
@@ -37,7 +38,7 @@ def last_round(task_instance_id: uuid.UUID) -> Select[Any]:
 
 def newest_jobs(task_instance_ids: Collection[uuid.UUID]) -> Select[Any]:
     """The newest job of each task instance."""
-    return select(*_summary).where(of_task_instances(task_instance_ids), ~_newer_round())
+    return select(*_summary).where(of_task_instances(task_instance_ids), ~newer_round())
 
 
 def adopt(task_instance_ids: Collection[uuid.UUID], scheduler_job_id: int) -> Update:
@@ -65,7 +66,7 @@ def unreported(scheduler_job_id: int, limit: int) -> Select[Any]:
             jobs.c.reason,
             jobs.c.exit_code,
             case((jobs.c.state != JobState.SUCCEEDED.value, jobs.c.workload)).label("workload"),
-            (~_newer_round()).label("latest"),
+            (~newer_round()).label("latest"),
         )
         .where(
             jobs.c.scheduler_job_id == scheduler_job_id,
@@ -109,12 +110,6 @@ _summary = (
     jobs.c.queue,
     jobs.c.state,
 )
-
-
-def _newer_round() -> Condition:
-    """The same try was handed over again."""
-    newer = jobs.alias("newer")
-    return exists().where(newer.c.task_instance_id == jobs.c.task_instance_id, newer.c.round > jobs.c.round)
 
 
 def cancel_waiting(which: Condition, reason: str | ColumnElement[str], now: datetime) -> Update:

@@ -10,6 +10,7 @@ from sqlalchemy import and_, delete, exists, func, select, true, update
 from airflow_workpools.store.statements.common import (
     active,
     in_states,
+    newer_round,
     of_queues,
     of_task_instances,
     with_ids,
@@ -122,8 +123,16 @@ def _restrictions(which: JobFilter) -> Iterable[Condition]:
 
 
 def ended_before(before: datetime, limit: int) -> Select[Any]:
-    """Jobs old enough to be forgotten."""
-    return select(jobs.c.id).where(jobs.c.ended_at < before).order_by(jobs.c.ended_at, jobs.c.id).limit(limit)
+    """Jobs old enough to be forgotten; of a try that was handed over several times, the newest goes first.
+
+    A first round that is gone would be taken for one that never was.
+    """
+    return (
+        select(jobs.c.id)
+        .where(jobs.c.ended_at < before, ~newer_round())
+        .order_by(jobs.c.ended_at, jobs.c.id)
+        .limit(limit)
+    )
 
 
 def idle_since(before: datetime, limit: int) -> Select[Any]:

@@ -144,6 +144,7 @@ def _older_round_occupies() -> Condition:
         older.c.task_instance_id == jobs.c.task_instance_id,
         older.c.round < jobs.c.round,
         older.c.state.in_(sorted(state.value for state in OCCUPYING)),
+        older.c.ended_at.is_(None),
     )
 
 

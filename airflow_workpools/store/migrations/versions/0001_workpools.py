@@ -96,7 +96,8 @@ def upgrade() -> None:
 
 
 def _create_job_indexes() -> None:
-    not_ended, not_reported = sa.text("ended_at IS NULL"), sa.text("reported_at IS NULL")
+    ended, not_ended = sa.text("ended_at IS NOT NULL"), sa.text("ended_at IS NULL")
+    not_reported = sa.text("reported_at IS NULL")
     op.create_index(
         "workpool_job_waiting",
         "workpool_job",
@@ -124,7 +125,14 @@ def _create_job_indexes() -> None:
     op.create_index(
         "workpool_job_task_instance", "workpool_job", ["task_instance_id", "round"], schema=SCHEMA
     )
-    op.create_index("workpool_job_ended", "workpool_job", ["ended_at"], schema=SCHEMA)
+    op.create_index(
+        "workpool_job_ended",
+        "workpool_job",
+        ["ended_at"],
+        postgresql_where=ended,
+        sqlite_where=ended,
+        schema=SCHEMA,
+    )
     op.create_index("workpool_job_handed_over", "workpool_job", ["handed_over_at"], schema=SCHEMA)
 
 
