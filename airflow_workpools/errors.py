@@ -20,7 +20,10 @@ A message says what is wrong, with which thing, and what to do about it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class WorkpoolsError(Exception):
