@@ -26,7 +26,7 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +36,15 @@ from airflow_workpools.errors import NotFound
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_workpools.infrastructure.process import ProcessInfrastructure
     from airflow_workpools.settings import Settings
     from airflow_workpools.worker.client import WorkerClient
     from airflow_workpools.worker.roster import Roster
 
 log = logging.getLogger(__name__)
 
+KEEP_LEFTOVERS = timedelta(days=7)
+"""How long the directories of ended jobs are kept that a crash kept from being removed."""
 _LOOK_NOW = b"!"
 _NEWS = b"."
 
@@ -198,6 +201,7 @@ async def _serve(channel: socket.socket, *, settings: Settings, runner: Any) -> 
     roster = Roster(settings.home / "workers")
     await asyncio.to_thread(_bury_the_dead, roster, client)
     roster.enter(record.id)
+    await asyncio.to_thread(_sweep, infrastructures["process"])
     listener = asyncio.create_task(_listen(channel, worker), name="listen to the executor")
     await worker.run()
     listener.cancel()
@@ -216,6 +220,17 @@ def _bury_the_dead(roster: Roster, client: WorkerClient) -> None:
             log.warning("Could not say that embedded worker %s is gone: %s", worker_id, error)
             continue
         roster.leave(worker_id)
+
+
+def _sweep(infrastructure: ProcessInfrastructure) -> None:
+    """Remove what crashes have left of jobs that ended long ago."""
+    now = datetime.now(timezone.utc)
+    try:
+        swept = infrastructure.sweep((), older_than=KEEP_LEFTOVERS, now=now)
+    except OSError as error:
+        log.warning("What is left of old jobs could not be removed: %s", error)
+    else:
+        log.info("Removed what was left of %d old jobs", swept)
 
 
 def _tell_executor(channel: socket.socket) -> None:
