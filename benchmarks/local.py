@@ -20,6 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -44,8 +45,8 @@ class Figures:
     idle_processes: list[int] = field(default_factory=list)
     first_wall: list[float] = field(default_factory=list)
     warm_wall: list[float] = field(default_factory=list)
-    cpu_per_task: list[float] = field(default_factory=list)
-    postgres_cpu_per_task: list[float] = field(default_factory=list)
+    cpu_per_task: list[dict[str, float]] = field(default_factory=list)
+    """CPU seconds per task of each warm run, by component."""
     trigger_to_start: list[float] = field(default_factory=list)
 
 
@@ -80,12 +81,11 @@ class Bench:
             figures.first_wall.append(self._run("hundred"))
             for _ in range(warm_runs):
                 self._settle()
-                own, postgres = self._cpu()
+                before = self._cpu()
                 figures.warm_wall.append(self._run("hundred"))
                 self._settle(1)
-                own_after, postgres_after = self._cpu()
-                figures.cpu_per_task.append((own_after - own) / TASKS)
-                figures.postgres_cpu_per_task.append((postgres_after - postgres) / TASKS)
+                after = self._cpu()
+                figures.cpu_per_task.append({name: (after[name] - before[name]) / TASKS for name in after})
             for number in range(starts):
                 self._settle(1 + (number * 0.37) % 1)  # at different moments of the scheduler's loop
                 figures.trigger_to_start.append(self._time_to_start())
@@ -93,9 +93,13 @@ class Bench:
     def _settle(self, seconds: float = 3) -> None:
         time.sleep(seconds)
 
-    def _cpu(self) -> tuple[float, float]:
-        own = processes.cpu_seconds(marked_pids(self.airflow.home))
-        return own, processes.cpu_seconds(processes.tree(self.server.pid))
+    def _cpu(self) -> Counter[str]:
+        """Return the CPU seconds that each component has taken so far."""
+        spent: Counter[str] = Counter()
+        for pid in marked_pids(self.airflow.home):
+            spent[component(processes.command(pid))] += processes.cpu_seconds([pid])
+        spent["PostgreSQL"] = processes.cpu_seconds(processes.tree(self.server.pid))
+        return spent
 
     def _run(self, dag_id: str) -> float:
         """Run a DAG; return the seconds from its trigger to the end of its last task."""
@@ -122,14 +126,33 @@ class Bench:
         return self.records.tries(dag_id, run_id)
 
 
+def component(command: str) -> str:
+    """Say which part of Airflow a process belongs to."""
+    words = {
+        "api_server": "API server",
+        "api-server": "API server",
+        "dag-processor": "DAG processor",
+        "LocalExecutor": "tasks and what runs them",
+        "process runner": "tasks and what runs them",
+        "embedded worker": "embedded worker",
+        "scheduler": "scheduler",
+    }
+    return next((name for word, name in words.items() if word in command), "other")
+
+
+def median_cpu(figures: Figures) -> dict[str, float]:
+    """Return the median of the warm runs' CPU seconds per task, by component and in all."""
+    names = {name for run in figures.cpu_per_task for name in run}
+    medians = {name: statistics.median(run.get(name, 0) for run in figures.cpu_per_task) for name in names}
+    return medians | {"all": statistics.median(sum(run.values()) for run in figures.cpu_per_task)}
+
+
 def report(console: Console, results: dict[str, Figures]) -> float:
     """Print the medians of both, and ours in relation to LocalExecutor's; return the ratio of warm runs."""
     table = Table("median of all rounds", *results, "ratio")
     rows = {
         "first run after start, s": "first_wall",
         "warm run, s": "warm_wall",
-        "CPU per task, s": "cpu_per_task",
-        "… and in PostgreSQL, s": "postgres_cpu_per_task",
         "idle: trigger to start, s": "trigger_to_start",
         "idle memory (PSS), MB": "idle_pss_mb",
         "idle processes": "idle_processes",
@@ -137,6 +160,12 @@ def report(console: Console, results: dict[str, Figures]) -> float:
     for title, name in rows.items():
         local, ours = (statistics.median(getattr(results[executor], name)) for executor in EXECUTORS)
         table.add_row(title, f"{local:.3g}", f"{ours:.3g}", f"{ours / local:.2f}" if local else "")
+    cpu = {name: median_cpu(figures) for name, figures in results.items()}
+    for part in sorted(set().union(*cpu.values()), key=lambda part: (part == "all", part)):
+        local, ours = (cpu[executor].get(part, 0) * 1000 for executor in EXECUTORS)
+        table.add_row(
+            f"CPU per task, ms: {part}", f"{local:.1f}", f"{ours:.1f}", f"{ours / local:.2f}" if local else ""
+        )
     console.print(table)
     local, ours = (statistics.median(results[name].warm_wall) for name in EXECUTORS)
     return ours / local
@@ -168,9 +197,7 @@ def main(arguments: list[str] | None = None) -> None:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     for name, figures in results.items():
-        console.print(
-            name, {key: [round(value, 3) for value in values] for key, values in asdict(figures).items()}
-        )
+        console.print(name, {key: values for key, values in asdict(figures).items() if key != "cpu_per_task"})
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(
         json.dumps({name: asdict(figures) for name, figures in results.items()}, indent=1)
