@@ -55,6 +55,8 @@ class Duties:
     _run_state: RunState | None = None
     _run_state_at: float = float("-inf")
     _allocated_at: float = float("-inf")
+    _settled: object = None
+    """For what pools it is known that no slot has to be moved as long as no task waits."""
     _looked_at: float = float("-inf")
     _counted_at: float = float("-inf")
     _ranks: Mapping[str, int] = field(default_factory=dict)
@@ -126,8 +128,16 @@ class Duties:
         self._allocated_at = monotonic
         run_state = self._current_run_state(now, monotonic)
         pools = self.pools()
+        served = served_pools(pools, run_state)
+        paused = run_state.pools, {ref for ref, queue in run_state.queues.items() if queue.paused}
         with create_session(scoped=False) as session:
-            plan = airflow_pools.allocate_slots(session, pools, run_state, served_pools(pools, run_state))
+            if airflow_pools.anything_waits(session, pools):
+                self._settled = None
+            elif self._settled == (pools, served, paused):
+                return
+            plan = airflow_pools.allocate_slots(session, pools, run_state, served)
+        if not plan:
+            self._settled = pools, served, paused
         self._note_problems(pools, plan.taken)
 
     def _current_run_state(self, now: datetime, monotonic: float) -> RunState:

@@ -114,6 +114,12 @@ def allocate_slots(session: Session, pools: Pools, run_state: RunState, served: 
     return plan
 
 
+def anything_waits(session: Session, pools: Pools) -> bool:
+    """Say whether any task waits for a slot of ours; the cheapest question of all."""
+    names = _managed_names(pools)
+    return bool(names) and session.execute(statements.first_waiting_task(names)).first() is not None
+
+
 def _look(session: Session, pools: Pools) -> tuple[dict[str, AirflowPool], dict[str, Load]]:
     current = {
         name: AirflowPool(slots, description)

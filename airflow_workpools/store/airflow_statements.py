@@ -42,6 +42,13 @@ def lock_airflow_pools(names: Collection[str]) -> Select[Any]:
     return select(Pool.pool).where(Pool.pool.in_(names)).order_by(Pool.pool).with_for_update(skip_locked=True)
 
 
+def first_waiting_task(airflow_pool_names: Collection[str]) -> Select[Any]:
+    """Any task that waits in our Airflow pools, whatever else it waits for."""
+    return (
+        select(TI.id).where(TI.state == TaskInstanceState.SCHEDULED, TI.pool.in_(airflow_pool_names)).limit(1)
+    )
+
+
 def waiting_tasks(airflow_pool_names: Collection[str]) -> Select[Any]:
     """Tasks that wait as ``scheduled`` in our Airflow pools, per run, with what the run's DAG allows.
 

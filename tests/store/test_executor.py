@@ -56,6 +56,7 @@ def next_round(executor: WorkPoolExecutor) -> None:
     """Sync as after some seconds: what is done now and then is due."""
     duties = executor._started()
     duties._looked_at = duties._counted_at = duties._run_state_at = duties._allocated_at = float("-inf")
+    duties._settled = None
     executor.sync()
 
 
@@ -602,6 +603,21 @@ def test_a_busy_loop_without_news_issues_no_statement(
     with statements_of(stage.engine) as sent:
         executor.sync()
     assert sent == []
+
+
+def test_while_nothing_waits_slots_cost_one_question(stage: Scheduler, executor: WorkPoolExecutor) -> None:
+    next_round(executor)
+    next_round(executor)  # changes nothing any more
+    duties = executor._started()
+    duties._allocated_at = float("-inf")
+    with statements_of(stage.engine) as sent:
+        duties.allocate(now=datetime.now(timezone.utc), monotonic=time.monotonic())
+    assert len(sent) == 1
+    stage.workload(state="scheduled")
+    duties._allocated_at = float("-inf")
+    with statements_of(stage.engine) as sent:
+        duties.allocate(now=datetime.now(timezone.utc), monotonic=time.monotonic())
+    assert len(sent) > 1
 
 
 def test_the_ends_of_100_refused_tasks_are_told_with_few_statements(
