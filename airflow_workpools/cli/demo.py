@@ -141,9 +141,10 @@ class Demo:
     def _run(self, airflow: LocalAirflow) -> int:
         with self._step("Creating Airflow's tables"):
             airflow.migrate()
+        with self._step(f"Creating work pool {POOL!r}"):
+            airflow.run_cli(*CREATE_POOL)
         with self._step("Starting Airflow"):
             airflow.start()
-            airflow.run_cli(*CREATE_POOL)
             airflow.wait_ready()
             airflow.wait_for(lambda: self._parsed(airflow), timeout=60, what=f"DAG {DAG_ID}")
         run_id = airflow.api.trigger(DAG_ID)

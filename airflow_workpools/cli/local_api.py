@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote
 
@@ -74,11 +76,25 @@ class LocalApi:
         answer = self.call("GET", "importErrors")
         return [f"{item['filename']}: {item['stack_trace']}" for item in answer["import_errors"]]
 
-    def trigger(self, dag_id: str, conf: dict[str, Any] | None = None, *, run_id: str | None = None) -> str:
-        """Start a run of a DAG and return its run id."""
-        body = {"logical_date": None, "conf": conf or {}} | ({"dag_run_id": run_id} if run_id else {})
-        run_id_given: str = self.call("POST", f"dags/{quote(dag_id)}/dagRuns", body)["dag_run_id"]
-        return run_id_given
+    def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> str:
+        """Start a run of a DAG and return its run id.
+
+        On SQLite Airflow may answer "database is locked" when it is busy: the same run is then asked for again.
+        """
+        run_id = f"manual__{datetime.now(timezone.utc).isoformat()}"
+        body = {"logical_date": None, "conf": conf or {}, "dag_run_id": run_id}
+        for attempts_left in reversed(range(5)):
+            try:
+                self.call("POST", f"dags/{quote(dag_id)}/dagRuns", body)
+            except ApiError as error:
+                if error.status == 409:
+                    break
+                if error.status < 500 or not attempts_left:
+                    raise
+                time.sleep(0.3)
+            else:
+                break
+        return run_id
 
     def run_state(self, dag_id: str, run_id: str) -> str:
         """Return the state of a run."""

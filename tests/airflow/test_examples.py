@@ -14,14 +14,18 @@ from tests.airflow.harness import ROOT, most_at_once
 if TYPE_CHECKING:
     from tests.airflow.harness import AirflowInstance
 
-pytestmark = [
-    pytest.mark.airflow,
-    pytest.mark.parametrize("airflow", ["sqlite"], indirect=True),
-]
+pytestmark = pytest.mark.airflow
+
+on_sqlite = pytest.mark.parametrize("airflow", ["sqlite"], indirect=True)
+# The backfill command itself may meet a locked database on SQLite.
+on_postgres = pytest.mark.parametrize(
+    "airflow", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True
+)
 
 TESTED = {"reference_example", "priority_backfill", "switch_pool_by_variable", "mapped_job_variables"}
 
 
+@on_sqlite
 def test_every_example_is_tested_here(airflow: AirflowInstance) -> None:
     sources = [path.read_text() for path in (ROOT / "dags_examples").glob("*.py")]
     found = {dag_id for source in sources for dag_id in re.findall(r'DAG\(\s*"(\w+)"', source)}
@@ -31,6 +35,7 @@ def test_every_example_is_tested_here(airflow: AirflowInstance) -> None:
     assert airflow.api.import_errors() == []
 
 
+@on_sqlite
 def test_the_reference_example_takes_its_numbers_from_whoever_triggers_it(airflow: AirflowInstance) -> None:
     tries = airflow.run("reference_example", {"low": 8, "high": 4, "critical": 2, "seconds": 1})
     counted = Counter(task.queue for task in tries)
@@ -39,6 +44,7 @@ def test_the_reference_example_takes_its_numbers_from_whoever_triggers_it(airflo
     assert most_at_once(tries, "etl/critical") == 1
 
 
+@on_postgres
 def test_a_backfill_waits_in_its_own_queue(airflow: AirflowInstance) -> None:
     airflow.local.run_cli(
         *("backfill", "create", "--dag-id", "priority_backfill"),
@@ -62,6 +68,7 @@ def test_a_backfill_waits_in_its_own_queue(airflow: AirflowInstance) -> None:
     assert {queue for task_id, _, queue in tries() if task_id == "load_in_backfill"} == {"etl/low"}
 
 
+@on_sqlite
 def test_one_variable_switches_the_pool(airflow: AirflowInstance) -> None:
     before = airflow.run("switch_pool_by_variable")
     assert {task.queue for task in before} == {"etl/low", "etl/critical"}
@@ -87,6 +94,7 @@ def reparse(airflow: AirflowInstance, dag_id: str) -> None:
     airflow.wait(lambda: versions() > known, timeout=30, what=f"{dag_id} to be parsed again")
 
 
+@on_sqlite
 def test_mapped_tasks_get_their_job_variables(airflow: AirflowInstance) -> None:
     tries = airflow.run("mapped_job_variables")
     queues = Counter((task.task_id, task.queue) for task in tries)
