@@ -73,7 +73,8 @@ def test_a_paused_queue_starts_nothing_and_its_share_goes_to_others(
     high, low = paused_high
     airflow.wait(lambda: not airflow.running("many_high", high), what="the paused queue's tasks to finish")
     begun = len(airflow.executions(high))
-    airflow.wait(lambda: len(airflow.running("many_low", low)) == 10, what="low to take the whole pool")
+    # Handed over or running: on a busy machine ten of them may never be seen in their code at once.
+    airflow.wait(lambda: _holding_slots(airflow, "many_low", low) == 10, what="low to take the whole pool")
     assert len(airflow.executions(high)) == begun
     airflow.workpools("queue", "resume", "etl/high")
     airflow.wait(lambda: airflow.running("many_high", high), timeout=15, what="high to go on")
@@ -81,6 +82,10 @@ def test_a_paused_queue_starts_nothing_and_its_share_goes_to_others(
     assert most_at_once(tries) == 10
     assert most_at_once(tries, "etl/high") == 3
     assert_each_ran_once(airflow.executions(high, low), tries)
+
+
+def _holding_slots(airflow: AirflowInstance, dag_id: str, run_id: str) -> int:
+    return sum(task.state in ("queued", "running") for task in airflow.tries(dag_id, run_id))
 
 
 def test_a_backlog_waits_for_any_time_without_failing_or_being_queued_again(airflow: AirflowInstance) -> None:
