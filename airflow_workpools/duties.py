@@ -135,10 +135,23 @@ class Duties:
                 self._settled = None
             elif self._settled == (pools, served, paused):
                 return
-            plan = airflow_pools.allocate_slots(session, pools, run_state, served)
+            held_back = self._held_back(run_state)
+            plan = airflow_pools.allocate_slots(session, pools, run_state, served, held_back)
         if not plan:
             self._settled = pools, served, paused
         self._note_problems(pools, plan.taken)
+
+    def _held_back(self, run_state: RunState) -> dict[WorkQueueRef, int]:
+        """Return the slots of jobs that wait in the store because their queue is paused."""
+        paused = [ref for ref, queue in run_state.queues.items() if queue.paused]
+        if not paused:
+            return {}
+        counts = self.store.counts({ref.pool for ref in paused})
+        return {
+            ref: states[JobState.PENDING].slots
+            for ref, states in counts.items()
+            if ref in paused and JobState.PENDING in states
+        }
 
     def _current_run_state(self, now: datetime, monotonic: float) -> RunState:
         if self._run_state is None or monotonic - self._run_state_at >= RUN_STATE_SECONDS:

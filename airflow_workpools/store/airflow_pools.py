@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.core.names import WorkQueueRef, airflow_pool_description, is_managed_description
@@ -96,18 +96,26 @@ class Plan:
         )
 
 
-def allocate_slots(session: Session, pools: Pools, run_state: RunState, served: Mapping[str, bool]) -> Plan:
+def allocate_slots(
+    session: Session,
+    pools: Pools,
+    run_state: RunState,
+    served: Mapping[str, bool],
+    held_back: Mapping[WorkQueueRef, int] | None = None,
+) -> Plan:
     """Give every work queue's Airflow pool the slots it should have now, in ``session``'s transaction.
 
     :param served: for each work pool, whether a worker is ready to take its jobs.
+    :param held_back: of paused queues, the slots of jobs that were handed over before and wait in the store.
     :return: what was changed.
     """
-    current, loads = _look(session, pools)
+    held_back = held_back or {}
+    current, loads = _look(session, pools, held_back)
     plan = plan_slots(pools, run_state, served, current=current, loads=loads)
     if not plan:
         return plan
     locked = _lock(session, {*_managed_names(pools), *_ours(current)})
-    current, loads = _look(session, pools)
+    current, loads = _look(session, pools, held_back)
     busy = {_ref_of(name).pool for name in _ours(current) - locked}
     plan = plan_slots(pools, run_state, served, current=current, loads=loads).without(busy)
     _write(session, plan)
@@ -120,7 +128,9 @@ def anything_waits(session: Session, pools: Pools) -> bool:
     return bool(names) and session.execute(statements.first_waiting_task(names)).first() is not None
 
 
-def _look(session: Session, pools: Pools) -> tuple[dict[str, AirflowPool], dict[str, Load]]:
+def _look(
+    session: Session, pools: Pools, held_back: Mapping[WorkQueueRef, int]
+) -> tuple[dict[str, AirflowPool], dict[str, Load]]:
     current = {
         name: AirflowPool(slots, description)
         for name, slots, description in session.execute(statements.airflow_pools())
@@ -128,7 +138,7 @@ def _look(session: Session, pools: Pools) -> tuple[dict[str, AirflowPool], dict[
     names = _managed_names(pools)
     waiting = [TaskGroup(*row) for row in session.execute(statements.waiting_tasks(names))] if names else []
     holding = [TaskGroup(*row) for row in session.execute(statements.holding_tasks())]
-    return current, loads_of(pools, waiting, holding)
+    return current, without_held_back(loads_of(pools, waiting, holding), held_back)
 
 
 def _ours(current: Mapping[str, AirflowPool]) -> set[str]:
@@ -202,6 +212,20 @@ def loads_of(pools: Pools, waiting: Iterable[TaskGroup], holding: Iterable[TaskG
                 group.smallest, smallest.get(group.airflow_pool, group.smallest)
             )
     return {name: Load(occupied[name], demand[name], smallest.get(name, 1)) for name in {*occupied, *demand}}
+
+
+def without_held_back(loads: Mapping[str, Load], held_back: Mapping[WorkQueueRef, int]) -> dict[str, Load]:
+    """Take off what a paused queue's tasks hold for Airflow, but not on any infrastructure.
+
+    A task that was handed over just before the pause waits in the store as long as the queue is paused. For
+    Airflow it is queued and holds a slot, of its own Airflow pool; the other queues need not go without it, as
+    gate 2 does not let it start.
+    """
+    result = dict(loads)
+    for ref, slots in held_back.items():
+        if (load := result.get(ref.airflow_pool)) is not None:
+            result[ref.airflow_pool] = replace(load, occupied=max(0, load.occupied - slots))
+    return result
 
 
 def _priority_order(pools: Pools) -> dict[str, int]:

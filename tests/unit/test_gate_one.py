@@ -10,7 +10,14 @@ import pytest
 from airflow_workpools.core.names import WorkQueueRef, airflow_pool_description
 from airflow_workpools.core.pools import InvalidPool, PoolSource, WorkPool, parse_work_pool
 from airflow_workpools.core.templates import BaseJobTemplate
-from airflow_workpools.store.airflow_pools import AirflowPool, Load, TaskGroup, loads_of, plan_slots
+from airflow_workpools.store.airflow_pools import (
+    AirflowPool,
+    Load,
+    TaskGroup,
+    loads_of,
+    plan_slots,
+    without_held_back,
+)
 from airflow_workpools.store.records import QueueRunState, RunState
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -85,6 +92,17 @@ def test_a_paused_queue_gives_its_share_to_the_next():
     assert plan(run_state=paused, current=ours(high=3, low=6), loads=loads).change == {
         "etl.high": 0,
         "etl.low": 7,
+    }
+
+
+def test_what_a_paused_queue_was_handed_before_keeps_no_slot_from_the_others():
+    # 3 of high were handed over just before the pause and wait in the store; 7 of low run.
+    loads = {"etl.high": Load(3, 6), "etl.low": Load(7, 40)}
+    paused = RunState(as_of=NOW, queues={WorkQueueRef("etl", "high"): QueueRunState(paused=True)})
+    seen = without_held_back(loads, {WorkQueueRef("etl", "high"): 3, WorkQueueRef("etl", "critical"): 1})
+    assert plan(run_state=paused, current=ours(high=3, low=7), loads=seen).change == {
+        "etl.high": 0,
+        "etl.low": 10,
     }
 
 
