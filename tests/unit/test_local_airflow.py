@@ -24,7 +24,9 @@ from airflow_workpools.cli.local_airflow import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+)
 
 
 @pytest.fixture
