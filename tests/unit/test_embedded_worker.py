@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_workpools.worker.embedded import EmbeddedWorker
+from airflow_workpools.worker.embedded import EmbeddedWorker, wake_execution_api
 
 
 def until(condition: Callable[[], bool], seconds: float = 10) -> None:
@@ -172,3 +172,14 @@ def test_the_second_worker_does_not_keep_the_first_channel_open(notes):
     until(lambda: (worker.supervise(), worker.pid not in (None, first))[1])
     worker.stop(timeout_seconds=5)
     assert heard[1].read_bytes() == b"end"
+
+
+def test_an_execution_api_that_does_not_answer_harms_nobody(monkeypatch):
+    from airflow_workpools.cli.local_airflow import free_port
+
+    monkeypatch.setenv(
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL", f"http://127.0.0.1:{free_port()}/execution/"
+    )
+    assert wake_execution_api(seconds=1) is False
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", "nonsense")
+    assert wake_execution_api(seconds=1) is False
