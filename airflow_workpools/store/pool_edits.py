@@ -108,13 +108,16 @@ class PoolEditor:
     ) -> WorkPool:
         """Create a work pool.
 
-        :param overwrite: replace the pool if it exists.
+        :param overwrite: replace the pool if it exists. Queues that the new definition lacks are deleted.
         :param paused: pause or resume it before it can be used; None leaves that as it is.
+        :raises Conflict: if it exists, or if a queue to be deleted has jobs that have not ended.
         """
         self._check_name_is_free(name, overwrite=overwrite)
         draft = self._checked(name, definition, description)
+        dropped = self._forget_queues(name, {queue.name for queue in draft.pool.queues})
         if paused is not None:
             self.store.set_pool_paused(name, paused)
+        self._remove_airflow_pools(dropped)
         self._write(draft)
         return draft.pool
 
@@ -290,6 +293,21 @@ class PoolEditor:
         if connection is None:
             raise NotFound(unknown_pool(name, self.pools))
         return connection
+
+    def _forget_queues(self, pool: str, kept: Collection[str]) -> list[WorkQueueRef]:
+        """Forget the run-time state of the queues that are not kept, and return them; or refuse, and change nothing.
+
+        The jobs say what must stay, whatever the old definition says: it may be invalid.
+        """
+        for ref in sorted(self.store.counts([pool])):
+            if ref.queue not in kept:
+                self.store.forget_queue(ref)  # refuses, and says why
+        present = self.pools.get(pool)
+        old = present.queues if isinstance(present, WorkPool) else ()
+        dropped = [WorkQueueRef(pool, queue.name) for queue in old if queue.name not in kept]
+        for ref in dropped:
+            self.store.forget_queue(ref)
+        return dropped
 
     def _remove_airflow_pools(self, refs: Collection[WorkQueueRef]) -> None:
         ours = [airflow_pool_description(ref) for ref in refs]

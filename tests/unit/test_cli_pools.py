@@ -87,6 +87,41 @@ def test_a_pool_that_exists_is_replaced_only_when_that_is_said(home: AirflowHome
     assert (found["concurrency_limit"], found["description"]) == (None, "new")
 
 
+def test_a_replacement_deletes_the_queues_that_it_lacks(home: AirflowHome) -> None:
+    home.ok(ETL)
+    home.ok("queue pause etl/high")
+    insert_job(home, "etl", "high", state="succeeded")
+    insert_job(home, "etl", "low", state="running")
+    home.airflow(
+        "pools", "set", "etl.high", "2", "Work queue etl/high: its slots are set by airflow_workpools"
+    )
+
+    home.ok("create etl --overwrite --queue low")
+
+    assert home.listed()["etl"]["queues"] == ["default", "low"]
+    assert home.sql("SELECT pool FROM slot_pool WHERE pool LIKE 'etl%'") == []
+    home.ok("queue create etl/high")
+    assert '"paused": false' in home.ok("inspect etl")
+    assert '"paused": true' not in home.ok("inspect etl")
+
+
+@pytest.mark.parametrize("definition", ["valid", "invalid"])
+def test_a_replacement_does_not_drop_a_queue_that_has_active_jobs(home: AirflowHome, definition: str) -> None:
+    home.ok(ETL)
+    home.ok("queue pause etl/critical")
+    insert_job(home, "etl", "low", state="pending")
+    if definition == "invalid":
+        home.sql("UPDATE connection SET extra = 'gAAAAA' || extra")
+    before = home.inspected("etl")
+
+    message = home.refused("create etl --overwrite --queue high --paused")
+
+    assert "work queue 'etl/low' has 1 job" in message
+    assert "cancel them, or wait" in message
+    assert home.inspected("etl") == before
+    home.ok("create etl --overwrite --queue low")
+
+
 def test_the_builtin_pool_can_be_declared(home: AirflowHome) -> None:
     home.ok("create default --concurrency-limit 3")
 
