@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         JobRecord,
         JobSummary,
         NewJob,
+        Purged,
         Reconciled,
         Report,
         ReportOutcome,
@@ -208,6 +209,17 @@ class RunTimeStore(Protocol):
         """List jobs, newest hand-over first."""
         ...
 
+    def line(self, ref: WorkQueueRef, *, limit: int) -> list[JobRecord]:
+        """Return the jobs that wait in a queue, in the order in which they would be claimed.
+
+        A job whose older round still runs is not among them: it waits for that.
+        """
+        ...
+
+    def worker_counts(self) -> dict[uuid.UUID, JobCount]:
+        """Count the jobs that each worker has and that have not ended; a worker without any is absent."""
+        ...
+
     def job(self, job_id: uuid.UUID) -> JobRecord:
         """Return one job.
 
@@ -229,11 +241,16 @@ class RunTimeStore(Protocol):
         """
         ...
 
-    def purge(self, *, before: datetime, limit: int) -> int:
+    def purge(self, *, before: datetime, limit: int) -> Purged:
         """Delete old rows: up to ``limit`` ended jobs, and as many silent workers that have no job.
 
-        Returns how many rows are gone.
+        A job stays as long as its try is not over for Airflow, which may not have heard of the job's end, or
+        may hand the same try over once more. Of several rounds of a try the newest goes first.
         """
+        ...
+
+    def purgeable(self, *, before: datetime) -> Purged:
+        """Count what purging again and again would delete."""
         ...
 
 

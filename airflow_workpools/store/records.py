@@ -145,7 +145,7 @@ class JobFilter:
     run_id: str | None = None
     job_ids: tuple[uuid.UUID, ...] | None = None
     task_instance_ids: tuple[uuid.UUID, ...] | None = None
-    worker_id: uuid.UUID | None = None
+    worker_ids: tuple[uuid.UUID, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +185,17 @@ class JobCount(NamedTuple):
 
     jobs: int
     slots: int
+
+
+class Purged(NamedTuple):
+    """How many old rows are gone, or would be."""
+
+    jobs: int
+    workers: int
+
+    @property
+    def total(self) -> int:
+        return sum(self)
 
 
 class WorkerKind(str, Enum):

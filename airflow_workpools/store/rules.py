@@ -45,6 +45,8 @@ WAITED_FOR = (*WANTED, "restarting")
 """States of a task instance in which a waiting job is what Airflow wants: it may still be started."""
 STOP_AT_ONCE = ("restarting", "removed")
 """States of a task instance in which what runs must stop at once: it was cleared, or is no more."""
+OVER = ("success", "failed", "skipped", "upstream_failed", "removed")
+"""States of a task instance in which its try is not handed over again."""
 
 TASK_INSTANCE_IS_NOW = "the task instance is now "
 CLEARED_OR_GONE = "cleared or gone"

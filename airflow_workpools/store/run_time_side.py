@@ -9,7 +9,7 @@ from airflow_workpools.core.jobs import JobState
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.errors import Conflict, NotFound
 from airflow_workpools.store import rows
-from airflow_workpools.store.records import JobCount, JobFilter, QueueRunState, RunState
+from airflow_workpools.store.records import JobCount, JobFilter, Purged, QueueRunState, RunState
 from airflow_workpools.store.sessions import Transactions, add, changed, chunks
 from airflow_workpools.store.statements import run_time as statements
 from airflow_workpools.store.statements import worker as worker_statements
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from datetime import datetime
 
+    from sqlalchemy import Table
     from sqlalchemy.orm import Session
 
     from airflow_workpools.store.records import JobRecord
@@ -75,6 +76,15 @@ class RunTimeSide(Transactions):
         statement = statements.listing(which or JobFilter(), limit=limit, offset=offset)
         return self._transaction(lambda session: [rows.job_record(row) for row in session.execute(statement)])
 
+    def line(self, ref: WorkQueueRef, *, limit: int) -> list[JobRecord]:
+        statement = worker_statements.line(ref, limit)
+        return self._transaction(lambda session: [rows.job_record(row) for row in session.execute(statement)])
+
+    def worker_counts(self) -> dict[uuid.UUID, JobCount]:
+        statement = statements.counts_by_worker()
+        found = self._transaction(lambda session: session.execute(statement).all())
+        return {row.worker_id: JobCount(int(row.job_count), int(row.slots)) for row in found}
+
     def job(self, job_id: uuid.UUID) -> JobRecord:
         found = self.jobs(JobFilter(job_ids=(job_id,)), limit=1)
         if not found:
@@ -97,17 +107,26 @@ class RunTimeSide(Transactions):
 
         self._transaction(work)
 
-    def purge(self, *, before: datetime, limit: int) -> int:
-        def work(session: Session) -> int:
+    def purge(self, *, before: datetime, limit: int) -> Purged:
+        def work(session: Session) -> Purged:
             old_jobs = session.scalars(statements.ended_before(before, limit)).all()
             idle_workers = session.scalars(statements.idle_since(before, limit)).all()
-            return sum(
-                changed(session, statements.remove(table, some))
-                for table, ids in ((jobs, old_jobs), (workers, idle_workers))
-                for some in chunks(ids)
+            return Purged(_remove(session, jobs, old_jobs), _remove(session, workers, idle_workers))
+
+        return self._transaction(work)
+
+    def purgeable(self, *, before: datetime) -> Purged:
+        def work(session: Session) -> Purged:
+            return Purged(
+                session.execute(statements.count_ended_before(before)).scalar_one(),
+                session.execute(statements.count_idle_since(before)).scalar_one(),
             )
 
         return self._transaction(work)
+
+
+def _remove(session: Session, table: Table, ids: Collection[uuid.UUID]) -> int:
+    return sum(changed(session, statements.remove(table, some)) for some in chunks(ids))
 
 
 def _refuse_if_active(session: Session, what: str, *pool_and_queue: Any) -> None:

@@ -86,6 +86,9 @@ class Walk:
             "active": [self.store.active(scheduler) for scheduler in (7, 8)],
             "mine": [self.store.mine(worker) for worker in WORKERS],
             "wishes": [self.store.wishes(worker) for worker in WORKERS],
+            "lines": {queue: self.store.line(WorkQueueRef.parse(queue), limit=9) for queue in QUEUES},
+            "held": self.store.worker_counts(),
+            "purgeable": self.store.purgeable(before=later(self.seconds - 200)),
         }
 
 

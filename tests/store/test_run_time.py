@@ -8,7 +8,15 @@ import pytest
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.errors import Conflict, NotFound
-from airflow_workpools.store.records import JobCount, JobFilter, QueueRunState, Report, RunState
+from airflow_workpools.store.records import (
+    JobCount,
+    JobFilter,
+    NewJob,
+    Purged,
+    QueueRunState,
+    Report,
+    RunState,
+)
 from tests.store.rigs import NOW, Rig, later, new_job
 
 HIGH, LOW = WorkQueueRef("etl", "high"), WorkQueueRef("etl", "low")
@@ -93,7 +101,41 @@ def test_a_listing_can_be_restricted_in_every_way(rig: Rig) -> None:
     assert found(dag_id="a") == found(task_id="x") == found(run_id="r1") == {a}
     assert found(dag_id="a", task_id="y") == set()
     assert found(job_ids=(a,)) == found(task_instance_ids=(a,)) == {a}
-    assert found(worker_id=worker) == {a}
+    assert found(worker_ids=(worker, uuid.uuid4())) == {a}
+    assert found(worker_ids=()) == set()
+
+
+def test_a_line_is_in_the_order_of_the_claim(rig: Rig) -> None:
+    older = rig.hand_over(new_job(priority_weight=5), now=later(1))
+    newer = rig.hand_over(new_job(priority_weight=5), now=later(2))
+    heavier = rig.hand_over(new_job(priority_weight=9, pool_slots=100), now=later(3))
+    rig.hand_over(new_job("etl/high"), new_job("ml"))
+
+    line = [job.id for job in rig.store.line(WorkQueueRef("etl"), limit=10)]
+
+    assert line == [*heavier, *older, *newer]
+    assert [job.id for job in rig.store.line(WorkQueueRef("etl"), limit=2)] == line[:2]
+    assert [job.id for job in rig.claim(rig.worker(), room=1000)] == line
+    assert rig.store.line(WorkQueueRef("etl"), limit=10) == []
+
+
+def test_a_job_whose_older_round_still_runs_is_not_in_the_line(rig: Rig) -> None:
+    worker, job = rig.worker(), new_job()
+    (first,) = rig.claimed(job, worker=worker)
+    (second,) = rig.hand_over(job)
+    assert rig.store.line(WorkQueueRef("etl"), limit=10) == []
+
+    rig.store.report(worker, [Report(job_id=first, state=JobState.SUCCEEDED)], now=NOW)
+    assert [waiting.id for waiting in rig.store.line(WorkQueueRef("etl"), limit=10)] == [second]
+
+
+def test_what_has_not_ended_is_counted_by_worker(rig: Rig) -> None:
+    busy, done_with, _idle = rig.worker(), rig.worker(), rig.worker()
+    rig.claimed(new_job(pool_slots=2), new_job(pool_slots=3), worker=busy)
+    (ended,) = rig.claimed(new_job(), worker=done_with)
+    rig.store.report(done_with, [Report(job_id=ended, state=JobState.FAILED)], now=NOW)
+    rig.hand_over(new_job())
+    assert rig.store.worker_counts() == {busy: JobCount(2, 5)}
 
 
 def test_a_single_job_is_found_or_not(rig: Rig) -> None:
@@ -134,33 +176,70 @@ def test_a_queue_with_active_jobs_is_not_forgotten(rig: Rig) -> None:
     assert set(rig.store.run_state(now=NOW).queues) == {HIGH}
 
 
+def done(rig: Rig, *jobs: NewJob, state: str = "success") -> None:
+    """Let the tries of jobs be over for Airflow."""
+    rig.airflow.put(state, NOW, *jobs)
+
+
 def test_old_jobs_and_workers_are_purged_and_nothing_else(rig: Rig) -> None:
     worker, idle = rig.worker(), rig.worker()
-    old, recent, running = rig.claimed(new_job(), new_job(), new_job(), worker=worker)
+    tries = [new_job(), new_job(), new_job()]
+    old, recent, running = rig.claimed(*tries, worker=worker)
     rig.store.report(worker, [Report(job_id=old, state=JobState.SUCCEEDED)], now=later(1))
     rig.store.report(worker, [Report(job_id=recent, state=JobState.SUCCEEDED)], now=later(100))
     (waiting,) = rig.hand_over(new_job())
+    done(rig, *tries)
 
-    assert rig.store.purge(before=later(50), limit=10) == 2
+    assert rig.store.purgeable(before=later(50)) == Purged(jobs=1, workers=1)
+    assert rig.store.purge(before=later(50), limit=10) == Purged(jobs=1, workers=1)
     assert {job.id for job in rig.store.jobs()} == {recent, running, waiting}
     assert [record.id for record in rig.store.run_state(now=NOW).workers] == [worker]
     assert idle not in {record.id for record in rig.store.run_state(now=NOW).workers}
-    assert rig.store.purge(before=later(50), limit=10) == 0
+    assert rig.store.purge(before=later(50), limit=10) == rig.store.purgeable(before=later(50)) == (0, 0)
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "deferred", "up_for_reschedule", None])
+def test_a_job_stays_as_long_as_its_try_goes_on_in_airflow(rig: Rig, state: str | None) -> None:
+    """Airflow may not have heard of its end; or hands the try over again, and the job's id must not be reused."""
+    job = new_job()
+    ids = rig.hand_over(job)
+    rig.store.request_cancel(job_ids=ids, reason="x", now=NOW)
+    done(rig, job, state=state)  # type: ignore[arg-type]
+    assert rig.store.purge(before=later(9), limit=10) == rig.store.purgeable(before=later(9)) == (0, 0)
+
+    done(rig, job, state="failed")
+    assert rig.store.purgeable(before=later(9)) == (1, 0)
+    assert rig.store.purge(before=later(9), limit=10) == (1, 0)
+
+
+def test_a_job_whose_task_instance_is_gone_is_purged(rig: Rig) -> None:
+    job = new_job()
+    ids = rig.hand_over(job)
+    rig.store.request_cancel(job_ids=ids, reason="x", now=NOW)
+    rig.airflow.remove(job, None)
+    assert rig.store.purge(before=later(9), limit=10) == (1, 0)
 
 
 def test_of_several_rounds_the_newest_is_purged_first_so_that_none_is_taken_for_the_first(rig: Rig) -> None:
     job = new_job()
     first, second = (rig.hand_over(job, now=later(n))[0] for n in range(2))
     rig.store.request_cancel(job_ids=[second], reason="x", now=later(3))
-    assert rig.store.purge(before=later(2), limit=10) == 0
+    done(rig, job)
+    assert rig.store.purgeable(before=later(2)) == (0, 0)
+    assert rig.store.purge(before=later(2), limit=10) == (0, 0)
 
     (third,) = rig.hand_over(job, now=later(4))
     assert len({first, second, third}) == 3
     rig.store.request_cancel(job_ids=[third], reason="x", now=later(5))
-    assert [rig.store.purge(before=later(9), limit=10) for _ in range(4)] == [1, 1, 1, 0]
+    done(rig, job)
+    assert rig.store.purgeable(before=later(9)) == (3, 0)
+    assert [rig.store.purge(before=later(9), limit=10).jobs for _ in range(4)] == [1, 1, 1, 0]
 
 
 def test_a_purge_is_bounded(rig: Rig) -> None:
-    ids = rig.hand_over(*(new_job() for _ in range(5)))
+    tries = [new_job() for _ in range(5)]
+    ids = rig.hand_over(*tries)
     rig.store.request_cancel(job_ids=ids, reason="x", now=NOW)
-    assert [rig.store.purge(before=later(1), limit=2) for _ in range(4)] == [2, 2, 1, 0]
+    done(rig, *tries)
+    assert rig.store.purgeable(before=later(1)).total == 5
+    assert [rig.store.purge(before=later(1), limit=2).total for _ in range(4)] == [2, 2, 1, 0]

@@ -118,7 +118,9 @@ def test_reports_take_one_statement_for_each_state_and_one_to_read(
 
 def test_other_calls_take_few_statements_too(sql: Rig, engine: sa.Engine, crowd: int) -> None:
     dead, heir = sql.worker(), sql.worker()
-    ids = sql.claimed(*(new_job() for _ in range(crowd)), worker=dead)
+    tries = [new_job() for _ in range(crowd)]
+    ids = sql.claimed(*tries, worker=dead)
+    sql.airflow.put("success", NOW, *tries)
     sql.store.stop_worker(dead, now=NOW)
 
     def adopt() -> None:
@@ -136,6 +138,9 @@ def test_other_calls_take_few_statements_too(sql: Rig, engine: sa.Engine, crowd:
         "heartbeat": number_of(engine, lambda: sql.store.heartbeat(heir, now=NOW)),
         "requeue": number_of(engine, lambda: sql.store.requeue(heir, ids, "x", now=NOW)),
         "cancel": number_of(engine, lambda: sql.store.request_cancel(job_ids=ids, reason="x", now=NOW)),
+        "line": number_of(engine, lambda: sql.store.line(WorkQueueRef("etl"), limit=450)),
+        "worker_counts": number_of(engine, lambda: sql.store.worker_counts()),
+        "purgeable": number_of(engine, lambda: sql.store.purgeable(before=later(9))),
         "purge": number_of(engine, lambda: sql.store.purge(before=later(9), limit=450)),
     }
     assert numbers == {
@@ -149,6 +154,9 @@ def test_other_calls_take_few_statements_too(sql: Rig, engine: sa.Engine, crowd:
         "heartbeat": 2,
         "requeue": 2,
         "cancel": 2,
+        "line": 1,
+        "worker_counts": 1,
+        "purgeable": 2,
         "purge": 4,
     }
 
@@ -179,6 +187,7 @@ QUESTIONS = {
         worker.first_waiting("etl", HEADS, room=64),
         worker.pools_with_waiting(["etl"]),
         worker.slots_held(["etl"]),
+        worker.line(WorkQueueRef("etl", "low"), 50),
     ],
     "workpool_job_unreported": [
         executor.unreported(SCHEDULER, 10),

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, exists, func, select, true, update
+from sqlalchemy import and_, delete, exists, func, or_, select, true, update
 
+from airflow_workpools.store import rules
 from airflow_workpools.store.statements.common import (
     active,
     in_states,
@@ -15,6 +16,7 @@ from airflow_workpools.store.statements.common import (
     of_task_instances,
     with_ids,
 )
+from airflow_workpools.store.statements.reconcile import task_instance
 from airflow_workpools.store.tables import jobs, pools, queues, workers
 
 if TYPE_CHECKING:
@@ -89,6 +91,15 @@ def active_counts(names: Collection[str] | None) -> Select[Any]:
     )
 
 
+def counts_by_worker() -> Select[Any]:
+    """Jobs that have not ended and their slots, by the worker that has them."""
+    return (
+        select(jobs.c.worker_id, func.count().label("job_count"), func.sum(jobs.c.pool_slots).label("slots"))
+        .where(active, jobs.c.worker_id.is_not(None))
+        .group_by(jobs.c.worker_id)
+    )
+
+
 def active_in(pool: str, queue: str | None = None) -> Condition:
     """Jobs of a pool or queue that have not ended."""
     return and_(jobs.c.pool == pool, true() if queue is None else jobs.c.queue == queue, active)
@@ -117,7 +128,9 @@ def _restrictions(which: JobFilter) -> Iterable[Condition]:
         yield with_ids(which.job_ids)
     if which.task_instance_ids is not None:
         yield of_task_instances(which.task_instance_ids)
-    for name in ("dag_id", "task_id", "run_id", "worker_id"):
+    if which.worker_ids is not None:
+        yield jobs.c.worker_id.in_(which.worker_ids)
+    for name in ("dag_id", "task_id", "run_id"):
         if (value := getattr(which, name)) is not None:
             yield jobs.c[name] == value
 
@@ -129,21 +142,57 @@ def ended_before(before: datetime, limit: int) -> Select[Any]:
     """
     return (
         select(jobs.c.id)
-        .where(jobs.c.ended_at < before, ~newer_round())
+        .where(jobs.c.ended_at < before, ~newer_round(), ~_try_goes_on())
         .order_by(jobs.c.ended_at, jobs.c.id)
         .limit(limit)
     )
 
 
+def count_ended_before(before: datetime) -> Select[Any]:
+    """How many jobs are old enough to be forgotten, one after the other."""
+    newer = jobs.alias("newer")
+    stays = exists().where(
+        newer.c.task_instance_id == jobs.c.task_instance_id,
+        newer.c.round > jobs.c.round,
+        or_(newer.c.ended_at.is_(None), newer.c.ended_at >= before),
+    )
+    return (
+        select(func.count())
+        .select_from(jobs)
+        .where(jobs.c.ended_at < before, ~stays.correlate(jobs), ~_try_goes_on())
+    )
+
+
+def _try_goes_on() -> Condition:
+    """Airflow may still act on the end of the job, or hand the same try over again, under the same id."""
+    return (
+        exists()
+        .where(
+            task_instance.c.id == jobs.c.task_instance_id,
+            or_(task_instance.c.state.is_(None), task_instance.c.state.not_in(rules.OVER)),
+        )
+        .correlate(jobs)
+    )
+
+
 def idle_since(before: datetime, limit: int) -> Select[Any]:
     """Workers that have long been silent and have no job left."""
-    has_job = exists().where(jobs.c.worker_id == workers.c.id, active)
     return (
         select(workers.c.id)
-        .where(workers.c.last_heartbeat_at < before, ~has_job)
+        .where(_idle(before))
         .order_by(workers.c.last_heartbeat_at, workers.c.id)
         .limit(limit)
     )
+
+
+def count_idle_since(before: datetime) -> Select[Any]:
+    """How many workers have long been silent and have no job left."""
+    return select(func.count()).select_from(workers).where(_idle(before))
+
+
+def _idle(since: datetime) -> Condition:
+    has_job = exists().where(jobs.c.worker_id == workers.c.id, active)
+    return and_(workers.c.last_heartbeat_at < since, ~has_job.correlate(workers))
 
 
 def remove(target: Table, ids: Collection[uuid.UUID]) -> Delete:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select, Update
     from sqlalchemy.sql.selectable import CompoundSelect
 
+    from airflow_workpools.core.names import WorkQueueRef
     from airflow_workpools.store.records import Report, WorkerRecord
     from airflow_workpools.store.statements.common import Condition
 
@@ -124,15 +125,23 @@ def first_waiting(pool: str, heads: Mapping[str, rules.Head], *, room: int) -> C
     """
     parts = []
     for queue, head in heads.items():
-        line = (
-            select(*_claim_order)
-            .where(jobs.c.pool == pool, jobs.c.queue == queue, waiting, ~_older_round_occupies())
-            .order_by(jobs.c.priority_weight.desc(), jobs.c.handed_over_at, jobs.c.id)
-        )
+        line = _in_line(select(*_claim_order), pool, queue)
         if head.largest is not None:
             line = line.where(jobs.c.pool_slots <= head.largest)
         parts += [line.limit(head.length), line.where(jobs.c.pool_slots <= room).limit(room)]
     return union_all(*(select(part.subquery()) for part in parts))
+
+
+def line(ref: WorkQueueRef, limit: int) -> Select[Any]:
+    """The head of the line of a queue, for people to see; without workloads."""
+    columns = [column for column in jobs.c if column is not jobs.c.workload]
+    return _in_line(select(*columns), ref.pool, ref.queue).limit(limit)
+
+
+def _in_line(what: Select[Any], pool: str, queue: str) -> Select[Any]:
+    return what.where(jobs.c.pool == pool, jobs.c.queue == queue, waiting, ~_older_round_occupies()).order_by(
+        jobs.c.priority_weight.desc(), jobs.c.handed_over_at, jobs.c.id
+    )
 
 
 _claim_order = (jobs.c.id, jobs.c.queue, jobs.c.priority_weight, jobs.c.pool_slots, jobs.c.handed_over_at)
