@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.core.jobs import JobState
@@ -39,6 +40,10 @@ process.
 """
 MAX_STRANDED = 500
 """Most jobs of a deleted queue that are cancelled at a time."""
+PURGE_SECONDS = 300.0
+"""Time between two looks for rows that are old enough to be deleted."""
+MAX_PURGED = 500
+"""Most jobs, and most workers, whose rows are deleted at a time; what is left over follows a few seconds later."""
 ALLOCATE_SECONDS = 0.2
 """Shortest time between two allocations: a busy scheduler loops many times a second."""
 RUN_STATE_SECONDS = 1.0
@@ -59,6 +64,7 @@ class Duties:
     """For what pools it is known that no slot has to be moved as long as no task waits."""
     _looked_at: float = float("-inf")
     _counted_at: float = float("-inf")
+    _purge_at: float = float("-inf")
     _ranks: Mapping[str, int] = field(default_factory=dict)
     _known_problems: Mapping[str, str] = field(default_factory=dict)
 
@@ -215,6 +221,18 @@ class Duties:
                 which = JobFilter(queues=(ref,), states=frozenset({JobState.PENDING}))
                 jobs = self.store.jobs(which, limit=MAX_STRANDED)
                 self.store.request_cancel(job_ids=[job.id for job in jobs], reason=reason, now=now)
+
+    def purge(self, *, now: datetime, monotonic: float) -> None:
+        """Delete rows of jobs that ended long ago, and of workers that are gone, some at a time."""
+        days = self.settings.keep_finished_jobs_days
+        if days is None or monotonic < self._purge_at:
+            return
+        self._purge_at = monotonic + PURGE_SECONDS
+        purged = self.store.purge(before=now - timedelta(days=days), limit=MAX_PURGED)
+        if purged.total:
+            log.info("Purged %d jobs and %d workers older than %d days", *purged, days)
+        if max(purged) == MAX_PURGED:
+            self._purge_at = monotonic + self.settings.reconcile_seconds
 
     # -- for operators --------------------------------------------------------------------------------------
 

@@ -129,6 +129,12 @@ def _config_section() -> dict[str, Any]:
             "reconcile_interval": _option(
                 "float", "5", "Seconds between two comparisons of jobs with Airflow's task instances."
             ),
+            "keep_finished_jobs_days": _option(
+                "integer",
+                "30",
+                "Days after which the scheduler deletes rows of jobs that have ended, and of workers that are "
+                "gone. 0 or none keeps them; `airflow workpools db purge` deletes them by hand.",
+            ),
             "claim_interval": _option(
                 "float",
                 "1",

@@ -21,6 +21,9 @@ SECTION = "workpools"
 
 _DEFAULT_WORK_QUEUE = WorkQueueRef(DEFAULT_POOL)
 
+MAX_DAYS = 36_500
+"""Longest time in days that an option may ask for; more than any clock can subtract is a mistake."""
+
 T = TypeVar("T")
 
 
@@ -80,6 +83,9 @@ class Settings:
     reconcile_seconds: float = 5.0
     """Time between two comparisons of jobs with Airflow's task instances (``reconcile_interval``)."""
 
+    keep_finished_jobs_days: int | None = 30
+    """Age at which rows of jobs that have ended, and of workers that are gone, are deleted; None keeps them."""
+
     pools: PoolSettings = field(default_factory=PoolSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
 
@@ -94,6 +100,7 @@ class Settings:
         settings = cls(
             home=Path(reader.text("home", "") or _default_home()).expanduser(),
             reconcile_seconds=reader.seconds("reconcile_interval", cls.reconcile_seconds),
+            keep_finished_jobs_days=reader.days("keep_finished_jobs_days", cls.keep_finished_jobs_days),
             pools=_read_pools(reader),
             worker=_read_worker(reader),
         )
@@ -159,6 +166,18 @@ class _Reader:
             return value
         least = "0 or more" if zero else "more than 0"
         self.problems.append(f"[{SECTION}] {key} must be a number of seconds, {least}, not {text!r}")
+        return default
+
+    def days(self, key: str, default: int | None) -> int | None:
+        """Read an age; 0 and ``none`` stand for never."""
+        text = self.text(key, str(default))
+        if text.lower() == "none":
+            return None
+        if text.isdecimal() and int(text) <= MAX_DAYS:
+            return int(text) or None
+        self.problems.append(
+            f"[{SECTION}] {key} must be a whole number of days up to {MAX_DAYS}, or 0 for never, not {text!r}"
+        )
         return default
 
     def parsed(self, key: str, parse: Callable[[str], T], default: T) -> T:

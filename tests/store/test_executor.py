@@ -639,3 +639,22 @@ def test_the_first_heartbeat_makes_the_airflow_pools(stage: Scheduler, executor:
     executor.sync()
     (pool,) = stage.rows(Pool, pool="etl")
     assert pool.slots == 10
+
+
+# -- housekeeping -------------------------------------------------------------------------------------------
+
+
+def test_old_jobs_are_purged_by_the_scheduler_but_none_whose_try_goes_on(
+    stage: Scheduler, executor: WorkPoolExecutor
+) -> None:
+    done, goes_on = stage.workload(), stage.workload()
+    stage.hand_over(executor, done, goes_on)
+    ids = [job.id for job in stage.rig.store.jobs()]
+    long_ago = datetime.now(timezone.utc) - timedelta(days=31)
+    stage.rig.store.request_cancel(job_ids=ids, reason="x", now=long_ago)
+    stage.change_task(done.ti.id, state="failed")
+    stage.change_task(goes_on.ti.id, state="deferred")
+
+    next_round(executor)
+
+    assert [job.task_instance_id for job in stage.rig.store.jobs()] == [goes_on.ti.id]

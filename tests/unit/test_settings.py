@@ -61,6 +61,7 @@ def test_every_option_reaches_its_field() -> None:
                 "default_work_queue": "etl/bulk",
                 "pool_refresh_interval": "2.5",
                 "reconcile_interval": "7",
+                "keep_finished_jobs_days": "9",
                 "worker_heartbeat_interval": "20",
                 "start_timeout": "90",
                 "claim_interval": "0.5",
@@ -74,6 +75,7 @@ def test_every_option_reaches_its_field() -> None:
     assert settings == Settings(
         home=Path("~/wp").expanduser(),
         reconcile_seconds=7,
+        keep_finished_jobs_days=9,
         pools=PoolSettings(
             default_work_queue=WorkQueueRef("etl", "bulk"),
             secrets_pools=("etl", "ml-gpu"),
@@ -89,6 +91,19 @@ def test_every_option_reaches_its_field() -> None:
 
 def test_parallelism_zero_means_no_limit_on_the_builtin_pool() -> None:
     assert Settings.from_airflow(Options(core={"parallelism": "0"})).pools.builtin_limit is None
+
+
+@pytest.mark.parametrize("value", ["0", "none", "None"])
+def test_finished_jobs_can_be_kept_for_ever(value: str) -> None:
+    assert Settings.from_airflow(Options({"keep_finished_jobs_days": value})).keep_finished_jobs_days is None
+
+
+@pytest.mark.parametrize("value", ["soon", "-1", "1.5", "36501"])
+def test_an_age_that_makes_no_sense_is_refused_by_name(value: str) -> None:
+    with pytest.raises(
+        InvalidInput, match=r"keep_finished_jobs_days must be a whole number of days .* 0 for"
+    ):
+        Settings.from_airflow(Options({"keep_finished_jobs_days": value}))
 
 
 @pytest.mark.parametrize("value", ["soon", "-1", "0", "nan", "inf"])
