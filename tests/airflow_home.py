@@ -18,6 +18,7 @@ import subprocess
 import sys
 import uuid
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,17 +127,73 @@ class AirflowHome:
         return dict(json.loads(answer))
 
 
-def insert_job(home: AirflowHome, pool: str, queue: str, *, state: str, slots: int = 1) -> None:
-    """Put a job into the store's table as a worker or the executor would have left it."""
-    ended = "datetime('now')" if state in ("succeeded", "failed", "cancelled") else "NULL"
-    home.sql(
-        "INSERT INTO workpool_job (id, task_instance_id, round, dag_id, task_id, run_id, map_index, "
-        "try_number, pool, queue, pool_slots, priority_weight, state, workload, job_variables, "
-        "start_timeout_seconds, start_attempts, handed_over_at, ended_at) "
-        "VALUES (?, ?, 0, 'd', 't', 'r', -1, 1, ?, ?, ?, 1, ?, '{}', '{}', 600, 0, datetime('now'), "
-        f"{ended})",
-        *(uuid.uuid4().hex, uuid.uuid4().hex, pool, queue, slots, state),
-    )
+def insert_job(
+    home: AirflowHome,
+    pool: str,
+    queue: str,
+    *,
+    state: str,
+    slots: int = 1,
+    ended_days_ago: int = 0,
+    **values: Any,
+) -> str:
+    """Put a job into the store's table as a worker or the executor would have left it; return its id."""
+    id_ = uuid.uuid4()
+    now = datetime.now(timezone.utc)
+    row = {
+        "id": id_.hex,
+        "task_instance_id": id_.hex,
+        "round": 0,
+        "dag_id": "d",
+        "task_id": "t",
+        "run_id": "r",
+        "map_index": -1,
+        "try_number": 1,
+        "pool": pool,
+        "queue": queue,
+        "pool_slots": slots,
+        "priority_weight": 1,
+        "state": state,
+        "workload": "{}",
+        "job_variables": "{}",
+        "start_timeout_seconds": 600,
+        "start_attempts": 0,
+        "handed_over_at": _sql_time(now),
+        **values,
+    }
+    if state in ("succeeded", "failed", "cancelled"):
+        row["ended_at"] = _sql_time(now - timedelta(days=ended_days_ago))
+    _insert(home, "workpool_job", row)
+    return str(id_)
+
+
+def insert_worker(home: AirflowHome, name: str, *, heard_days_ago: int = 0, **values: Any) -> str:
+    """Put a worker into the store's table; return its id."""
+    id_ = uuid.uuid4()
+    heard_at = _sql_time(datetime.now(timezone.utc) - timedelta(days=heard_days_ago))
+    row = {
+        "id": id_.hex,
+        "name": name,
+        "hostname": "h",
+        "kind": "embedded",
+        "state": "online",
+        "started_at": heard_at,
+        "last_heartbeat_at": heard_at,
+        "heartbeat_seconds": 10,
+        "version": "0.1.0",
+        **values,
+    }
+    _insert(home, "workpool_worker", row)
+    return str(id_)
+
+
+def _insert(home: AirflowHome, table: str, row: Mapping[str, Any]) -> None:
+    marks = ", ".join("?" * len(row))
+    home.sql(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", *row.values())
+
+
+def _sql_time(when: datetime) -> str:
+    return when.strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 def environment(home: Path) -> dict[str, str]:

@@ -7,6 +7,9 @@ import json
 from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
+
+from airflow_workpools.settings import MAX_DAYS
 
 NO_LIMIT = "none"
 
@@ -43,6 +46,30 @@ def limit(text: str) -> int | str:
         return int(text)
     except ValueError:
         raise ArgumentTypeError(f"{text!r} must be a whole number of slots, or {NO_LIMIT!r}") from None
+
+
+def number(text: str) -> int:
+    """Read how many things to show."""
+    if not text.isdecimal() or not int(text):
+        raise ArgumentTypeError(f"{text!r} must be a whole number, 1 or more")
+    return int(text)
+
+
+def days(text: str) -> int:
+    """Read an age in days. Not less than one: what has just happened is still of use to somebody."""
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_DAYS:
+        raise ArgumentTypeError(f"{text!r} must be a whole number of days, from 1 to {MAX_DAYS}")
+    return int(text)
+
+
+def job_id(text: str) -> UUID:
+    """Read the id of a job."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise ArgumentTypeError(
+            f"{text!r} is no id of a job; `airflow workpools jobs list` shows them"
+        ) from None
 
 
 def seconds(text: str) -> float:

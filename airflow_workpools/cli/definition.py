@@ -19,10 +19,14 @@ from airflow.cli.cli_config import (
 from airflow_workpools.cli.arguments import (
     QUEUE_SPEC_HELP,
     assignment,
+    days,
+    job_id,
     limit,
+    number,
     queue_spec,
     seconds,
 )
+from airflow_workpools.core.jobs import JobState
 
 ARG_POOL = Arg(("pool",), help="The name of the work pool")
 ARG_QUEUE = Arg(("queue",), metavar="pool/queue", help="The work queue, with its pool")
@@ -95,6 +99,19 @@ ARG_PRIORITY = Arg(
     help="1 goes first; queues in the way move. Default for a new queue: the lowest unused number",
 )
 
+ARG_JOB = Arg(("job",), metavar="id", type=job_id, help="The id of the job")
+ARG_JOBS = Arg(("jobs",), metavar="id", type=job_id, nargs="+", help="The id of the job; may be repeated")
+ARG_STATE = Arg(
+    ("--state",),
+    dest="states",
+    choices=[state.value for state in JobState],
+    action="append",
+    help="Only jobs in this state; may be repeated",
+)
+ARG_NUMBER = Arg(
+    ("--limit",), metavar="NUMBER", type=number, default=100, help="Most rows to show (default: 100)"
+)
+
 _POOL_KEYS = (ARG_DESCRIPTION, ARG_LIMIT, ARG_TEMPLATE, ARG_DELIVERY, ARG_START_TIMEOUT, ARG_INFRASTRUCTURE)
 
 
@@ -160,11 +177,75 @@ QUEUE_COMMANDS = (
         ARG_SET,
         ARG_UNSET,
     ),
+    _command(
+        "jobs",
+        "jobs",
+        "List the jobs of a work queue, the newest first",
+        ARG_QUEUE,
+        ARG_STATE,
+        ARG_NUMBER,
+        ARG_OUTPUT,
+        function="list_of_queue",
+    ),
     _command("delete", "queues", "Delete a work queue that has no active jobs", ARG_QUEUE),
     _command("pause", "queues", "Let no more jobs of a work queue start; what runs goes on", ARG_QUEUE),
     _command("resume", "queues", "Let jobs of a paused work queue start again", ARG_QUEUE),
     _command("set-concurrency-limit", "queues", "Set a work queue's concurrency limit", ARG_QUEUE, ARG_SLOTS),
     _command("clear-concurrency-limit", "queues", "Remove a work queue's concurrency limit", ARG_QUEUE),
+)
+
+JOB_COMMANDS = (
+    _command(
+        "list",
+        "jobs",
+        "List jobs, the newest first",
+        Arg(("--pool",), help="Only jobs of this work pool"),
+        Arg(("--queue",), metavar="POOL/QUEUE", help="Only jobs of this work queue"),
+        ARG_STATE,
+        Arg(("--dag",), dest="dag_id", metavar="DAG_ID", help="Only jobs of this DAG"),
+        Arg(("--task",), dest="task_id", metavar="TASK_ID", help="Only jobs of this task"),
+        Arg(("--run",), dest="run_id", metavar="RUN_ID", help="Only jobs of this DAG run"),
+        Arg(("--worker",), metavar="WORKER", help="Only jobs of this worker, given by its name or id"),
+        ARG_NUMBER,
+        ARG_OUTPUT,
+        function="list_jobs",
+    ),
+    _command("inspect", "jobs", "Show all about a job", ARG_JOB, ARG_DATA_OUTPUT),
+    _command(
+        "cancel",
+        "jobs",
+        "Cancel jobs: their tries fail, and are tried again where the task has retries",
+        ARG_JOBS,
+        Arg(("--reason",), metavar="TEXT", help="Why; it is written to the log of the task"),
+    ),
+)
+
+WORKER_COMMANDS = (
+    _command(
+        "list",
+        "workers",
+        "List workers",
+        Arg(("--pool",), help="Only workers that serve this work pool"),
+        Arg(("--all",), action="store_true", help="Also those that have ended and have no job left"),
+        ARG_OUTPUT,
+        function="list_workers",
+    ),
+)
+
+DB_COMMANDS = (
+    _command(
+        "purge",
+        "housekeeping",
+        "Delete rows of jobs that ended long ago, and of workers that are gone",
+        Arg(
+            ("--older-than",),
+            metavar="DAYS",
+            type=days,
+            required=True,
+            help="Days since a job ended, or since a worker was heard of",
+        ),
+        Arg(("--dry-run",), action="store_true", help="Only say how many there are"),
+    ),
 )
 
 TEMPLATE_COMMANDS = (
@@ -205,6 +286,9 @@ def get_workpools_cli_commands() -> list[CLICommand]:
                 GroupCommand(
                     name="queue", help="Manage the work queues of a pool", subcommands=QUEUE_COMMANDS
                 ),
+                GroupCommand(name="jobs", help="Look at jobs, and cancel them", subcommands=JOB_COMMANDS),
+                GroupCommand(name="worker", help="Look at workers", subcommands=WORKER_COMMANDS),
+                GroupCommand(name="db", help="Look after the tables", subcommands=DB_COMMANDS),
                 *TEMPLATE_COMMANDS,
                 DEMO_COMMAND,
             ),

@@ -85,9 +85,9 @@ def mask_assignments(argv: Sequence[str]) -> list[str]:
     """Return the arguments with every value of ``--set VAR=VALUE`` replaced; any may be a secret."""
     masked: list[str] = []
     for argument in argv:
-        if masked and re.fullmatch(r"-s|--se|--set", masked[-1]):
+        if masked and re.fullmatch(r"-v*s|--se|--set", masked[-1]):
             argument = _mask_value(argument)
-        elif found := re.match(r"(--set?=|-s=?(?!-))(.+)", argument, re.DOTALL):
+        elif found := re.match(r"(--set?=|-v*s=?(?!-))(.+)", argument, re.DOTALL):
             argument = found[1] + _mask_value(found[2])
         masked.append(argument)
     return masked

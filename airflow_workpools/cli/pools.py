@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_workpools.cli.changes import assigned, changes, given_keys, limit_or_none, queues
 from airflow_workpools.cli.context import opened
 from airflow_workpools.cli.output import reads, show_data, show_rows, writes
+from airflow_workpools.cli.workers import worker_data
 from airflow_workpools.core.pools import WorkPool
 from airflow_workpools.errors import InvalidInput
 from airflow_workpools.store.pool_edits import Changes
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from airflow_workpools.store.overview import PoolOverview, QueueOverview
-    from airflow_workpools.store.records import WorkerRecord
 
 
 @writes("workpools_create")
@@ -163,7 +163,7 @@ def _everything(found: PoolOverview, *, now: datetime) -> dict[str, Any]:
         "source": pool.source.value,
         "team_name": pool.team_name,
     }
-    workers = [_worker(worker, now) for worker in found.workers]
+    workers = [worker_data(worker, now) for worker in found.workers]
     if not isinstance(pool, WorkPool):
         return {**head, "reason": pool.reason, "workers": workers}
     return {
@@ -198,18 +198,4 @@ def _queue(found: QueueOverview) -> dict[str, Any]:
         "airflow_pool": found.ref.airflow_pool,
         "airflow_pool_slots": found.airflow_slots,
         "last_polled_at": found.last_polled_at.isoformat() if found.last_polled_at else None,
-    }
-
-
-def _worker(worker: WorkerRecord, now: datetime) -> dict[str, Any]:
-    return {
-        "id": str(worker.id),
-        "name": worker.name,
-        "hostname": worker.hostname,
-        "kind": worker.kind.value,
-        "status": "ONLINE" if worker.online(now) else "OFFLINE" if worker.silent(now) else worker.state.name,
-        "slots": worker.slots,
-        "started_at": worker.started_at.isoformat(),
-        "last_heartbeat_at": worker.last_heartbeat_at.isoformat(),
-        "version": worker.version,
     }

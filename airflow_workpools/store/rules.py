@@ -60,6 +60,12 @@ def start_timeout_reason(pool: str, seconds: float) -> str:
     return f"did not start within {seconds:g} s (start timeout of work pool '{pool}')"
 
 
+def unknown_job(*job_ids: uuid.UUID) -> str:
+    """Say that jobs do not exist, and why that may be."""
+    ids = ", ".join(map(str, job_ids))
+    return f"there is no job {ids}: it was mistyped, or it ended so long ago that it was purged"
+
+
 # -- hand-over -----------------------------------------------------------------------------------------------
 
 

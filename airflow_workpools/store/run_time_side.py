@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.errors import Conflict, NotFound
-from airflow_workpools.store import rows
+from airflow_workpools.store import rows, rules
 from airflow_workpools.store.records import JobCount, JobFilter, Purged, QueueRunState, RunState
 from airflow_workpools.store.sessions import Transactions, add, changed, chunks
 from airflow_workpools.store.statements import run_time as statements
@@ -88,7 +88,7 @@ class RunTimeSide(Transactions):
     def job(self, job_id: uuid.UUID) -> JobRecord:
         found = self.jobs(JobFilter(job_ids=(job_id,)), limit=1)
         if not found:
-            raise NotFound(f"there is no job {job_id}")
+            raise NotFound(rules.unknown_job(job_id))
         return found[0]
 
     def forget_pool(self, name: str) -> None:

@@ -79,7 +79,7 @@ class RunTimeSide(MemoryJobs):
     def job(self, job_id: uuid.UUID) -> JobRecord:
         with self._lock:
             if job_id not in self._jobs:
-                raise NotFound(f"there is no job {job_id}")
+                raise NotFound(rules.unknown_job(job_id))
             return self._jobs[job_id].record
 
     def forget_pool(self, name: str) -> None:

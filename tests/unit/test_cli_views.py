@@ -3,11 +3,23 @@
 
 from __future__ import annotations
 
+import getpass
+import inspect
 import json
+import re
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_workpools.cli.definition import (
+    DB_COMMANDS,
+    JOB_COMMANDS,
+    POOL_COMMANDS,
+    QUEUE_COMMANDS,
+    WORKER_COMMANDS,
+)
 from tests.airflow_home import ETL, insert_job
 
 if TYPE_CHECKING:
@@ -101,7 +113,19 @@ def test_a_definition_can_be_inspected_as_yaml(home: AirflowHome) -> None:
 def test_every_write_leaves_a_row_in_airflows_audit_log_without_the_values_of_variables(
     home: AirflowHome,
 ) -> None:
-    home.ok('create etl --set \'env={"TOKEN": "secret"}\' --set=user=secret -s nice=3 -suser=secret')
+    template = {
+        "variables": {
+            "type": "object",
+            "properties": {"env": {"type": "object", "default": {"K": "secret"}}},
+        },
+        "job_configuration": {"env": "{{ env }}"},
+    }
+    home.ok("create ml -b -", stdin=json.dumps(template))
+    home.ok(
+        'create etl --set \'env={"TOKEN": "secret"}\' --set=user=secret -s nice=3 -suser=secret -vsuser=secret '
+        "-vs user=secret"
+    )
+    job = insert_job(home, "etl", "default", state="pending", job_variables='{"env": {"TOKEN": "secret"}}')
     for line in (
         "update etl -l 1",
         "pause etl",
@@ -113,7 +137,9 @@ def test_every_write_leaves_a_row_in_airflows_audit_log_without_the_values_of_va
         "queue pause etl/high",
         "queue resume etl/high",
         "queue delete etl/high",
+        f"jobs cancel {job} --reason 'wrong day'",
         "delete etl",
+        "db purge --older-than 30",
     ):
         home.ok(line)
     home.ok("list")
@@ -121,6 +147,7 @@ def test_every_write_leaves_a_row_in_airflows_audit_log_without_the_values_of_va
     rows = home.sql("SELECT event, extra FROM log ORDER BY id")
 
     assert [event for event, _ in rows] == [
+        "cli_workpools_create",
         "cli_workpools_create",
         "cli_workpools_update",
         "cli_workpools_pause",
@@ -132,7 +159,47 @@ def test_every_write_leaves_a_row_in_airflows_audit_log_without_the_values_of_va
         "cli_workpools_queue_pause",
         "cli_workpools_queue_resume",
         "cli_workpools_queue_delete",
+        "cli_workpools_jobs_cancel",
         "cli_workpools_delete",
+        "cli_workpools_db_purge",
     ]
     assert not any("secret" in extra for _, extra in rows)
-    assert "env=***" in rows[0][1]
+    assert "env=***" in rows[1][1]
+    extras = {event.removeprefix("cli_workpools_"): extra for event, extra in rows}
+    assert all("etl" in extra for event, extra in extras.items() if event not in ("jobs_cancel", "db_purge"))
+    assert all("etl/high" in extra for event, extra in extras.items() if event.startswith("queue_"))
+    assert job in extras["jobs_cancel"]
+    assert "wrong day" in extras["jobs_cancel"]
+
+
+def test_the_audit_log_knows_who_did_it(home: AirflowHome) -> None:
+    home.ok("pause default")
+
+    assert home.sql("SELECT owner FROM log") == [(getpass.getuser(),)]
+
+
+def test_every_command_that_changes_something_writes_an_audit_row_of_its_own_name() -> None:
+    commands = {
+        (group, command.name): inspect.getclosurevars(command.func).nonlocals["import_path"]
+        for group, members in (
+            ("", POOL_COMMANDS),
+            ("queue_", QUEUE_COMMANDS),
+            ("jobs_", JOB_COMMANDS),
+            ("worker_", WORKER_COMMANDS),
+            ("db_", DB_COMMANDS),
+        )
+        for command in members
+    }
+    looks = {"list", "ls", "inspect", "slots", "preview", "jobs"}
+    events = {}
+    for (group, name), path in commands.items():
+        module, _, function = path.rpartition(".")
+        source = Path(import_module(module).__file__ or "").read_text()
+        found = re.search(rf"@(reads|writes\(\"(\w+)\"\))\ndef {function}\(", source)
+        assert found, path
+        events[group, name] = found[2]
+
+    assert events == {
+        (group, name): None if name in looks else f"workpools_{group}{name.replace('-', '_')}"
+        for group, name in commands
+    }
