@@ -147,6 +147,14 @@ POOL_COMMANDS = (
     _command("resume", "pools", "Let jobs of a paused work pool start again", ARG_POOL),
     _command("set-concurrency-limit", "pools", "Set a work pool's concurrency limit", ARG_POOL, ARG_SLOTS),
     _command("clear-concurrency-limit", "pools", "Remove a work pool's concurrency limit", ARG_POOL),
+    _command(
+        "preview",
+        "pools",
+        "Show what would start next in a work pool, in order, and what keeps the rest waiting",
+        ARG_POOL,
+        ARG_NUMBER,
+        ARG_OUTPUT,
+    ),
     _command("slots", "pools", "Show who holds slots, and who waits for them", ARG_OUTPUT),
 )
 

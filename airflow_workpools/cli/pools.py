@@ -12,6 +12,7 @@ from airflow_workpools.cli.workers import worker_data
 from airflow_workpools.core.pools import WorkPool
 from airflow_workpools.errors import InvalidInput
 from airflow_workpools.store.pool_edits import Changes
+from airflow_workpools.store.preview import preview as upcoming
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from airflow_workpools.store.overview import PoolOverview, QueueOverview
+    from airflow_workpools.store.preview import Waiting
 
 
 @writes("workpools_create")
@@ -109,6 +111,15 @@ def slots(args: Namespace) -> None:
 
 
 @reads
+def preview(args: Namespace) -> None:
+    """Show what would start next, in order."""
+    with opened() as context:
+        pool = context.valid_pool(args.pool)
+        waiting = upcoming(context.session, pool, context.store, limit=args.limit, now=context.now)
+        show_rows([_waiting_row(item) for item in waiting], args.output)
+
+
+@reads
 def inspect(args: Namespace) -> None:
     """Show all about a work pool."""
     with opened() as context:
@@ -127,6 +138,20 @@ def _pool_row(found: PoolOverview) -> dict[str, Any]:
         "waiting": found.waiting,
         "queues": [queue.queue.name for queue in found.queues],
         "reason": found.reason,
+    }
+
+
+def _waiting_row(item: Waiting) -> dict[str, Any]:
+    return {
+        "starts": "now" if item.waits_for is None else "later" if item.can_start else "blocked",
+        "queue": str(item.ref),
+        "dag_id": item.dag_id,
+        "task_id": item.task_id,
+        "run_id": item.run_id,
+        "map_index": item.map_index,
+        "slots": item.slots,
+        "job": str(item.id) if item.is_job else None,
+        "waits_for": item.waits_for,
     }
 
 

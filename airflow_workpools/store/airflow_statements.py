@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 _HOLDING = (TaskInstanceState.QUEUED, TaskInstanceState.RUNNING)
 _FAILING_POOL = Pool.DEFAULT_POOL_NAME
 
+_may_be_handed_over = (
+    TI.state == TaskInstanceState.SCHEDULED,
+    DagRun.state == DagRunState.RUNNING,
+    DagModel.is_paused.is_(False),
+)
+"""Tasks of paused DAGs and of runs that don't run wait for something else than a slot."""
+
 _pool_table: Any = Pool.__table__
 _log_table: Any = Log.__table__
 
@@ -67,12 +74,31 @@ def waiting_tasks(airflow_pool_names: Collection[str]) -> Select[Any]:
         .join(DagRun, and_(DagRun.dag_id == TI.dag_id, DagRun.run_id == TI.run_id))
         .join(DagModel, DagModel.dag_id == TI.dag_id)
         .where(
-            TI.state == TaskInstanceState.SCHEDULED,
             TI.pool.in_(airflow_pool_names),
-            DagRun.state == DagRunState.RUNNING,
-            DagModel.is_paused.is_(False),
+            *_may_be_handed_over,
         )
         .group_by(TI.pool, TI.dag_id, TI.run_id)
+    )
+
+
+def next_tasks(airflow_pool: str, limit: int) -> Select[Any]:
+    """Tasks that wait as ``scheduled`` in an Airflow pool, in the order in which Airflow hands them over."""
+    return (
+        select(
+            TI.id,
+            TI.dag_id,
+            TI.task_id,
+            TI.run_id,
+            TI.map_index,
+            TI.pool_slots,
+            TI.priority_weight,
+            DagModel.max_active_tasks,
+        )
+        .join(DagRun, and_(DagRun.dag_id == TI.dag_id, DagRun.run_id == TI.run_id))
+        .join(DagModel, DagModel.dag_id == TI.dag_id)
+        .where(TI.pool == airflow_pool, *_may_be_handed_over)
+        .order_by(TI.priority_weight.desc(), DagRun.logical_date, TI.map_index, TI.id)
+        .limit(limit)
     )
 
 

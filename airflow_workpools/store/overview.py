@@ -173,8 +173,4 @@ def _pool_status(pool: AnyPool, run_state: RunState) -> PoolStatus:
 
 def _workers_of(pool: AnyPool, run_state: RunState) -> tuple[WorkerRecord, ...]:
     push = isinstance(pool, WorkPool) and pool.delivery is Delivery.PUSH
-    return tuple(
-        worker
-        for worker in run_state.workers
-        if (push if worker.pools is None else pool.name in worker.pools)
-    )
+    return run_state.workers_of(pool.name, push=push)

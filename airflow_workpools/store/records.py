@@ -267,15 +267,18 @@ class RunState:
     def queue(self, ref: WorkQueueRef) -> QueueRunState:
         return self.queues.get(ref, QueueRunState())
 
-    def workers_online(self, pool: str, *, push: bool = True) -> int:
-        """Count the workers that are online and serve a pool.
+    def workers_of(self, pool: str, *, push: bool = True) -> tuple[WorkerRecord, ...]:
+        """Return the workers that serve a pool, whether online or not.
 
         :param push: whether the pool is a push pool: a worker that names no pools serves all of those.
         """
-        return sum(
-            worker.online(self.as_of) and (push if worker.pools is None else pool in worker.pools)
-            for worker in self.workers
+        return tuple(
+            worker for worker in self.workers if (push if worker.pools is None else pool in worker.pools)
         )
+
+    def workers_online(self, pool: str, *, push: bool = True) -> int:
+        """Count the workers that are online and serve a pool."""
+        return sum(worker.online(self.as_of) for worker in self.workers_of(pool, push=push))
 
 
 class Reconciled(NamedTuple):

@@ -20,7 +20,7 @@ from airflow_workpools.cli.definition import (
     QUEUE_COMMANDS,
     WORKER_COMMANDS,
 )
-from tests.airflow_home import ETL, insert_job
+from tests.airflow_home import ETL, insert_job, insert_worker
 
 if TYPE_CHECKING:
     from tests.airflow_home import AirflowHome
@@ -73,6 +73,32 @@ def test_slots_are_shown_for_each_pool_and_queue(home: AirflowHome) -> None:
     assert rows["etl", "high"]["airflow_pool_slots"] == 2
 
 
+def test_the_preview_says_what_starts_next_and_what_the_rest_waits_for(home: AirflowHome) -> None:
+    home.ok(ETL)
+    insert_worker(home, "w1")
+    insert_job(home, "etl", "low", state="running", slots=9)
+    urgent, second, low = (
+        insert_job(home, "etl", q, state="pending") for q in ("critical", "critical", "low")
+    )
+    home.ok("queue create etl/held --paused")
+    held = insert_job(home, "etl", "held", state="pending")
+
+    rows = json.loads(home.ok("preview etl -o json"))
+
+    first = min(urgent, second)
+    assert [(row["job"], row["starts"]) for row in rows] == [
+        (first, "now"),
+        (max(urgent, second), "later"),
+        (low, "later"),
+        (held, "blocked"),
+    ]
+    assert rows[0]["waits_for"] is None
+    assert rows[1]["waits_for"] == "slots of work queue 'etl/critical', which has 1"
+    assert rows[3]["waits_for"] == "work queue 'etl/held' to be resumed"
+    assert len(json.loads(home.ok("preview etl --limit 2 -o json"))) == 2
+    assert "no work pool 'elt'" in home.refused("preview elt")
+
+
 def test_a_worker_makes_its_pool_ready_and_is_shown(home: AirflowHome) -> None:
     home.ok("create etl")
     home.sql(
@@ -90,8 +116,9 @@ def test_a_worker_makes_its_pool_ready_and_is_shown(home: AirflowHome) -> None:
 @pytest.mark.parametrize("output", ["table", "plain", "yaml", "json"])
 def test_every_list_has_every_format(home: AirflowHome, output: str) -> None:
     home.ok(ETL)
+    insert_job(home, "etl", "critical", state="pending")
 
-    for line in ("list", "ls", "slots", "queue list etl", "queue ls etl"):
+    for line in ("list", "ls", "slots", "preview etl", "queue list etl", "queue ls etl"):
         assert "critical" in home.ok(f"{line} --output {output}")
 
 
