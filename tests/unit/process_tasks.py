@@ -11,9 +11,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.infrastructure.process.job import LaunchRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class ScriptedTask:
@@ -29,11 +32,13 @@ class ScriptedTask:
         if script.get("fail_in") == "prepare":
             raise OSError("no space left on device")
 
-    def run(self, request: LaunchRequest) -> int:
+    def run(self, request: LaunchRequest, on_begun: Callable[[], None]) -> int:
         script = json.loads(request.workload)
         diary = Path(script["diary"])
         with diary.open("a") as file:
             file.write("begun\n")
+        if script.get("tells_that_it_begins", True):
+            on_begun()
         result: int = getattr(self, "do_" + script["do"])(script, diary)
         return result
 

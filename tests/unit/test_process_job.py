@@ -480,10 +480,10 @@ def test_a_job_that_cannot_be_prepared_now_says_why_and_may_be_launched_later(
 def test_a_job_that_dies_right_after_its_claim_is_not_run_again(
     platform: ProcessPlatform, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(job_module, "_answer", die)  # the runner inherits it
+    monkeypatch.setattr(job_module.Progress, "tell", die)  # the runner inherits it
 
     async def scenario() -> None:
         spec = platform.exits_with(0)

@@ -237,7 +237,7 @@ def test_warming_up_does_all_that_it_is_meant_to(tmp_path: Path) -> None:
     """Each step is one that may fail, and costs only time when it does; here it must not."""
     program = """
 import logging, sys
-from airflow_workpools import airflow_private as private
+from airflow_workpools.airflow_private import workloads as private
 problems = []
 private.log.warning = lambda *what, **_: problems.append(what)
 private.warm_up_for_workloads()
@@ -247,6 +247,10 @@ problems += [name for name in ("_last_heartbeat_attempt", "_last_successful_hear
     if name not in {field.name for field in supervisor.ActivitySubprocess.__attrs_attrs__}]
 if comms.CommsDecoder(socket=None).body_decoder is not comms.CommsDecoder(socket=None).body_decoder:
     problems.append("message decoders are not shared")
+from airflow.sdk.execution_time import task_runner
+from pydantic import JsonValue
+if task_runner.TypeAdapter(JsonValue) is not task_runner.TypeAdapter(JsonValue):
+    problems.append("type adapters are not shared")
 print(problems)
 """
     environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}

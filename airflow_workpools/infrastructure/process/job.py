@@ -35,7 +35,7 @@ from airflow_workpools.infrastructure.process.proc import ProcessIdentity
 from airflow_workpools.infrastructure.process.variables import ProcessVariables
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _MB = 1024 * 1024
 _MEMORY_TO_START_MB = 32
@@ -56,8 +56,12 @@ class Task(Protocol):
         """
         ...
 
-    def run(self, request: LaunchRequest) -> int:
-        """Run the job and return its exit code."""
+    def run(self, request: LaunchRequest, on_begun: Callable[[], None]) -> int:
+        """Run the job and return its exit code.
+
+        :param on_begun: to be called when the job's own code is about to run. Until then, or until the job has
+            ended, it counts as one that starts, of which there are only some at a time.
+        """
         ...
 
 
@@ -96,17 +100,42 @@ class LaunchRequest:
         }
 
 
-def run_job(request: LaunchRequest, task: Task, answer_to: int) -> NoReturn:
-    """Be the job: never returns, and runs nothing of what the process was before the fork.
+LAUNCHED, BEGUN = "launched", "begun"
+"""The steps of a start that goes well."""
 
-    :param answer_to: descriptor that takes one JSON object, ``{"type": …, "reason": …}``, and is closed then.
+
+class Progress:
+    """Tells the runner how far the job's start is, a JSON object per line.
+
+    :param descriptor: the writing end of a pipe; closed with the last step, and never passed on to other processes.
     """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+        os.register_at_fork(after_in_child=self._close)
+
+    def tell(self, type_: str, reason: str | None = None, *, last: bool = True) -> None:
+        """Tell a step; nothing once the last one was told."""
+        if self._descriptor is not None:
+            with contextlib.suppress(BrokenPipeError):  # the runner is gone; the job goes on
+                os.write(self._descriptor, json.dumps({"type": type_, "reason": reason}).encode() + b"\n")
+            if last:
+                self._close()
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def run_job(request: LaunchRequest, task: Task, progress: Progress) -> NoReturn:
+    """Be the job: never returns, and runs nothing of what the process was before the fork."""
     code = 1
     try:
         os.setsid()
         reset_signals()
         _reseed()
-        code = _launch(request, task, answer_to)
+        code = _launch(request, task, progress)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -114,7 +143,7 @@ def run_job(request: LaunchRequest, task: Task, answer_to: int) -> NoReturn:
         os._exit(code)
 
 
-def _launch(request: LaunchRequest, task: Task, answer_to: int) -> int:
+def _launch(request: LaunchRequest, task: Task, progress: Progress) -> int:
     directory = JobDirectory(request.directory)
     try:
         directory.create()
@@ -125,24 +154,25 @@ def _launch(request: LaunchRequest, task: Task, answer_to: int) -> int:
         task.prepare(request, user)
         first = directory.claim(_this_process(request))
     except LaunchRejected as error:
-        _answer(answer_to, "rejected", str(error))
+        progress.tell("rejected", str(error))
         return 1
     except Exception as error:
-        _answer(answer_to, "failed", f"{type(error).__name__}: {error}")
+        progress.tell("failed", f"{type(error).__name__}: {error}")
         raise
-    _answer(answer_to, "launched" if first else "exists")
     if not first:
+        progress.tell("exists")
         return 0
+    progress.tell(LAUNCHED, last=False)
     if user is not None:
         os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
-    return _run(request, task, exit_to)
+    return _run(request, task, exit_to, lambda: progress.tell(BEGUN))
 
 
-def _run(request: LaunchRequest, task: Task, exit_to: int) -> int:
+def _run(request: LaunchRequest, task: Task, exit_to: int, on_begun: Callable[[], None]) -> int:
     """Run the task and write down how it ended, as the last thing."""
     reason = None
     try:
-        exit_code = task.run(request)
+        exit_code = task.run(request, on_begun)
     except SystemExit as error:
         exit_code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException as error:
@@ -306,11 +336,6 @@ def now_text() -> str:
 
 def _max_rss_kb() -> int:
     return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-
-
-def _answer(descriptor: int, type_: str, reason: str | None = None) -> None:
-    os.write(descriptor, json.dumps({"type": type_, "reason": reason}).encode())
-    os.close(descriptor)
 
 
 def _flush() -> None:

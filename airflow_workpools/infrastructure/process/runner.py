@@ -22,6 +22,7 @@ import socket
 import sys
 import time
 import traceback
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -31,7 +32,10 @@ from airflow_workpools.infrastructure.process import frames
 from airflow_workpools.infrastructure.process.files import JobDirectory, JobExit
 from airflow_workpools.infrastructure.process.huge_pages import use_huge_pages
 from airflow_workpools.infrastructure.process.job import (
+    BEGUN,
+    LAUNCHED,
     LaunchRequest,
+    Progress,
     Task,
     now_text,
     redirect_output,
@@ -49,6 +53,10 @@ AIRFLOW_TASK = "airflow_workpools.infrastructure.process.workload:AirflowTask"
 log = logging.getLogger(__name__)
 
 _READ_SIZE = 1 << 16
+MAX_STARTING = max(4, 2 * (os.cpu_count() or 1))
+"""Most jobs that are busy with their start at a time: enough to keep every processor at work."""
+MAX_START_SECONDS = 10.0
+"""A job whose start takes longer (it reads a large DAG file, or waits for the API server) keeps no other waiting."""
 
 
 @dataclass
@@ -60,6 +68,17 @@ class _Child:
     identity: ProcessIdentity
     kill_at: float | None = None
     """When its grace is over, in monotonic seconds."""
+
+
+@dataclass
+class _Start:
+    """What is known of a job between its fork and the first line of its own code."""
+
+    job_id: UUID
+    counts_until: float
+    """Until when it keeps others from starting, in monotonic seconds: it may never say how far it is."""
+    has_answered: bool = False
+    """Whether the worker has been told what came of the launch."""
 
 
 class Runner:
@@ -75,7 +94,9 @@ class Runner:
         self._frames = frames.FrameBuffer()
         self._unsent = bytearray()
         self._children: dict[int, _Child] = {}
-        self._answers: dict[int, UUID] = {}
+        self._waiting: deque[LaunchRequest] = deque()
+        self._starts: dict[int, _Start] = {}
+        """Jobs on their way from the fork to their own code, by the descriptor on which they tell of it."""
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     # -- the loop -------------------------------------------------------------------------------------------
@@ -93,9 +114,10 @@ class Runner:
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         while self._connection is not None or self._children:
-            for key, events in self._selector.select(self._seconds_to_next_kill()):
+            for key, events in self._selector.select(self._seconds_to_next_deadline()):
                 key.data(key.fd, events)
             self._kill_overdue()
+            self._launch_waiting()
 
     def _on_signal(self, descriptor: int, _events: int) -> None:
         numbers = os.read(descriptor, _READ_SIZE)
@@ -127,6 +149,7 @@ class Runner:
             self._selector.unregister(self._connection)
             self._connection.close()
             self._connection = None
+            self._waiting.clear()
             # Whoever started the worker may wait until nobody holds its output open any more.
             redirect_output(os.open(os.devnull, os.O_WRONLY))
 
@@ -152,55 +175,80 @@ class Runner:
     # -- launching ------------------------------------------------------------------------------------------
 
     def _launch(self, frame: frames.Frame) -> None:
-        job_id = UUID(frame["job_id"])
         try:
-            request = LaunchRequest.from_frame(frame)
-            answer_from, answer_to = os.pipe2(os.O_CLOEXEC)
-        except (OSError, ValueError) as error:
-            self._tell("failed", job_id, reason=str(error))
-            return
+            self._waiting.append(LaunchRequest.from_frame(frame))
+        except ValueError as error:
+            self._tell("failed", UUID(frame["job_id"]), reason=str(error))
+
+    def _launch_waiting(self) -> None:
+        """Launch what waits, in its order, as long as few enough jobs are busy with their start.
+
+        Starting a job is nothing but work for the processor, here and in the API server. Many at a time gain nothing:
+        each takes longer, and the API server, one process among all of them, opens a database connection for every
+        request that piles up.
+        """
+        now = time.monotonic()
+        starting = sum(start.counts_until > now for start in self._starts.values())
+        while self._waiting and starting < MAX_STARTING:
+            starting += self._fork(self._waiting.popleft())
+
+    def _fork(self, request: LaunchRequest) -> bool:
+        try:
+            told_at, tell_to = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            self._tell("failed", request.job_id, reason=str(error))
+            return False
         # A signal that the child got while it has the runner's handlers would be taken for the runner's.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             pid = os.fork()
             if pid == 0:
-                os.close(answer_from)
-                self._run_in_child(request, answer_to)
+                os.close(told_at)
+                self._run_in_child(request, tell_to)
         except OSError as error:
-            os.close(answer_from)
-            self._tell("failed", job_id, reason=f"no process could be forked: {error.strerror}")
-            return
+            os.close(told_at)
+            self._tell("failed", request.job_id, reason=f"no process could be forked: {error.strerror}")
+            return False
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
-            os.close(answer_to)
+            os.close(tell_to)
         identity = ProcessIdentity.of(pid)
         assert identity is not None, "a child that was not reaped is always to be seen"
-        self._children[pid] = _Child(job_id, JobDirectory(request.directory), identity)
-        self._answers[answer_from] = job_id
-        self._selector.register(answer_from, selectors.EVENT_READ, self._on_answer)
+        self._children[pid] = _Child(request.job_id, JobDirectory(request.directory), identity)
+        self._starts[told_at] = _Start(request.job_id, time.monotonic() + MAX_START_SECONDS)
+        self._selector.register(told_at, selectors.EVENT_READ, self._on_start)
+        return True
 
-    def _run_in_child(self, request: LaunchRequest, answer_to: int) -> NoReturn:
+    def _run_in_child(self, request: LaunchRequest, tell_to: int) -> NoReturn:
         """Let go of what is the runner's, then be the job."""
         try:
             self._selector.close()
-            for descriptor in (self._woken, self._wake, *self._answers):
+            for descriptor in (self._woken, self._wake, *self._starts):
                 os.close(descriptor)
             if self._connection is not None:
                 self._connection.close()
-            run_job(request, self._task, answer_to)
+            run_job(request, self._task, Progress(tell_to))
         finally:
             os._exit(1)
 
-    def _on_answer(self, descriptor: int, _events: int) -> None:
-        """Pass on what a job said about its start. Nothing: its process died before it could say anything."""
-        said = os.read(descriptor, _READ_SIZE)
-        self._selector.unregister(descriptor)
-        os.close(descriptor)
-        job_id = self._answers.pop(descriptor)
-        answer = (
-            json.loads(said) if said else {"type": "failed", "reason": "its process died while it started"}
-        )
-        self._tell(answer["type"], job_id, reason=answer["reason"])
+    def _on_start(self, descriptor: int, _events: int) -> None:
+        """Pass on what a job says about its start. Nothing: its process died before it could say anything."""
+        start = self._starts[descriptor]
+        # A line is shorter than what a pipe takes at once, so none comes in parts.
+        lines = os.read(descriptor, _READ_SIZE).splitlines()
+        is_over = not lines
+        for line in lines:
+            step = json.loads(line)
+            is_over = step["type"] != LAUNCHED
+            if step["type"] != BEGUN:
+                start.has_answered = True
+                self._tell(step["type"], start.job_id, reason=step["reason"])
+        if not start.has_answered:
+            self._tell("failed", start.job_id, reason="its process died while it started")
+        if is_over:
+            self._selector.unregister(descriptor)
+            os.close(descriptor)
+            del self._starts[descriptor]
 
     # -- the end of jobs ------------------------------------------------------------------------------------
 
@@ -246,8 +294,10 @@ class Runner:
                     os.kill(pid, signal.SIGTERM)  # it was not reaped: the pid is its own
                 child.kill_at = min(kill_at, child.kill_at)
 
-    def _seconds_to_next_kill(self) -> float | None:
+    def _seconds_to_next_deadline(self) -> float | None:
         times = [child.kill_at for child in self._children.values() if child.kill_at is not None]
+        if self._waiting:
+            times += [start.counts_until for start in self._starts.values()]
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _kill_overdue(self) -> None:

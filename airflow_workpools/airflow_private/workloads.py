@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything of Airflow's that is used here and is not its public interface, in one place.
+"""Jobs as processes: what the process runner does before it forks, and what its jobs do.
 
-``tests/unit/test_airflow_private.py`` tells when Airflow changes any of it. Importing this module imports
-nothing of Airflow: DAG files reach it.
+Importing this module imports nothing of Airflow.
 """
 
 from __future__ import annotations
@@ -10,114 +9,18 @@ from __future__ import annotations
 import logging
 import os
 import selectors
-import sys
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
-    from types import ModuleType
 
-    from airflow.api_fastapi.auth.tokens import JWTGenerator
-    from airflow.executors.executor_utils import ExecutorName
-    from airflow.task.priority_strategy import PriorityWeightStrategy
     from pydantic import TypeAdapter
 
 log = logging.getLogger(__name__)
-
-OPERATOR_MODULE = "airflow.sdk.bases.operator"
-"""Where ``BaseOperator`` is defined."""
-
-DEFAULT_AIRFLOW_POOL = "default_pool"
-"""The Airflow pool of a task whose author chose none."""
-
-_TASK_RUNNER = "airflow.sdk.execution_time.task_runner"
-_DAG_PROCESSOR = "airflow.dag_processing.processor"
-
-
-def replace_operator_init(
-    operators: ModuleType,
-    wrap: Callable[[Callable[..., None]], Callable[..., None]],
-    *,
-    defaults: Mapping[str, Any],
-) -> None:
-    """Put ``wrap(BaseOperator.__init__)`` in the place of ``BaseOperator.__init__``.
-
-    :param operators: the module :data:`OPERATOR_MODULE`.
-    :param wrap: is given the function as it was written, without what Airflow's metaclass has put around it.
-    :param defaults: what the keywords that are new are, where ``.partial()`` is not given them.
-    """
-    base = operators.BaseOperator
-    written = base.__init__.__wrapped__
-    base.__init__ = operators.BaseOperatorMeta._apply_defaults(wrap(written))
-    operators.OPERATOR_DEFAULTS.update(defaults)
-    if hasattr(operators.warnings, "delta"):
-        # Airflow counts the frames between a warning in __init__ and the DAG file; now there is one more.
-        operators.warnings.delta += 1
-
-
-def running_a_task() -> bool:
-    """Say whether this process runs a task (and reads the DAG file only to find it there).
-
-    A task's process and a DAG processor's both speak with a supervisor; only the latter has the DAG
-    processor's module.
-    """
-    return hasattr(sys.modules.get(_TASK_RUNNER), "SUPERVISOR_COMMS") and _DAG_PROCESSOR not in sys.modules
-
-
-def default_queue() -> str:
-    """Return the ``queue`` of an operator whose author chose none."""
-    from airflow.sdk.bases.operator import OPERATOR_DEFAULTS
-
-    return str(OPERATOR_DEFAULTS["queue"])
-
-
-def configured_executors() -> list[ExecutorName]:
-    """Return the executors in ``[core] executor``: the first of each team is its default."""
-    from airflow.executors.executor_loader import ExecutorLoader
-
-    # Validating teams would ask the database, which the process that reads DAG files must not do.
-    return list(ExecutorLoader.get_executor_names(validate_teams=False))
-
-
-def weight_strategy(rule: str) -> PriorityWeightStrategy:
-    """Return Airflow's own strategy for a weight rule: ``downstream``, ``upstream`` or ``absolute``."""
-    from airflow.task.priority_strategy import validate_and_load_priority_weight_strategy
-
-    return validate_and_load_priority_weight_strategy(rule)
-
-
-def mint_workload_token(task_instance_id: UUID, valid_for_seconds: float) -> str:
-    """Return a token with which the job of a task instance may start it, once, within so many seconds.
-
-    Airflow makes one when it queues a task. Here a task may wait in the store for any time, so it gets another one
-    when it is claimed.
-    """
-    token: str = _jwt_generator().generate(
-        extras={"sub": str(task_instance_id), "scope": "workload"}, valid_for=valid_for_seconds
-    )
-    return token
-
-
-@cache
-def _jwt_generator() -> JWTGenerator:
-    """Return what signs tokens, set up as ``BaseExecutor.jwt_generator`` does."""
-    from airflow.api_fastapi.auth.tokens import JWTGenerator, get_signing_args
-    from airflow.configuration import conf
-
-    return JWTGenerator(
-        valid_for=conf.getint("execution_api", "jwt_expiration_time"),
-        audience=conf.get_mandatory_list_value("execution_api", "jwt_audience")[0],
-        issuer=conf.get("api_auth", "jwt_issuer", fallback=None),
-        **get_signing_args(make_secret_key_if_needed=False),
-    )
-
-
-# -- jobs as processes: what the process runner does before it forks, and what its jobs do --------------------
 
 _NEEDED_BY_WORKLOADS = (
     "airflow.executors.base_executor",
@@ -154,11 +57,12 @@ def warm_up_for_workloads() -> None:
         _workload_decoder,
         _supervise_promptly,
         _share_message_decoders,
+        _share_type_adapters,
         _load_certificates,
         _load_log_handler,
         _load_plugins,
         _load_bundle_classes,
-        _rehearse_requests,
+        _rehearse_supervising,
         _forget_database,
     ):
         try:
@@ -181,6 +85,15 @@ def _share_message_decoders() -> None:
 
     comms.TypeAdapter = cache(comms.TypeAdapter)
     comms.TypeAdapter(comms.ToTask)
+
+
+def _share_type_adapters() -> None:
+    """Let tasks find ready what checks a rendered field: each would make one anew for every field it has."""
+    from airflow.sdk.execution_time import task_runner
+    from pydantic import JsonValue
+
+    task_runner.TypeAdapter = cache(task_runner.TypeAdapter)
+    task_runner.TypeAdapter(JsonValue)
 
 
 def _load_certificates() -> None:
@@ -211,12 +124,11 @@ def _load_bundle_classes() -> None:
     DagBundlesManager()
 
 
-def _rehearse_requests() -> None:
-    """Make requests that go nowhere, so that what libraries remember after their first use is there."""
-    from airflow.sdk.api.client import Client
+def _rehearse_supervising() -> None:
+    """Do once what every supervisor does, so that no job does it for the first time."""
+    from airflow_workpools.airflow_private import rehearsal
 
-    with Client(base_url=None, dry_run=True, token="") as client:
-        client.task_instances.heartbeat(UUID(int=0), pid=0)
+    rehearsal.rehearse(parse_workload(rehearsal.WORKLOAD))
 
 
 def _forget_database() -> None:
@@ -239,24 +151,30 @@ def log_file_of(workload: Any) -> Path | None:
     return init_log_file(log_path) if log_path else None
 
 
-def run_workload(workload: Any, *, server: str | None) -> int:
+def run_workload(workload: Any, *, server: str | None, on_begun: Callable[[], None] = lambda: None) -> int:
     """Run a workload under Airflow's supervisor, as LocalExecutor does; return 0, or raise.
 
     What the supervisor returns is the exit code of the task's process, and not the job's: whatever became of the
     task, the supervisor has told the API server. It may even have ended that process itself, because the task was
     cleared; Airflow must not hear of that as a failure.
+
+    :param on_begun: called when the task's own code is about to run: all that Airflow does before is over then.
     """
     from airflow.executors.base_executor import BaseExecutor
 
+    _to_call_when_begun.append(on_begun)
     BaseExecutor.run_workload(workload, server=server)
     return 0
 
 
+_to_call_when_begun: list[Callable[[], None]] = []
+
+
 @cache
 def _supervise_promptly() -> None:
-    """Make Airflow's supervisor notice at once when the task has ended, and not ask more than it must.
+    """Make Airflow's supervisor notice at once when the task has ended, not ask more than it must, and tell progress.
 
-    Two things, for every task that is run from here on by this process and what it forks:
+    Three things, for every task that is run from here on by this process and what it forks:
 
     - The supervisor learns of the end from its sockets. It may read their end of file a moment before the
       process can be waited for, and then sleeps until the next heartbeat is due: one task in ten or twenty held
@@ -264,10 +182,17 @@ def _supervise_promptly() -> None:
       be waited for.
     - It sends a heartbeat as soon as it has started the task, though starting it (``/run``) has just set the
       time of the last heartbeat. The first one is sent when the first interval is over.
+    - It is where it shows that a task's own code begins: just before, the task tells its rendered fields.
     """
     from airflow.sdk.execution_time import supervisor
 
     class PromptSubprocess(supervisor.ActivitySubprocess):
+        def _handle_request(self, msg: Any, *more: Any, **named: Any) -> None:
+            if isinstance(msg, supervisor.SetRenderedFields):  # its answer is what the task waits for
+                while _to_call_when_begun:
+                    _to_call_when_begun.pop()()
+            super()._handle_request(msg, *more, **named)
+
         def wait(self) -> int:
             self._last_heartbeat_attempt = self._last_successful_heartbeat
             try:
