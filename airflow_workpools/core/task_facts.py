@@ -102,6 +102,8 @@ class AirflowPoolFacts:
 
     name: str
     exists: bool = True
+    ours: bool = True
+    """Whether the executor made it for a work queue; else somebody else has taken its name."""
     slots: int | None = None
     """None is no limit."""
     running: int = 0
@@ -212,5 +214,7 @@ class TaskFacts:
     @property
     def gate_one(self) -> bool:
         """Whether the work pool sets the slots of the task's Airflow pool, and so decides on its hand-over."""
-        queue = self.task.work_queue
-        return queue is not None and self.task.airflow_pool == queue.airflow_pool
+        queue, pool = self.task.work_queue, self.airflow_pool
+        if queue is None or self.task.airflow_pool != queue.airflow_pool:
+            return False
+        return pool is None or pool.ours or not pool.exists

@@ -16,6 +16,7 @@ from airflow_workpools import airflow_private
 from airflow_workpools.core import explain as core
 from airflow_workpools.core.explain import Stage, stage_of
 from airflow_workpools.core.jobs import JobState
+from airflow_workpools.core.names import is_managed_description
 from airflow_workpools.core.task_facts import (
     ActiveLimit,
     AirflowPoolFacts,
@@ -39,7 +40,7 @@ from airflow_workpools.store.statements import run_time as statements
 from airflow_workpools.store.statements import worker as worker_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from airflow.models.dag import DagModel
@@ -117,6 +118,7 @@ class _Reader:
         queue = queue_named(ti.queue, self._settings.pools.default_work_queue) if ours else None
         job = self._newest_job(ti) if ours else None
         stage = stage_of(ti.state, job.state if job else None)
+        descriptions = self._descriptions() if stage is Stage.SCHEDULED else {}
         return TaskFacts(
             ref=ref,
             now=self._now,
@@ -124,8 +126,8 @@ class _Reader:
             run=self._run(found),
             dependencies=self._dependencies(found) if stage is Stage.WAITING else None,
             limits=tuple(self._limits(found, ref)) if stage is Stage.SCHEDULED else (),
-            airflow_pool=self._airflow_pool(ti.pool) if stage is Stage.SCHEDULED else None,
-            work_queue=self._work_queue(queue, ti, stage) if queue else None,
+            airflow_pool=self._airflow_pool(ti.pool, descriptions) if stage is Stage.SCHEDULED else None,
+            work_queue=self._work_queue(queue, ti, stage, descriptions) if queue else None,
             executor=self._executor() if stage in (Stage.WAITING, Stage.SCHEDULED) else None,
             job=self._job(job) if job else None,
         )
@@ -215,7 +217,12 @@ class _Reader:
             if limit is not None:
                 yield ActiveLimit(name=name, active=int(active[name]), limit=limit)
 
-    def _airflow_pool(self, name: str) -> AirflowPoolFacts:
+    def _descriptions(self) -> dict[str, str | None]:
+        """Return what the Airflow pools are described as: by that those of work queues are known."""
+        rows = self._session.execute(airflow_statements.airflow_pools())
+        return {name: description for name, _, description in rows}
+
+    def _airflow_pool(self, name: str, descriptions: Mapping[str, str | None]) -> AirflowPoolFacts:
         from airflow.models.pool import Pool
 
         stats = Pool.slots_stats(session=self._session).get(name)
@@ -224,6 +231,7 @@ class _Reader:
         held = stats["running"] + stats["queued"]
         return AirflowPoolFacts(
             name=name,
+            ours=is_managed_description(descriptions.get(name)),
             slots=None if math.isinf(stats["total"]) else int(stats["total"]),
             running=stats["running"],
             queued=stats["queued"],
@@ -246,11 +254,22 @@ class _Reader:
 
     # -- what the work pool decides, and the job ------------------------------------------------------------
 
-    def _work_queue(self, queue: NamedQueue, ti: TaskInstance, stage: Stage) -> WorkQueueFacts | None:
-        gate_one = stage is Stage.SCHEDULED and ti.pool == queue.ref.airflow_pool
+    def _work_queue(
+        self, queue: NamedQueue, ti: TaskInstance, stage: Stage, descriptions: Mapping[str, str | None]
+    ) -> WorkQueueFacts | None:
+        its_own = ti.pool not in descriptions or is_managed_description(descriptions[ti.pool])
+        gate_one = stage is Stage.SCHEDULED and ti.pool == queue.ref.airflow_pool and its_own
         if not gate_one and stage is not Stage.HANDED_OVER:
             return None
-        return read_queue(self._session, self._store, self._pools, queue, now=self._now, gate_one=gate_one)
+        return read_queue(
+            self._session,
+            self._store,
+            self._pools,
+            queue,
+            now=self._now,
+            gate_one=gate_one,
+            descriptions=descriptions,
+        )
 
     def _newest_job(self, ti: TaskInstance) -> JobRecord | None:
         jobs = self._store.jobs(JobFilter(task_instance_ids=(ti.id,)), limit=1)

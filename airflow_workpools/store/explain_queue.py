@@ -21,7 +21,7 @@ from airflow_workpools.store.airflow_pools import TaskGroup, loads_of, queue_loa
 from airflow_workpools.store.statements import run_time as statements
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy.orm import Session
@@ -67,13 +67,15 @@ def read_queue(
     *,
     now: datetime,
     gate_one: bool,
+    descriptions: Mapping[str, str | None],
 ) -> WorkQueueFacts:
     """Read all that decides whether a work queue may take one more task.
 
     :param gate_one: whether to count as before the hand-over, by task instances.
+    :param descriptions: of all Airflow pools, by which those of work queues are known.
     """
     ref = queue.ref
-    problem = _problem(session, pools, queue, gate_one=gate_one)
+    problem = _problem(pools, queue, descriptions if gate_one else {})
     pool = pools.get(ref.pool)
     if problem is not None or not isinstance(pool, WorkPool):
         text, way_out, fails = problem or (None, None, False)
@@ -100,7 +102,7 @@ def read_queue(
     )
 
 
-def _problem(session: Session, pools: Pools, queue: NamedQueue, *, gate_one: bool) -> _Problem | None:
+def _problem(pools: Pools, queue: NamedQueue, descriptions: Mapping[str, str | None]) -> _Problem | None:
     """Say why a work queue cannot be used, or None if it can."""
     ref, pool = queue.ref, pools.get(queue.ref.pool)
     if queue.problem is not None:
@@ -124,14 +126,14 @@ def _problem(session: Session, pools: Pools, queue: NamedQueue, *, gate_one: boo
             f"`airflow workpools queue create {ref}`, or another work queue in the DAG",
             fails=True,
         )
-    return _taken(session, pool) if gate_one else None
+    return _taken(pool, descriptions)
 
 
-def _taken(session: Session, pool: WorkPool) -> _Problem | None:
+def _taken(pool: WorkPool, descriptions: Mapping[str, str | None]) -> _Problem | None:
     """Say which Airflow pool that this work pool needs belongs to somebody else, if one does."""
     names = {WorkQueueRef(pool.name, queue.name).airflow_pool for queue in pool.queues}
-    for name, _, description in session.execute(airflow_statements.airflow_pools()):
-        if name in names and not is_managed_description(description):
+    for name in sorted(names & descriptions.keys()):
+        if not is_managed_description(descriptions[name]):
             return _Problem(
                 f"work pool '{pool.name}' cannot be used: Airflow pool '{name}' was made for something else",
                 f"`airflow pools delete {name}`, or another name for the work pool",

@@ -200,6 +200,11 @@ CASES: dict[str, tuple[TaskFacts, Gate, list[str]]] = {
         Gate.AIRFLOW_POOL,
         ["there is no Airflow pool 'db'"],
     ),
+    "Airflow pool of that name is somebody else's": (
+        scheduled(airflow_pool=AirflowPoolFacts(name="etl.low", slots=0, ours=False)),
+        Gate.AIRFLOW_POOL,
+        ["'etl.low' has 0 slots", "airflow pools delete etl.low"],
+    ),
     "slots not set yet": (
         scheduled(airflow_pool=AirflowPoolFacts(name="etl.low", slots=0)),
         Gate.AIRFLOW_POOL,

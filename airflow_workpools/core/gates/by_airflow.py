@@ -132,7 +132,7 @@ def airflow_pool(facts: TaskFacts) -> Finding:
     Those of a work queue's own pool are what its work pool lets through, so whatever holds there is the
     reason; only where nothing does is the pool itself what the task waits for.
     """
-    pool, asked = facts.airflow_pool, facts.task.pool_slots
+    pool, asked, queue = facts.airflow_pool, facts.task.pool_slots, facts.task.work_queue
     if pool is None:
         return Finding()
     numbers = {
@@ -162,6 +162,8 @@ def airflow_pool(facts: TaskFacts) -> Finding:
         )
     if not pool.exists:
         way_out = f"`airflow pools set {pool.name} SLOTS DESCRIPTION`, or name another pool in the DAG"
+    elif not pool.ours and queue is not None and pool.name == queue.airflow_pool:
+        way_out = f"the end of tasks in this pool; it is not the work queue's own: `airflow pools delete {pool.name}`"
     elif pool.slots is not None and asked > pool.slots:
         way_out = "more slots (`airflow pools set`), or a smaller pool_slots: it can never start like this"
     else:
