@@ -12,6 +12,7 @@ import os
 import shlex
 import signal
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -120,6 +121,9 @@ def stuck(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stuck]:
             },
         )
         instance.local.stop_grace_seconds = 3  # what sleeps here need not come to a good end
+        instance.api = replace(
+            instance.api, timeout_seconds=60
+        )  # its first answers may take a busy machine long
         instance.local.migrate()
         stack.callback(instance.stop)
         commands = CommandProcess(instance.local.environment())
