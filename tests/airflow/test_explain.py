@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -39,13 +40,6 @@ POOLS: dict[str, dict[str, Any]] = {
     "unserved": {"delivery": "pull"},
     "later": {},
     "closed": {"concurrency_limit": 0},
-    # A job there knocks at a port where nobody listens, and goes on knocking.
-    "slow-start": {
-        "start_timeout": 600,
-        "job_variables": {
-            "env": {"AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "http://127.0.0.1:9/execution/"}
-        },
-    },
 }
 
 AIRFLOW_POOLS = {"db": 1, "wide": 100, "taken": 0}
@@ -54,7 +48,7 @@ AIRFLOW_POOLS = {"db": 1, "wide": 100, "taken": 0}
 AT_ONCE = (
     *("upstream", "max_active_tasks", "per_dag", "per_dagrun", "own_pool", "missing_pool"),
     *("unknown_pool", "unknown_queue", "invalid", "taken", "in_taken", "paused_pool", "paused_queue"),
-    *("queue_limit", "pool_limit", "too_big", "unserved", "slow_start", "refused"),
+    *("queue_limit", "pool_limit", "too_big", "unserved", "refused"),
 )
 """DAGs whose tasks wait for nothing that a test does first."""
 
@@ -134,6 +128,11 @@ def stuck(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stuck]:
         for name, definition in POOLS.items():
             instance.create_pool(name, **definition)
         instance.create_pool("invalid", concurrency_limit=-1)
+        # A job there speaks to somebody who listens and never answers.
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/execution/"
+        variables = {"env": {"AIRFLOW__CORE__EXECUTION_API_SERVER_URL": url}}
+        instance.create_pool("slow-start", start_timeout=600, job_variables=variables)
         for line in ("pause halted", "queue pause open/halted", "queue pause later/default"):
             commands.ok(line)
         found = Stuck(instance, commands)
@@ -285,6 +284,8 @@ def test_no_ready_worker(stuck: Stuck) -> None:
 
 
 def test_starting(stuck: Stuck) -> None:
+    stuck.trigger("slow_start")
+
     said = stuck.wait_at("start", "start timeout 10 min", "slow_start")
 
     assert numbers(said)["start_timeout_seconds"] == 600

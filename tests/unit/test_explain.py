@@ -333,7 +333,12 @@ CASES: dict[str, tuple[TaskFacts, Gate, list[str]]] = {
             job=job(JobState.FAILED, reason="evicted", exit_code=137, claimed_at=NOW),
         ),
         Gate.END,
-        ["ended as failed", "evicted", "out of memory", "clear the task"],
+        ["ended as failed", "evicted", "clear the task"],
+    ),
+    "failed with nothing but an exit code": (
+        in_state("failed", started_at=NOW, ended_at=NOW, job=job(JobState.FAILED, exit_code=137)),
+        Gate.END,
+        ["out of memory"],
     ),
     "succeeded": (
         in_state("success", started_at=NOW, ended_at=NOW, job=job(JobState.SUCCEEDED, exit_code=0)),

@@ -76,10 +76,8 @@ def end(facts: TaskFacts) -> Finding:
     """The try has ended, or its job has and Airflow is about to hear of it."""
     task, job = facts.task, facts.job
     ended_at = task.ended_at or (job.ended_at if job else None)
-    said = [job.reason] if job is not None and job.reason else []
-    if job is not None and job.exit_code not in (None, 0):
-        said.append(explain_exit(int(job.exit_code or 0)))
-    reason = f": {'; '.join(said)}" if said else ""
+    said = None if job is None else job.reason or (explain_exit(job.exit_code) if job.exit_code else None)
+    reason = f": {said}" if said else ""
     when = f" {at(ended_at)}" if ended_at else ""
     if task.state == "queued" and job is not None:
         text, way_out = (

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why a task waits, read from real databases: the same counts as the gates themselves use, and only looked at."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from airflow_workpools.core.explain import Explanation, Gate
+from airflow_workpools.core.jobs import JobState
+from airflow_workpools.core.pools import WorkPool
+from airflow_workpools.core.task_facts import TaskRef
+from airflow_workpools.settings import PoolSettings, Settings
+from airflow_workpools.store import airflow_pools
+from airflow_workpools.store.explain import explain_task
+from airflow_workpools.store.records import RunState
+from tests.store.rigs import NOW, later, new_job, new_worker, work_pool
+from tests.store.schedulers import Scheduler, scheduler, statements_of, writes
+
+ETL = work_pool("etl", limit=10, critical=(1, 1), high=(5, 3), low=(10, None))
+WITHOUT_PARALLELISM = Settings(home=Path("/nowhere"), pools=PoolSettings(builtin_limit=None))
+
+
+@pytest.fixture
+def stage(engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scheduler]:
+    with scheduler(engine, tmp_path / "logs", monkeypatch) as made:
+        made.rig.store.register_worker(new_worker(), now=NOW)
+        yield made
+
+
+def explain(stage: Scheduler, task: Any, *pools: WorkPool) -> Explanation:
+    ref = TaskRef(dag_id=task["dag_id"], run_id=task["run_id"], task_id=task["task_id"])
+    by_name = {pool.name: pool for pool in pools or (ETL,)}
+    return explain_task(ref, pools=by_name, store=stage.rig.store, settings=WITHOUT_PARALLELISM, now=later(1))
+
+
+def allocate(stage: Scheduler, pool: WorkPool) -> None:
+    with stage.rig.airflow.session() as session:
+        state = RunState(as_of=NOW)
+        airflow_pools.allocate_slots(session, {pool.name: pool}, state, {pool.name: True})
+
+
+def handed_over(stage: Scheduler, queue: str, state: str = "queued", **values: Any) -> Any:
+    """Make a queued task with its job."""
+    task = stage.task(queue, state, **values)
+    job = new_job(
+        queue,
+        task_instance_id=task["id"],
+        **{key: task[key] for key in ("dag_id", "run_id", "task_id", "pool_slots")},
+    )
+    with stage.rig.airflow.session() as session:
+        stage.rig.store.hand_over(job, now=NOW, session=session)
+    return task
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_gate_one_lets_through_is_what_explain_says(stage: Scheduler, seed: int) -> None:
+    """Of each queue, the work pool holds the next task exactly if its Airflow pool has no slot for it."""
+    rng = random.Random(seed)
+    for queue in ("critical", "high", "low"):
+        for state in ("running", "queued", "scheduled"):
+            for _ in range(rng.randint(0, 4)):
+                stage.task(f"etl/{queue}", state)
+    tasks = {queue: stage.task(f"etl/{queue}", "scheduled") for queue in ("critical", "high", "low")}
+    allocate(stage, ETL)
+
+    for task in tasks.values():
+        found = explain(stage, task)
+        (pool,) = [view for view in found.gates if view.gate is Gate.AIRFLOW_POOL]
+        assert (found.holding.gate is Gate.EXECUTOR) == (pool.numbers["open"] >= 1), found
+        if found.holding.gate is not Gate.EXECUTOR:
+            assert found.holding.gate in (Gate.QUEUE_LIMIT, Gate.POOL_LIMIT)
+
+
+def test_after_the_hand_over_the_claim_counts_jobs(stage: Scheduler) -> None:
+    """A task instance that is no more may have infrastructure yet, which holds its slot."""
+    pool = work_pool("etl", limit=1)
+    gone = handed_over(stage, "etl/default")
+    store = stage.rig.store
+    worker = new_worker()
+    store.register_worker(worker, now=NOW)
+    (claimed,) = store.claim(worker.id, [pool], room=5, now=NOW)
+    stage.change_task(gone["id"], state="failed")
+    waiting = handed_over(stage, "etl/default")
+
+    found = explain(stage, waiting, pool)
+
+    assert found.holding.gate is Gate.POOL_LIMIT
+    (holder,) = found.holding.numbers["holders"]
+    assert (holder["run_id"], holder["tasks"]) == (gone["run_id"], 1)
+    assert store.job(claimed.id).state is JobState.CLAIMED
+    starting = handed_over(stage, "etl/default", run_id="other")
+    assert explain(stage, starting, work_pool("etl", limit=2)).holding.gate is Gate.CLAIM
+    assert explain(stage, starting, work_pool("etl", limit=2)).holding.numbers["ahead"] <= 1
+
+
+@pytest.mark.parametrize("state", ["scheduled", "queued"])
+def test_it_only_looks_and_asks_no_more_of_many_tasks_than_of_few(stage: Scheduler, state: str) -> None:
+    pool = work_pool("etl", limit=1)
+    task = handed_over(stage, "etl/default") if state == "queued" else stage.task("etl/default", state)
+    allocate(stage, pool)
+    explain(stage, task, pool)
+
+    with statements_of(stage.engine) as few:
+        explain(stage, task, pool)
+    for number in range(20):
+        handed_over(stage, "etl/default", run_id=f"run-{number}")
+        stage.task("etl/default", "scheduled", run_id=f"run-{number}")
+    with statements_of(stage.engine) as many:
+        explain(stage, task, pool)
+
+    assert writes(many) == []
+    assert len(many) == len(few) <= 20
