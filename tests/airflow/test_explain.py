@@ -191,7 +191,7 @@ def test_the_dags_and_the_tasks_concurrency(stuck: Stuck, dag_id: str, limit: st
 
 
 def test_an_airflow_pool_of_its_authors(stuck: Stuck) -> None:
-    said = stuck.wait_at("airflow_pool", "'db' has 1 slots", "own_pool", index=1)
+    said = stuck.wait_at("airflow_pool", "'db' has 1 slot", "own_pool", index=1)
 
     assert {key: numbers(said)[key] for key in ("slots", "open", "asked")} == {
         "slots": 1,
@@ -244,7 +244,7 @@ def test_a_paused_queue(stuck: Stuck) -> None:
 def test_a_limit_and_who_holds_the_slots(stuck: Stuck, dag_id: str, gate: str) -> None:
     stuck.wait_at("running", "", dag_id)
 
-    said = stuck.wait_at(gate, "1 of 1 slots", dag_id, index=1)
+    said = stuck.wait_at(gate, "1 of 1 slot", dag_id, index=1)
 
     found = numbers(said)
     assert {key: found[key] for key in ("limit", "held", "free", "asked")} == {

@@ -5,12 +5,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from airflow.jobs.job import Job
+from airflow.models.taskinstance import TaskInstance
 
+from airflow_workpools import airflow_private
 from airflow_workpools.core.explain import Explanation, Gate
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.core.pools import WorkPool
@@ -33,10 +39,12 @@ def stage(engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         yield made
 
 
-def explain(stage: Scheduler, task: Any, *pools: WorkPool) -> Explanation:
+def explain(
+    stage: Scheduler, task: Any, *pools: WorkPool, settings: Settings = WITHOUT_PARALLELISM
+) -> Explanation:
     ref = TaskRef(dag_id=task["dag_id"], run_id=task["run_id"], task_id=task["task_id"])
     by_name = {pool.name: pool for pool in pools or (ETL,)}
-    return explain_task(ref, pools=by_name, store=stage.rig.store, settings=WITHOUT_PARALLELISM, now=later(1))
+    return explain_task(ref, pools=by_name, store=stage.rig.store, settings=settings, now=later(1))
 
 
 def allocate(stage: Scheduler, pool: WorkPool) -> None:
@@ -116,3 +124,56 @@ def test_it_only_looks_and_asks_no_more_of_many_tasks_than_of_few(stage: Schedul
 
     assert writes(many) == []
     assert len(many) == len(few) <= 20
+
+
+def test_nothing_that_airflows_dependencies_change_is_kept(
+    stage: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_upstream(ti: Any, _task: Any, session: Any) -> list[str]:
+        ti.state = "upstream_failed"
+        session.flush()
+        return ["a dependency"]
+
+    monkeypatch.setattr(airflow_private, "stored_task", lambda *_: SimpleNamespace(upstream_task_ids=()))
+    monkeypatch.setattr(airflow_private, "unmet_dependencies", fail_upstream)
+    task = stage.task("etl/low", None)
+
+    assert explain(stage, task).holding.text == "a dependency"
+    (row,) = stage.rows(TaskInstance, id=task["id"])
+    assert row.state is None
+
+
+@pytest.fixture
+def schedulers(stage: Scheduler) -> Iterator[tuple[int, int]]:
+    """Two schedulers that live, and one that has long been silent; returns the ids of the former."""
+    table, now = Job.__table__, datetime.now(timezone.utc)  # Airflow compares with the time that it is
+    with stage.engine.begin() as connection:
+        connection.execute(sa.delete(table))
+        for id_, beat in ((7, now), (8, now), (9, now - timedelta(days=1))):
+            row = {"id": id_, "job_type": "SchedulerJob", "state": "running", "latest_heartbeat": beat}
+            connection.execute(sa.insert(table), [row])
+    yield 7, 8
+    with stage.engine.begin() as connection:
+        connection.execute(sa.delete(table))
+
+
+def test_the_executor_is_full_when_every_living_scheduler_is(
+    stage: Scheduler, schedulers: tuple[int, int]
+) -> None:
+    """Tasks of another executor count, too: the limit is the scheduler's."""
+    busy, other = schedulers
+    pool = work_pool("etl")
+    settings = replace(WITHOUT_PARALLELISM, pools=PoolSettings(builtin_limit=1))
+    handed_over(stage, "etl/default")
+    task = stage.task("etl/default", "scheduled")
+    allocate(stage, pool)
+
+    found = explain(stage, task, pool, settings=settings).holding
+    assert found.gate is Gate.EXECUTOR
+    assert "may be handed over" in str(found.text)
+    assert found.numbers["schedulers"] == [{"job_id": busy, "tasks": 1}, {"job_id": other, "tasks": 0}]
+
+    stage.task("default", "running", executor="LocalExecutor", queued_by_job_id=other)
+    found = explain(stage, task, pool, settings=settings).holding
+    assert "the executor is full" in str(found.text)
+    assert found.numbers["schedulers"] == [{"job_id": busy, "tasks": 1}, {"job_id": other, "tasks": 1}]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow_workpools.core.gates import by_work_pool
 from airflow_workpools.core.gates.finding import SCHEDULER_LOOKS, START_A_SCHEDULER, Finding, at, no_scheduler
+from airflow_workpools.core.wording import counted
 
 if TYPE_CHECKING:
     from airflow_workpools.core.task_facts import ActiveLimit, TaskFacts
@@ -53,7 +54,7 @@ def _run_waits_for(facts: TaskFacts) -> tuple[str, str]:
     if found.max_active_runs is not None and found.active_runs >= found.max_active_runs:
         limit_of = "the backfill" if found.in_backfill else f"DAG '{dag}'"
         return (
-            f"the run has not started: {found.active_runs} of {found.max_active_runs} runs of {limit_of} run "
+            f"the run has not started: {found.active_runs} of {found.max_active_runs} runs of {limit_of} are running "
             "(max_active_runs)",
             "the end of one of them, or a greater max_active_runs",
         )
@@ -96,7 +97,7 @@ def dependencies(facts: TaskFacts) -> Finding:
         },
         way_out="what it waits for; `explain` those tasks"
         if unfinished
-        else "time, or clear what is in its way",
+        else "what is named here; time alone, if that is all it waits for",
     )
 
 
@@ -143,7 +144,7 @@ def airflow_pool(facts: TaskFacts) -> Finding:
         "deferred": pool.deferred,
         "asked": asked,
     }
-    slots = f"{'unlimited' if pool.slots is None else pool.slots} slots"
+    slots = "unlimited slots" if pool.slots is None else counted(pool.slots, "slot")
     text = (
         f"Airflow pool '{pool.name}' has {slots}, {pool.running} running, {pool.queued} queued"
         + (f", {pool.deferred} deferred" if pool.deferred else "")
@@ -174,7 +175,10 @@ def airflow_pool(facts: TaskFacts) -> Finding:
 def executor(facts: TaskFacts) -> Finding:
     """A scheduler has room for one more task."""
     if facts.task.state == "queued":
-        return Finding(text=f"handed over to {facts.task.executor or 'its executor'}", way_out="its executor")
+        if facts.task.work_queue is not None:
+            return Finding(text="it is being handed over", way_out=SCHEDULER_LOOKS)
+        other = facts.task.executor or "the default executor"
+        return Finding(text=f"handed over to {other}, which has not started it", way_out="its executor")
     found = facts.executor
     if found is None:
         return Finding()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.core.gates.finding import Finding, age
 from airflow_workpools.core.slots import UNLIMITED_SLOTS, airflow_slots
-from airflow_workpools.core.wording import duration
+from airflow_workpools.core.wording import counted, duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -93,7 +93,7 @@ def pool_limit(facts: TaskFacts) -> Finding:
         for load in found.loads
         if load.priority < found.load.priority and load.open and load.demand
     }
-    first = ", ".join(f"{name} ({slots} slots wait)" for name, slots in higher.items())
+    first = ", ".join(f"{name} (waiting: {counted(slots, 'slot')})" for name, slots in higher.items())
     reserved = (
         f"queues of higher priority: {first}" if higher else "a task that asks for more slots than are free"
     )
@@ -133,16 +133,16 @@ def _limit(
     }
     if limit is None:
         return Finding(text=f"{what} has no limit", numbers=numbers)
-    text = f"{held} of {limit} slots of {what} are held"
+    text = f"{held} of {counted(limit, 'slot')} of {what} {'is' if held == 1 else 'are'} held"
     if held + asked <= limit:
         return Finding(text=text, numbers=numbers)
     numbers["holders"] = [_holder(holder) for holder in holders]
     if asked > limit:
         return Finding(
             holds=True,
-            text=f"the task asks for {asked} slots, and {what} has {limit}: it can never start like this",
+            text=f"the task asks for {counted(asked, 'slot')}, and {what} has {limit}: it can never start like this",
             numbers=numbers,
-            way_out=f"{raise_it}, or a smaller pool_slots",
+            way_out=f"{raise_it}, or a smaller pool_slots" if limit else raise_it,
         )
     return Finding(
         holds=True,

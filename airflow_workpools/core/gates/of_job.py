@@ -21,7 +21,7 @@ def claim(facts: TaskFacts) -> Finding:
         return Finding()
     waited = age(job.handed_over_at, facts.now)
     return Finding(
-        text=f"handed over {duration(waited)} ago, {job.ahead} jobs of its queue go first",
+        text=f"handed over {duration(waited)} ago, {job.ahead} of its queue go first",
         numbers={"ahead": job.ahead, "waiting_seconds": round(waited, 1)},
         way_out="the next look of a worker that has room, within seconds",
     )
@@ -36,7 +36,8 @@ def start(facts: TaskFacts) -> Finding:
     left = job.start_timeout_seconds - spent
     said = f"; the infrastructure says: {job.reason}" if job.reason else ""
     if job.cancelling:
-        text, way_out = f"it is being stopped{said}", "the end of its infrastructure"
+        text = f"it is being stopped{f': {job.reason}' if job.reason else ''}"
+        way_out = "the end of its infrastructure"
     else:
         text = (
             f"{job.state}: worker {job.worker or 'unknown'} claimed it {duration(spent)} ago ({at(job.claimed_at)})"
