@@ -155,6 +155,8 @@ class WorkQueueFacts:
     push: bool = True
     workers_online: int = 0
     workers_known: int = 0
+    room: int | None = None
+    """Slots that the workers online can fill now; None before the hand-over, which does not depend on it."""
 
     @property
     def load(self) -> QueueLoad | None:

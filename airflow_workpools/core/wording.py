@@ -53,11 +53,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 
-def counted(number: int, noun: str) -> str:
-    """Say how many there are: ``1 slot``, ``3 slots``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def duration(seconds: float) -> str:
     """Say how long something takes or lies back: ``12 s``, ``5 min``, ``3 h``, ``2 days``."""
     for size, word in ((86400, "days"), (3600, "h"), (60, "min")):

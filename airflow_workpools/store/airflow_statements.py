@@ -289,7 +289,7 @@ def active_tasks(ref: TaskRef) -> Select[Any]:
     """What counts towards Airflow's limits on active tasks: in the run, of the task, of the task in the run."""
     in_run, of_task = TI.run_id == ref.run_id, TI.task_id == ref.task_id
 
-    def counted(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    def counted(condition: ColumnElement[bool]) -> Any:
         return coalesce(func.sum(case((condition, 1), else_=0)), 0)
 
     return select(

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from airflow_workpools.core.jobs import OCCUPYING, JobState
 from airflow_workpools.core.names import WorkQueueRef, is_managed_description
 from airflow_workpools.core.pools import Delivery, InvalidPool, WorkPool
-from airflow_workpools.core.slots import QueueLoad
 from airflow_workpools.core.task_facts import Holder, WorkQueueFacts
 from airflow_workpools.core.wording import listing
 from airflow_workpools.errors import InvalidInput
-from airflow_workpools.store import airflow_statements
+from airflow_workpools.store import airflow_statements, rules
 from airflow_workpools.store.airflow_pools import TaskGroup, loads_of, queue_loads, without_held_back
+from airflow_workpools.store.preview import room_of_workers
 from airflow_workpools.store.statements import run_time as statements
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from airflow_workpools.core.slots import QueueLoad
     from airflow_workpools.store.pools import Pools
     from airflow_workpools.store.protocol import RunTimeStore
     from airflow_workpools.store.records import JobCount, RunState
@@ -96,9 +97,8 @@ def read_queue(
         pool_holders=_holders(session, ref.pool, None, gate_one=gate_one),
         push=push,
         workers_online=online,
-        workers_known=sum(
-            push if worker.pools is None else pool.name in worker.pools for worker in run_state.workers
-        ),
+        workers_known=len(run_state.workers_of(pool.name, push=push)),
+        room=None if gate_one else room_of_workers(pool, run_state, store),
     )
 
 
@@ -164,23 +164,23 @@ def _job_loads(
 ) -> Sequence[QueueLoad]:
     """Count as the claim does: jobs, also those of queues that the pool has no longer."""
     is_open = is_served and not run_state.pool_paused(pool.name)
-    lowest = max(queue.priority for queue in pool.queues)
-    known = {queue.name: queue for queue in pool.queues}
-    loads = []
-    for name in {*known, *(ref.queue for ref in counts)}:
-        ref, queue = WorkQueueRef(pool.name, name), known.get(name)
-        states = counts.get(ref, {})
-        loads.append(
-            QueueLoad(
-                name=name,
-                priority=queue.priority if queue else lowest + 1,
-                limit=queue.concurrency_limit if queue else None,
-                open=is_open and queue is not None and not run_state.queue(ref).paused,
-                demand=states[JobState.PENDING].slots if JobState.PENDING in states else 0,
-                occupied=sum(count.slots for state, count in states.items() if state in OCCUPYING),
-            )
-        )
-    return loads
+    return rules.job_loads(
+        pool,
+        paused={
+            queue.name
+            for queue in pool.queues
+            if not is_open or run_state.queue(WorkQueueRef(pool.name, queue.name)).paused
+        },
+        held={
+            ref.queue: sum(count.slots for state, count in states.items() if state in OCCUPYING)
+            for ref, states in counts.items()
+        },
+        pending={
+            ref.queue: states[JobState.PENDING].slots
+            for ref, states in counts.items()
+            if JobState.PENDING in states
+        },
+    )
 
 
 def _holders(session: Session, pool: str, queue: str | None, *, gate_one: bool) -> tuple[Holder, ...]:

@@ -19,12 +19,12 @@ from airflow.models.taskinstance import TaskInstance
 from airflow_workpools import airflow_private
 from airflow_workpools.core.explain import Explanation, Gate
 from airflow_workpools.core.jobs import JobState
-from airflow_workpools.core.pools import WorkPool
+from airflow_workpools.core.pools import Delivery, WorkPool
 from airflow_workpools.core.task_facts import TaskRef
 from airflow_workpools.settings import PoolSettings, Settings
 from airflow_workpools.store import airflow_pools
 from airflow_workpools.store.explain import explain_task
-from airflow_workpools.store.records import RunState
+from airflow_workpools.store.records import RunState, WorkerKind
 from tests.store.rigs import NOW, later, new_job, new_worker, work_pool
 from tests.store.schedulers import Scheduler, scheduler, statements_of, writes
 
@@ -105,6 +105,21 @@ def test_after_the_hand_over_the_claim_counts_jobs(stage: Scheduler) -> None:
     starting = handed_over(stage, "etl/default", run_id="other")
     assert explain(stage, starting, work_pool("etl", limit=2)).holding.gate is Gate.CLAIM
     assert explain(stage, starting, work_pool("etl", limit=2)).holding.numbers["ahead"] <= 1
+
+
+def test_workers_that_have_no_room_hold_a_job(stage: Scheduler) -> None:
+    store, pool = stage.rig.store, work_pool("pulled")
+    pool = replace(pool, delivery=Delivery.PULL)
+    worker = new_worker(kind=WorkerKind.STANDALONE, pools=("pulled",), slots=1)
+    store.register_worker(worker, now=NOW)
+    handed_over(stage, "pulled/default")
+    assert store.claim(worker.id, [pool], room=1, now=NOW)
+    waiting = handed_over(stage, "pulled/default")
+
+    found = explain(stage, waiting, pool).holding
+
+    assert found.gate is Gate.WORKER
+    assert found.numbers == {"workers_online": 1, "workers_known": 1, "room": 0}
 
 
 @pytest.mark.parametrize("state", ["scheduled", "queued"])

@@ -273,6 +273,11 @@ CASES: dict[str, tuple[TaskFacts, Gate, list[str]]] = {
         Gate.WORKER,
         ["start a worker for the pool"],
     ),
+    "workers full": (
+        handed_over(work_queue=work_queue(workers_online=2, room=0)),
+        Gate.WORKER,
+        ["2 workers of work pool 'etl' online, with room for 0 slots", "one more worker"],
+    ),
     "executor full": (
         scheduled(executor=FULL_EXECUTOR),
         Gate.EXECUTOR,

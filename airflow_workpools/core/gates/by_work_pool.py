@@ -124,7 +124,7 @@ def _limit(
     raise_it: str,
     now: datetime,
 ) -> Finding:
-    numbers = {
+    numbers: dict[str, Any] = {
         "limit": limit,
         "held": held,
         "free": None if limit is None else max(0, limit - held),
@@ -172,11 +172,24 @@ def _holder(holder: Holder) -> dict[str, Any]:
 
 
 def worker(facts: TaskFacts) -> Finding:
-    """A worker that serves the pool is online."""
+    """A worker that serves the pool is online and, for a job that waits, has room."""
     found = facts.work_queue
     if found is None:
         return Finding()
-    numbers = {"workers_online": found.workers_online, "workers_known": found.workers_known}
+    numbers = {
+        "workers_online": found.workers_online,
+        "workers_known": found.workers_known,
+        "room": found.room,
+    }
+    asked = facts.task.pool_slots
+    if found.workers_online and found.room is not None and found.room < asked:
+        return Finding(
+            holds=True,
+            text=f"{counted(found.workers_online, 'worker')} of work pool '{found.ref.pool}' online, with room for "
+            f"{counted(found.room, 'slot')} in all; the task asks for {asked}",
+            numbers=numbers,
+            way_out="the end of one of their jobs, one more worker, or a greater limit of theirs",
+        )
     if found.workers_online:
         return Finding(text=f"workers online: {found.workers_online}", numbers=numbers)
     if found.push:
