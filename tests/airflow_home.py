@@ -46,26 +46,21 @@ class CommandResult:
     stderr: str
 
 
-class AirflowHome:
-    """An Airflow home, and a process in it that runs ``airflow`` commands."""
+class CommandProcess:
+    """A process that runs ``airflow`` commands, one after the other: to start one for each would take long.
 
-    def __init__(self, template: Path, home: Path) -> None:
-        self._template = template
-        self.path = home
-        shutil.copytree(template, home, dirs_exist_ok=True)
+    :param environ: says which Airflow it is.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.airflow_home"],
             cwd=ROOT,
-            env=environment(home),
+            env=dict(environ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-
-    def reset(self) -> None:
-        """Go back to an empty database."""
-        self._ask({"do": "disconnect"})
-        shutil.copy(self._template / "airflow.db", self.database)
 
     def airflow(
         self, *arguments: str, stdin: str = "", environ: Mapping[str, str] | None = None
@@ -102,15 +97,6 @@ class AirflowHome:
         """Return what ``inspect`` says of a pool."""
         return dict(json.loads(self.ok(f"inspect {pool}")))
 
-    @property
-    def database(self) -> Path:
-        return self.path / "airflow.db"
-
-    def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Run a statement on the metadata database."""
-        with contextlib.closing(sqlite3.connect(self.database)) as connection, connection:
-            return connection.execute(statement, parameters).fetchall()
-
     def close(self) -> None:
         if self._process.stdin is not None:
             self._process.stdin.close()
@@ -125,6 +111,30 @@ class AirflowHome:
         answer = stdout.readline()
         assert answer, "the process that runs airflow's commands has ended"
         return dict(json.loads(answer))
+
+
+class AirflowHome(CommandProcess):
+    """An Airflow home, and a process in it that runs ``airflow`` commands."""
+
+    def __init__(self, template: Path, home: Path) -> None:
+        self._template = template
+        self.path = home
+        shutil.copytree(template, home, dirs_exist_ok=True)
+        super().__init__(environment(home))
+
+    def reset(self) -> None:
+        """Go back to an empty database."""
+        self._ask({"do": "disconnect"})
+        shutil.copy(self._template / "airflow.db", self.database)
+
+    @property
+    def database(self) -> Path:
+        return self.path / "airflow.db"
+
+    def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Run a statement on the metadata database."""
+        with contextlib.closing(sqlite3.connect(self.database)) as connection, connection:
+            return connection.execute(statement, parameters).fetchall()
 
 
 def insert_job(

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from airflow.api_fastapi.auth.tokens import JWTGenerator
     from airflow.executors.executor_utils import ExecutorName
+    from airflow.models.dagrun import DagRun
+    from airflow.models.taskinstance import TaskInstance
     from airflow.task.priority_strategy import PriorityWeightStrategy
+    from sqlalchemy.orm import Session
 
 OPERATOR_MODULE = "airflow.sdk.bases.operator"
 """Where ``BaseOperator`` is defined."""
@@ -81,6 +84,32 @@ def weight_strategy(rule: str) -> PriorityWeightStrategy:
     from airflow.task.priority_strategy import validate_and_load_priority_weight_strategy
 
     return validate_and_load_priority_weight_strategy(rule)
+
+
+def stored_task(run: DagRun, task_id: str, session: Session) -> Any | None:
+    """Return a task from the DAG as it was stored for a run; None if it is not in it, or no longer."""
+    from airflow.models.dagbag import DBDagBag
+
+    run.dag = DBDagBag(load_op_links=False).get_dag_for_run(run, session=session)
+    return run.dag.get_task(task_id) if run.dag is not None and run.dag.has_task(task_id) else None
+
+
+def unmet_dependencies(ti: TaskInstance, task: Any, session: Session) -> list[str]:
+    """Return what keeps the scheduler from making a task instance ``scheduled``, in Airflow's words.
+
+    Evaluating some dependencies changes states in the session, which must not be committed afterwards.
+
+    :param task: what :func:`stored_task` returned.
+    """
+    from airflow.ti_deps.dep_context import DepContext
+    from airflow.ti_deps.deps.ready_to_reschedule import ReadyToRescheduleDep
+
+    ti.task = task
+    also = {ReadyToRescheduleDep()} if ti.state == "up_for_reschedule" else set()
+    context = DepContext(deps=also, ignore_unmapped_tasks=True)
+    unmet = ti.get_failed_dep_statuses(context, session=session)
+    # What follows is the repr of what Airflow counted.
+    return sorted({status.reason.partition(" upstream_states=")[0] for status in unmet})
 
 
 def mint_workload_token(task_instance_id: UUID, valid_for_seconds: float) -> str:

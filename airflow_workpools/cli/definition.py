@@ -274,6 +274,17 @@ TEMPLATE_COMMANDS = (
     ),
 )
 
+EXPLAIN_COMMAND = _command(
+    "explain",
+    "explain",
+    "Say which gate holds a task, and what would free it",
+    Arg(("dag_id",), help="The id of the DAG"),
+    Arg(("run_id",), help="The id of the run"),
+    Arg(("task_id",), help="The id of the task"),
+    Arg(("--map-index",), type=int, default=-1, help="Which instance of a mapped task"),
+    ARG_OUTPUT,
+)
+
 DEMO_COMMAND = _command(
     "demo",
     "demo",
@@ -298,6 +309,7 @@ def get_workpools_cli_commands() -> list[CLICommand]:
                 GroupCommand(name="worker", help="Look at workers", subcommands=WORKER_COMMANDS),
                 GroupCommand(name="db", help="Look after the tables", subcommands=DB_COMMANDS),
                 *TEMPLATE_COMMANDS,
+                EXPLAIN_COMMAND,
                 DEMO_COMMAND,
             ),
         )

@@ -51,3 +51,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the known name that is nearest to a wrong one, or nothing."""
     matches = get_close_matches(name, list(known), n=1)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+def duration(seconds: float) -> str:
+    """Say how long something takes or lies back: ``12 s``, ``5 min``, ``3 h``, ``2 days``."""
+    for size, word in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds // size:.0f} {word}"
+    return f"{max(0.0, seconds):.0f} s"

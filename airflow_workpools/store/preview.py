@@ -210,12 +210,12 @@ def _conditions(pool: WorkPool, store: RunTimeStore, now: datetime) -> Condition
         paused={
             queue.name for queue in pool.queues if run_state.queue(WorkQueueRef(pool.name, queue.name)).paused
         },
-        room=_room(pool, run_state, store),
+        room=room_of_workers(pool, run_state, store),
     )
 
 
-def _room(pool: WorkPool, run_state: RunState, store: RunTimeStore) -> int | None:
-    """Count the slots that the workers of a pool can fill now."""
+def room_of_workers(pool: WorkPool, run_state: RunState, store: RunTimeStore) -> int | None:
+    """Count the slots that the workers of a pool can fill now; None if no worker is online."""
     serving = run_state.workers_of(pool.name, push=pool.delivery is Delivery.PUSH)
     workers = [worker for worker in serving if worker.online(run_state.as_of)]
     if not workers:

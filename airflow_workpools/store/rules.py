@@ -135,24 +135,41 @@ def choose_from(
     :param paused: names of the paused queues.
     :param held: slots that jobs hold, by queue; also by queues that the pool has no longer.
     """
+    loads = job_loads(pool, paused=paused, held=held)
+    return choose(waiting, pool_limit=pool.concurrency_limit, queues=loads, room=room)
+
+
+def job_loads(
+    pool: WorkPool,
+    *,
+    paused: Collection[str],
+    held: Mapping[str, int],
+    pending: Mapping[str, int] | None = None,
+) -> list[QueueLoad]:
+    """Return what the rule has to know of each queue of a pool, in slots of jobs.
+
+    :param paused: names of the paused queues.
+    :param held: slots that jobs hold, by queue; also by queues that the pool has no longer.
+    :param pending: slots of jobs that wait, by queue, for whoever does not give the rule the jobs themselves.
+    """
+    demand = pending or {}
     loads = [
         QueueLoad(
             name=queue.name,
             priority=queue.priority,
             limit=queue.concurrency_limit,
             open=queue.name not in paused,
-            demand=0,
+            demand=demand.get(queue.name, 0),
             occupied=held.get(queue.name, 0),
         )
         for queue in pool.queues
     ]
     lowest = max(load.priority for load in loads)
-    loads += [
+    return loads + [
         QueueLoad(name=name, priority=lowest + 1, limit=None, open=False, demand=0, occupied=slots)
         for name, slots in held.items()
         if pool.find_queue(name) is None
     ]
-    return choose(waiting, pool_limit=pool.concurrency_limit, queues=loads, room=room)
 
 
 def take_turns(lines: Iterable[Sequence[WaitingJob]], room: int) -> list[WaitingJob]:

@@ -152,7 +152,9 @@ def test_the_builtin_pool_says_how_to_have_it_otherwise(home: AirflowHome, line:
     assert "`airflow workpools create default`" in home.refused(line)
 
 
-@pytest.mark.parametrize("line", ["list", "slots", "inspect default", "create etl", "pause default"])
+@pytest.mark.parametrize(
+    "line", ["list", "slots", "inspect default", "create etl", "pause default", "explain dag run task"]
+)
 def test_missing_tables_are_named_with_the_way_out(home: AirflowHome, line: str) -> None:
     for (table,) in home.sql(
         "SELECT name FROM sqlite_master WHERE name LIKE 'workpool\\_%' ESCAPE '\\' AND type = 'table'"

@@ -12,8 +12,10 @@ from airflow_workpools.store.statements.common import (
     active,
     in_states,
     newer_round,
+    occupying,
     of_queues,
     of_task_instances,
+    waiting,
     with_ids,
 )
 from airflow_workpools.store.statements.reconcile import task_instance
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql import Delete
 
     from airflow_workpools.core.names import WorkQueueRef
-    from airflow_workpools.store.records import JobFilter
+    from airflow_workpools.store.records import JobFilter, JobRecord
     from airflow_workpools.store.statements.common import Condition
 
 
@@ -103,6 +105,54 @@ def counts_by_worker() -> Select[Any]:
 def active_in(pool: str, queue: str | None = None) -> Condition:
     """Jobs of a pool or queue that have not ended."""
     return and_(jobs.c.pool == pool, true() if queue is None else jobs.c.queue == queue, active)
+
+
+def holders(pool: str, queue: str | None, *, waiting_too: bool, limit: int) -> Select[Any]:
+    """The runs whose jobs hold most slots of a pool or queue.
+
+    :param waiting_too: also count jobs that wait to be claimed: for Airflow they hold slots.
+    """
+    slots = func.sum(jobs.c.pool_slots)
+    since = func.min(jobs.c.handed_over_at)
+    return (
+        select(
+            jobs.c.dag_id,
+            jobs.c.run_id,
+            jobs.c.queue,
+            func.count().label("tasks"),
+            slots.label("slots"),
+            since.label("since"),
+        )
+        .where(active_in(pool, queue), active if waiting_too else occupying)
+        .group_by(jobs.c.dag_id, jobs.c.run_id, jobs.c.queue)
+        .order_by(slots.desc(), since, jobs.c.dag_id, jobs.c.run_id)
+        .limit(limit)
+    )
+
+
+def count_ahead(job: JobRecord) -> Select[Any]:
+    """How many waiting jobs of its queue go before a job."""
+    weight, handed_over = jobs.c.priority_weight, jobs.c.handed_over_at
+    return (
+        select(func.count())
+        .select_from(jobs)
+        .where(
+            jobs.c.pool == job.ref.pool,
+            jobs.c.queue == job.ref.queue,
+            waiting,
+            jobs.c.id != job.id,
+            or_(
+                weight > job.priority_weight,
+                and_(weight == job.priority_weight, handed_over < job.handed_over_at),
+                and_(weight == job.priority_weight, handed_over == job.handed_over_at, jobs.c.id < job.id),
+            ),
+        )
+    )
+
+
+def active_by_scheduler() -> Select[Any]:
+    """How many jobs that have not ended each scheduler has handed over."""
+    return select(jobs.c.scheduler_job_id, func.count()).where(active).group_by(jobs.c.scheduler_job_id)
 
 
 def listing(which: JobFilter, *, limit: int, offset: int) -> Select[Any]:
