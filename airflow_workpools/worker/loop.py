@@ -20,23 +20,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_workpools.core.backoff import Backoff
-from airflow_workpools.core.jobs import ENDED, JobState
-from airflow_workpools.errors import (
-    InfrastructureUnavailable,
-    InvalidInput,
-    LaunchRejected,
-    NotFound,
-)
-from airflow_workpools.infrastructure.base import Handle, Phase
+from airflow_workpools.core.jobs import ENDED
+from airflow_workpools.errors import InfrastructureUnavailable, NotFound
+from airflow_workpools.infrastructure.base import Phase
 from airflow_workpools.store.records import WorkerState
 from airflow_workpools.worker import reports
-from airflow_workpools.worker.launching import launch_spec
+from airflow_workpools.worker.launcher import Launcher
+from airflow_workpools.worker.recovery import Recovery
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -44,6 +40,7 @@ if TYPE_CHECKING:
     from airflow_workpools.infrastructure.base import Infrastructure
     from airflow_workpools.store.records import ClaimedJob, Report, WorkerRecord
     from airflow_workpools.worker.client import WorkerClient
+    from airflow_workpools.worker.tracking import Tracked
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -67,18 +64,6 @@ class WorkerTimes:
 
 
 @dataclass
-class _Tracked:
-    """A job that this worker looks after."""
-
-    job: ClaimedJob
-    kind: str
-    handle: Handle | None = None
-    running: bool = False
-    cancel_reason: str | None = None
-    stopping: bool = False
-
-
-@dataclass
 class Worker:
     """Claims jobs of pools, launches them on infrastructure, and watches them to their end.
 
@@ -91,21 +76,42 @@ class Worker:
     clock: Clock
     environ: Mapping[str, str]
     times: WorkerTimes = field(default_factory=WorkerTimes)
-    batch: int = 64
-    """Most jobs taken in one claim."""
-    launches_in_flight: int = 32
+    launches_in_flight: int = 16
+    """Most jobs that are being launched at a time, and so most that are claimed at a time: what is claimed is out
+    of the reach of priorities."""
     on_ended: Callable[[], None] = lambda: None
     """Called when the ends of jobs have been stored, so that nobody has to ask for them all the time."""
 
     def __post_init__(self) -> None:
-        self._tracked: dict[UUID, _Tracked] = {}
+        self._tracked: dict[UUID, Tracked] = {}
         self._reports: list[Report] = []
         self._look_now = asyncio.Event()
         self._to_tell = asyncio.Event()
         self._stop = asyncio.Event()
-        self._adopting = asyncio.Lock()
-        self._unsure = False
-        """Whether the store may hold jobs to be ours that we know nothing of."""
+        self._recovery = Recovery(
+            record=self.record,
+            client=self.client,
+            infrastructures=self.infrastructures,
+            clock=self.clock,
+            tracked=self._tracked,
+            tell=self._tell,
+            known=self._known,
+        )
+        self._launcher = Launcher(
+            infrastructures=self.infrastructures,
+            worker_name=self.record.name,
+            environ=self.environ,
+            in_flight=self.launches_in_flight,
+            tracked=self._tracked,
+            tell=self._tell,
+            give_back=lambda job, reason: self._recovery.give_back([job], reason),
+            on_room=self._look_now.set,
+            on_failure=self._recovery.be_unsure,
+        )
+
+    def _known(self) -> set[UUID]:
+        reported = {report.job_id for report in self._reports}
+        return self._tracked.keys() | self._launcher.job_ids | reported
 
     # -- from outside ---------------------------------------------------------------------------------------
 
@@ -139,6 +145,7 @@ class Worker:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._launcher.close()
         await self._leave()
 
     async def _leave(self) -> None:
@@ -180,7 +187,7 @@ class Worker:
                 await _wait(self._stop, delay)
         return None
 
-    # -- heartbeat and adoption -----------------------------------------------------------------------------
+    # -- heartbeat ------------------------------------------------------------------------------------------
 
     async def _heartbeat(self) -> None:
         try:
@@ -189,143 +196,29 @@ class Worker:
             state = WorkerState.STOPPED
         if state is WorkerState.STOPPED:
             await self._come_back()
-        async with self._adopting, self._unsure_if_it_fails():
-            orphans = await asyncio.to_thread(
-                self.client.take_over, self.record.id, self.record.hostname, now=self.clock()
-            )
-            if orphans:
-                await self._adopt(orphans)
+        await self._recovery.take_over()
         await asyncio.sleep(self.times.heartbeat)
 
     async def _come_back(self) -> None:
         """Come online again after a silence for which others took this worker for dead, and maybe its jobs."""
         log.warning("Worker: was silent for so long that it was taken for dead; coming online again")
         await asyncio.to_thread(self.client.register, self.record, now=self.clock())
-        mine = {job.id for job in await asyncio.to_thread(self.client.mine, self.record.id)}
-        for id_ in self._tracked.keys() - mine:
-            self._tracked.pop(id_)
-        self._unsure = True
+        await self._recovery.forget_what_others_have()
 
-    async def _find_lost(self) -> None:
-        """Look after jobs that the store gave to this worker, but whose claim or adoption failed half-way.
-
-        Between two claims only: while one goes on, the store knows of jobs that have not come here yet.
-        """
-        self._unsure = False
-        async with self._adopting, self._unsure_if_it_fails():
-            mine = await asyncio.to_thread(self.client.mine, self.record.id)
-            known = self._tracked.keys() | {report.job_id for report in self._reports}
-            lost = [job for job in mine if job.id not in known]
-            if lost:
-                await self._adopt(lost)
-
-    @contextlib.asynccontextmanager
-    async def _unsure_if_it_fails(self) -> AsyncIterator[None]:
-        try:
-            yield
-        except Exception:
-            self._unsure = True
-            raise
-
-    async def _adopt(self, jobs: list[ClaimedJob]) -> None:
-        """Look after jobs that were somebody else's. One that was claimed but never launched is given back."""
-        pools = await asyncio.to_thread(self.client.pools)
-        never_launched: list[UUID] = []
-        for job in jobs:
-            kind = job.handle.kind if job.handle else self._kind_of(job, pools)
-            handle = job.handle or await self._find(job, kind)
-            if handle is None:
-                never_launched.append(job.id)
-                continue
-            self._tracked[job.id] = _Tracked(
-                job=job, kind=handle.kind, handle=handle, running=job.state is JobState.RUNNING
-            )
-        await self._give_back(
-            [job for job in jobs if job.id in never_launched],
-            "its worker ended before it could launch the job",
-        )
-        log.info(
-            "Worker: adopted %d jobs, gave %d back", len(jobs) - len(never_launched), len(never_launched)
-        )
-
-    def _kind_of(self, job: ClaimedJob, pools: Mapping[str, Any]) -> str | None:
-        pool = pools.get(job.ref.pool)
-        return pool.type if pool is not None else None
-
-    async def _find(self, job: ClaimedJob, kind: str | None) -> Handle | None:
-        infrastructure = self.infrastructures.get(kind) if kind else None
-        found = await infrastructure.find([job.id]) if infrastructure else {}
-        return found.get(job.id)
-
-    async def _give_back(self, jobs: Iterable[ClaimedJob], reason: str) -> None:
-        """Requeue jobs that did not start, or fail those that did not start often enough."""
-        again = []
-        for job in jobs:
-            if job.start_attempts + 1 < reports.MAX_START_ATTEMPTS:
-                again.append(job.id)
-            else:
-                self._tell(reports.not_started(job.id, f"{reason} ({job.start_attempts + 1} attempts)"))
-        if again:
-            await asyncio.to_thread(self.client.requeue, self.record.id, again, reason, now=self.clock())
-
-    # -- claim and launch -----------------------------------------------------------------------------------
+    # -- claim ----------------------------------------------------------------------------------------------
 
     async def _claim(self) -> None:
         # Cleared before the look, so that a call during the look causes another one.
         self._look_now.clear()
-        if self._unsure:
-            await self._find_lost()
-        async with self._unsure_if_it_fails():
-            jobs = await asyncio.to_thread(
-                self.client.claim, self.record.id, room=self.batch, now=self.clock()
-            )
-            if jobs:
-                await self._launch_all(jobs)
+        await self._recovery.find_lost()
+        jobs: list[ClaimedJob] = []
+        if room := self._launcher.room:
+            async with self._recovery.unsure_if_it_fails():
+                jobs = await asyncio.to_thread(self.client.claim, self.record.id, room=room, now=self.clock())
+                if jobs:
+                    self._launcher.begin(jobs, await asyncio.to_thread(self.client.pools))
         if not jobs:
             await _wait(self._look_now, self.times.claim)
-
-    async def _launch_all(self, jobs: Iterable[ClaimedJob]) -> None:
-        pools = await asyncio.to_thread(self.client.pools)
-        in_flight = asyncio.Semaphore(self.launches_in_flight)
-
-        async def launch(job: ClaimedJob) -> None:
-            async with in_flight:
-                await self._launch(job, pools)
-
-        # Coroutines start in the order of the claim, which is the order of priority. One that fails must not
-        # leave the others behind unwatched.
-        for outcome in await asyncio.gather(*(launch(job) for job in jobs), return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
-
-    async def _launch(self, job: ClaimedJob, pools: Mapping[str, Any]) -> None:
-        try:
-            pool = pools.get(job.ref.pool)
-            if pool is None:
-                raise NotFound(f"work pool '{job.ref.pool}' does not exist any more, or is not valid")
-            tracked = self._tracked[job.id] = _Tracked(job=job, kind=pool.type)
-            infrastructure = self.infrastructures[pool.type]
-            spec = launch_spec(job, pool, worker=self.record.name, environ=self.environ)
-            async for handle in infrastructure.launch(spec):
-                tracked.handle = handle
-                tracked.running = infrastructure.runs_at_launch
-                self._tell(reports.launched(handle, running=tracked.running))
-        except (LaunchRejected, InvalidInput, NotFound) as error:
-            self._tracked.pop(job.id, None)
-            self._tell(reports.not_started(job.id, str(error)))
-        except InfrastructureUnavailable as error:
-            await self._retry_launch(job, str(error))
-        except Exception as error:
-            log.exception("Worker: launching job %s failed", job.id)
-            await self._retry_launch(job, f"{type(error).__name__}: {error}")
-
-    async def _retry_launch(self, job: ClaimedJob, reason: str) -> None:
-        """The launch may have left something behind; only what is surely not there is launched again."""
-        tracked = self._tracked.get(job.id)
-        if tracked is not None and tracked.handle is not None:
-            return
-        self._tracked.pop(job.id, None)
-        await self._give_back([job], reason)
 
     # -- observe --------------------------------------------------------------------------------------------
 
@@ -365,7 +258,7 @@ class Worker:
                 tracked.stopping = True
                 await self._stop_job(tracked)
 
-    async def _stop_job(self, tracked: _Tracked) -> None:
+    async def _stop_job(self, tracked: Tracked) -> None:
         assert tracked.handle is not None
         grace = tracked.handle.data.get("stop_grace_seconds", 30)
         try:

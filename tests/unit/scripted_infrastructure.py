@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -36,6 +36,10 @@ class ScriptedInfrastructure:
         """Raised by the next launches, before anything runs."""
         self.fail_after_launch: list[Exception] = []
         """Raised by the next launches, when something runs already but nobody has heard of it."""
+        self.asked: list[UUID] = []
+        """Jobs whose launch was begun."""
+        self.holds: Callable[[UUID], bool] = lambda _: False
+        """Says of a job that its launch does not come to an end."""
         self._changed = asyncio.Event()
 
     @classmethod
@@ -60,6 +64,9 @@ class ScriptedInfrastructure:
         self._changed.set()
 
     async def launch(self, spec: LaunchSpec) -> AsyncIterator[Handle]:
+        self.asked.append(spec.job_id)
+        while self.holds(spec.job_id):
+            await asyncio.sleep(0.002)
         if self.launch_errors:
             raise self.launch_errors.pop(0)
         if spec.job_id not in self.platform:

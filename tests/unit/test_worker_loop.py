@@ -78,7 +78,7 @@ class Stage:
     platform: dict[uuid.UUID, Any] = field(default_factory=dict)
     now: datetime = NOW
 
-    def hand_over(self, **variables: Any) -> uuid.UUID:
+    def hand_over(self, *, priority_weight: int = 1, **variables: Any) -> uuid.UUID:
         job = NewJob(
             task_instance_id=uuid.uuid4(),
             dag_id="sales",
@@ -88,7 +88,7 @@ class Stage:
             try_number=1,
             ref=WorkQueueRef("etl"),
             pool_slots=1,
-            priority_weight=1,
+            priority_weight=priority_weight,
             workload=json.dumps({"token": "", "ti": {}}),
             job_variables=variables,
             scheduler_job_id=1,
@@ -187,6 +187,62 @@ def test_the_end_of_a_job_makes_room_for_the_next_at_once():
             infrastructure.ends(running)
             await until(lambda: len(infrastructure.launched) == 2)
             assert {spec.job_id for spec in infrastructure.launched} == {first, second}
+
+    play(scenario)
+
+
+def test_a_launch_that_hangs_keeps_no_other_waiting():
+    async def scenario(stage: Stage) -> None:
+        hanging, other = stage.hand_over(), stage.hand_over()
+        infrastructure = ScriptedInfrastructure(stage.platform)
+        infrastructure.holds = lambda job: job == hanging
+        async with working(stage.worker(infrastructure)):
+            await until(lambda: stage.record(other).state is JobState.SUBMITTED)
+            infrastructure.ends(other)
+            later = stage.hand_over()
+            await until(lambda: stage.record(later).state is JobState.SUBMITTED)
+            assert stage.record(hanging).state is JobState.CLAIMED
+            assert infrastructure.asked.count(hanging) == 1
+            infrastructure.holds = lambda _: False
+            await until(lambda: stage.record(hanging).state is JobState.SUBMITTED)
+
+    play(scenario)
+
+
+def test_no_more_is_claimed_than_can_be_launched_and_priority_decides_about_the_rest():
+    async def scenario(stage: Stage) -> None:
+        stage.pools["etl"] = etl(concurrency_limit=20)
+        jobs = [stage.hand_over() for _ in range(8)]
+        infrastructure = ScriptedInfrastructure(stage.platform)
+        allowed: set[uuid.UUID] = set()
+        infrastructure.holds = lambda job: job not in allowed
+        worker = stage.worker(infrastructure)
+        worker = replace(worker, launches_in_flight=4, times=replace(QUICK, claim=3600))
+        async with working(worker):
+            await until(lambda: len(infrastructure.asked) == 4)
+            urgent = stage.hand_over(priority_weight=100)
+            allowed.update(infrastructure.asked[:1])
+            await until(lambda: infrastructure.launched)
+            assert len(infrastructure.asked) == 4, "one claimed alone costs as much as several"
+            allowed.update(infrastructure.asked[:2])
+            await until(lambda: len(infrastructure.asked) == 6)
+            assert infrastructure.asked[4] == urgent
+            infrastructure.holds = lambda _: False
+            await until(lambda: len(infrastructure.launched) == 9)
+            assert {spec.job_id for spec in infrastructure.launched} == {urgent, *jobs}
+
+    play(scenario)
+
+
+def test_a_worker_that_ends_while_a_launch_hangs_leaves_the_job_to_the_next():
+    async def scenario(stage: Stage) -> None:
+        job = stage.hand_over()
+        infrastructure = ScriptedInfrastructure(stage.platform)
+        infrastructure.holds = lambda _: True
+        async with working(stage.worker(infrastructure)):
+            await until(lambda: infrastructure.asked)
+        async with working(stage.worker()):
+            await until(lambda: stage.record(job).state is JobState.SUBMITTED)
 
     play(scenario)
 

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Launching: some jobs at a time, each on its own, so that one whose launch takes long keeps no other waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from airflow_workpools.errors import InfrastructureUnavailable, InvalidInput, LaunchRejected, NotFound
+from airflow_workpools.worker import reports
+from airflow_workpools.worker.launching import launch_spec
+from airflow_workpools.worker.tracking import Tracked
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from uuid import UUID
+
+    from airflow_workpools.infrastructure.base import Infrastructure
+    from airflow_workpools.store.records import ClaimedJob, Report
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Launcher:
+    """Launches claimed jobs.
+
+    :param in_flight: most jobs that are being launched at a time.
+    :param tracked: where a job is entered as soon as it may exist on its infrastructure.
+    :param tell: takes what is to be reported of a job.
+    :param give_back: returns a job that did not start to the store.
+    :param on_room: called when there is room to launch more, if there was too little before.
+    :param on_failure: called when what became of a job is not known.
+    """
+
+    infrastructures: Mapping[str, Infrastructure]
+    worker_name: str
+    environ: Mapping[str, str]
+    in_flight: int
+    tracked: dict[UUID, Tracked]
+    tell: Callable[[Report], None]
+    give_back: Callable[[ClaimedJob, str], Awaitable[None]]
+    on_room: Callable[[], None]
+    on_failure: Callable[[], None]
+    _tasks: dict[UUID, asyncio.Task[None]] = field(default_factory=dict)
+
+    @property
+    def room(self) -> int:
+        """How many jobs may be claimed now.
+
+        None until half of the places are free: to claim one job costs as much as to claim several.
+        """
+        return 0 if 2 * self._free < self.in_flight else self._free
+
+    @property
+    def _free(self) -> int:
+        return self.in_flight - len(self._tasks)
+
+    @property
+    def job_ids(self) -> set[UUID]:
+        """Jobs that are being launched."""
+        return set(self._tasks)
+
+    def begin(self, jobs: Iterable[ClaimedJob], pools: Mapping[str, Any]) -> None:
+        """Begin to launch jobs, in this order, which is the order of the claim and so of priority."""
+        for job in jobs:
+            self._tasks[job.id] = asyncio.create_task(self._launch(job, pools), name=f"launch {job.id}")
+            self._tasks[job.id].add_done_callback(partial(self._on_done, job.id))
+
+    async def close(self) -> None:
+        """Give up what is under way. What was launched by then is found by the next worker."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _on_done(self, job_id: UUID, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(job_id, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("Worker: launching job %s failed: %s", job_id, error, exc_info=error)
+            self.on_failure()
+        if self.room and 2 * (self._free - 1) < self.in_flight:  # just now: there was none before
+            self.on_room()
+
+    async def _launch(self, job: ClaimedJob, pools: Mapping[str, Any]) -> None:
+        try:
+            pool = pools.get(job.ref.pool)
+            if pool is None:
+                raise NotFound(f"work pool '{job.ref.pool}' does not exist any more, or is not valid")
+            tracked = self.tracked[job.id] = Tracked(job=job, kind=pool.type)
+            infrastructure = self.infrastructures[pool.type]
+            spec = launch_spec(job, pool, worker=self.worker_name, environ=self.environ)
+            async for handle in infrastructure.launch(spec):
+                tracked.handle = handle
+                tracked.running = infrastructure.runs_at_launch
+                self.tell(reports.launched(handle, running=tracked.running))
+        except (LaunchRejected, InvalidInput, NotFound) as error:
+            self.tracked.pop(job.id, None)
+            self.tell(reports.not_started(job.id, str(error)))
+        except InfrastructureUnavailable as error:
+            await self._retry(job, str(error))
+        except Exception as error:
+            log.exception("Worker: launching job %s failed", job.id)
+            await self._retry(job, f"{type(error).__name__}: {error}")
+
+    async def _retry(self, job: ClaimedJob, reason: str) -> None:
+        """The launch may have left something behind; only what is surely not there is launched again."""
+        tracked = self.tracked.get(job.id)
+        if tracked is not None and tracked.handle is not None:
+            return
+        self.tracked.pop(job.id, None)
+        await self.give_back(job, reason)
