@@ -27,6 +27,8 @@ _OPTIONS = {
     "innodb-buffer-pool-size": "128M",
     # As Debian and MySQL have it.
     "character-set-server": "utf8mb4",
+    # Whoever looks in without Airflow reads UTC, too.
+    "default-time-zone": "+00:00",
     # Nothing here has to survive a power cut.
     "innodb-flush-log-at-trx-commit": "0",
     "innodb-doublewrite": "OFF",

@@ -57,8 +57,8 @@ def _no_mysql() -> str | None:
     for driver in ("MySQLdb", "aiomysql"):
         if find_spec(driver) is None:
             return (
-                f"the driver {driver} is missing (apt-get install libmariadb-dev gcc pkg-config python3-dev, "
-                'then pip install ".[mysql]")'
+                f"the driver {driver} is missing (apt-get install libmariadb-dev gcc pkg-config python3-dev; "
+                "make venv)"
             )
     return None
 
