@@ -17,7 +17,7 @@ from airflow_workpools.store.records import JobFilter, Report
 from airflow_workpools.store.rows import job_row
 from airflow_workpools.store.statements import common, executor, reconcile, run_time, worker
 from airflow_workpools.store.tables import jobs
-from tests.store.rigs import NOW, SCHEDULER, Rig, later, new_job, work_pool
+from tests.store.rigs import NOW, SCHEDULER, Rig, later, new_job, sql_rig, work_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -258,6 +258,33 @@ def test_the_head_of_a_line_is_read_without_sorting_the_line(history: sa.Engine)
     assert "TEMP B-TREE FOR ORDER BY" not in plan
     assert "filesort" not in plan
     assert "Sort" not in plan or history.dialect.name == "postgresql"
+
+
+@pytest.mark.mysql
+def test_mariadb_which_has_no_partial_indexes_reads_no_history_either(mariadb_engine: sa.Engine) -> None:
+    sql_rig(mariadb_engine)
+    rows = []
+    for n in range(4000):
+        row = job_row(new_job("etl/low"), 0, later(n)) | {"worker_id": ID, "state": "succeeded"}
+        row |= {"ended_at": later(n + 1), "reported_at": later(n + 2)}
+        if n % 400 == 0:
+            row |= {"ended_at": None, "reported_at": None, "state": ("pending", "running")[n // 400 % 2]}
+        rows.append(row)
+    questions = [question for index in QUESTIONS for question in QUESTIONS[index]]
+    questions += [run_time.active_counts(None), executor.summaries(executor.active_of(SCHEDULER))]
+    with mariadb_engine.begin() as connection:
+        connection.execute(sa.insert(jobs), rows)
+        connection.exec_driver_sql("ANALYZE TABLE workpool_job")
+    for question in questions:
+        with mariadb_engine.connect() as connection:
+            before = _rows_read(connection)
+            connection.execute(question).all()
+            assert _rows_read(connection) - before < 400, question
+
+
+def _rows_read(connection: sa.Connection) -> int:
+    status = connection.exec_driver_sql("SHOW SESSION STATUS LIKE 'Handler_read%%'")
+    return sum(int(value) for _name, value in status)
 
 
 # -- guards ---------------------------------------------------------------------------------------------------
