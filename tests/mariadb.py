@@ -32,7 +32,8 @@ _OPTIONS = {
     # Nothing here has to survive a power cut.
     "innodb-flush-log-at-trx-commit": "0",
     "innodb-doublewrite": "OFF",
-    "sync-binlog": "0",
+    "innodb-flush-method": "nosync",
+    "innodb-file-per-table": "OFF",
 }
 
 
