@@ -24,12 +24,15 @@ AIRFLOW ?= pinned
 ifeq ($(AIRFLOW),pre)
 VENV := .venv-pre
 INSTALL := -e .[test,postgres] "apache-airflow>=3.4.0.dev0,<4"
+INSTALL_MYSQL := -e .[mysql]
 else
 VENV := .venv
 INSTALL := -c constraints.txt -e .[test,lint,postgres]
+INSTALL_MYSQL := -c constraints.txt -e .[mysql]
 endif
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+MYSQL_STAMP := $(VENV)/.installed-mysql
 
 .PHONY: help
 help:
@@ -39,8 +42,12 @@ $(STAMP): pyproject.toml constraints.txt tools/venv.sh
 	@tools/venv.sh $(VENV) $(INSTALL)
 	@touch $@
 
+# Not made where the drivers can't be compiled: then looked for again the next time, in no time.
+$(MYSQL_STAMP): $(STAMP) tools/mysql.sh
+	@tools/mysql.sh $(VENV) $@ $(INSTALL_MYSQL)
+
 .PHONY: venv
-venv: $(STAMP)
+venv: $(STAMP) $(MYSQL_STAMP)
 	@:
 
 .PHONY: demo
@@ -48,7 +55,7 @@ demo: $(STAMP)
 	@AIRFLOW_HOME="$(CURDIR)/.demo" $(BIN)/airflow workpools demo --home .demo $(ARGS)
 
 .PHONY: test
-test: $(STAMP)
+test: $(STAMP) $(MYSQL_STAMP)
 	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: lint

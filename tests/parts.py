@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,9 +44,23 @@ def _no_postgres() -> str | None:
     return None if postgres_bin() else "PostgreSQL's server binaries are missing (apt-get install postgresql)"
 
 
+def mariadb_server_binary() -> Path | None:
+    """Return MariaDB's server, or None if there is none."""
+    # Debian's is where only root's PATH leads.
+    found = shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin:/usr/local/sbin")
+    return Path(found) if found and shutil.which("mariadb-install-db") else None
+
+
 def _no_mysql() -> str | None:
-    found = shutil.which("mariadbd") or shutil.which("mysqld")
-    return None if found else "MariaDB's server binaries are missing (apt-get install mariadb-server)"
+    if mariadb_server_binary() is None:
+        return "MariaDB's server binaries are missing (apt-get install mariadb-server)"
+    for driver in ("MySQLdb", "aiomysql"):
+        if find_spec(driver) is None:
+            return (
+                f"the driver {driver} is missing (apt-get install libmariadb-dev gcc pkg-config python3-dev; "
+                "make venv)"
+            )
+    return None
 
 
 def _no_docker() -> str | None:

@@ -19,7 +19,7 @@ from sqlalchemy import and_, bindparam, case, delete, func, insert, or_, select,
 from sqlalchemy.sql.functions import coalesce
 
 from airflow_workpools.core.weights import RANK_STEP
-from airflow_workpools.store.statements.common import add_missing
+from airflow_workpools.store.statements.common import add_missing, as_written
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -181,14 +181,14 @@ def unmapped_tasks(
     ours = TI.executor.in_(executors)
     if ours_is_default:
         ours = or_(ours, TI.executor.is_(None))
-    exists = select(Pool.id).where(Pool.pool == TI.pool).exists()
+    exists = select(Pool.id).where(as_written(Pool.pool) == as_written(TI.pool)).exists()
     excluded = [TI.queue.startswith(f"{name}/", autoescape=True) for name in sorted(waiting_pools)]
     return (
         update(TI)
         .where(
             TI.state == TaskInstanceState.SCHEDULED,
             TI.queue.contains("/"),
-            TI.queue.not_in(queues),
+            as_written(TI.queue).not_in(queues),
             ours,
             ~exists,
             *(~condition for condition in excluded),

@@ -6,6 +6,9 @@ What a pool *is* stands in its connection, never here. Rows of pools and queues 
 
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING, Any
+
 from airflow.models.base import StringID
 from airflow.models.base import metadata as airflow_metadata
 from airflow.utils.sqlalchemy import UtcDateTime
@@ -20,11 +23,15 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     Uuid,
 )
-from sqlalchemy.dialects.mysql import MEDIUMTEXT
+from sqlalchemy.dialects.mysql import MEDIUMTEXT, VARCHAR
 
 from airflow_workpools.core.names import MAX_NAME_LENGTH
+
+if TYPE_CHECKING:
+    from sqlalchemy import Dialect
 
 metadata = MetaData(schema=airflow_metadata.schema, naming_convention=airflow_metadata.naming_convention)
 """Ours, not Airflow's: its own migrations must not see our tables. They stand in the same schema, though."""
@@ -32,8 +39,25 @@ metadata = MetaData(schema=airflow_metadata.schema, naming_convention=airflow_me
 
 def _name() -> String:
     """Names of pools and queues; binary collation on MySQL, where "a" and "A" would otherwise be the same."""
-    name: String = StringID(length=MAX_NAME_LENGTH)
-    return name
+    return String(MAX_NAME_LENGTH).with_variant(
+        VARCHAR(MAX_NAME_LENGTH, charset="utf8mb4", collation="utf8mb4_bin"), "mysql"
+    )
+
+
+class _JsonAsText(TypeDecorator[Any]):
+    """JSON on MySQL and MariaDB, whose own type refuses some: half characters, more than 32 levels."""
+
+    impl = MEDIUMTEXT
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else json.dumps(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        return None if value is None else json.loads(value)
+
+
+_json = JSON(none_as_null=True).with_variant(_JsonAsText(), "mysql")
 
 
 pools = Table(
@@ -61,7 +85,7 @@ workers = Table(
     Column("name", String(250), nullable=False),
     Column("hostname", String(250), nullable=False),
     Column("kind", String(20), nullable=False),
-    Column("pools", JSON(none_as_null=True)),
+    Column("pools", _json),
     Column("slots", Integer),
     Column("state", String(20), nullable=False),
     Column("started_at", UtcDateTime, nullable=False),
@@ -92,8 +116,8 @@ jobs = Table(
     Column("reason", Text),
     Column("exit_code", Integer),
     Column("workload", Text().with_variant(MEDIUMTEXT(), "mysql"), nullable=False),
-    Column("job_variables", JSON, nullable=False),
-    Column("handle", JSON(none_as_null=True)),
+    Column("job_variables", _json, nullable=False),
+    Column("handle", _json),
     Column("worker_id", Uuid),
     Column("scheduler_job_id", Integer),
     Column("start_timeout_seconds", Double, nullable=False),
@@ -107,7 +131,8 @@ jobs = Table(
 )
 
 # ``ended_at IS NULL`` and "the state is an active one" say the same. The indexes say the former, which both
-# PostgreSQL and SQLite recognise in a query: so they stay as small as the work that is going on.
+# PostgreSQL and SQLite recognise in a query: so they stay as small as the work that is going on. MySQL and
+# MariaDB have no such indexes: there it is a column of the index that parts what goes on from what is over.
 
 Index(
     "workpool_job_waiting",
@@ -125,6 +150,7 @@ Index(
 Index(
     "workpool_job_of_worker",
     jobs.c.worker_id,
+    jobs.c.ended_at,
     postgresql_where=jobs.c.ended_at.is_(None),
     sqlite_where=jobs.c.ended_at.is_(None),
 )
@@ -133,6 +159,7 @@ Index(
 Index(
     "workpool_job_unreported",
     jobs.c.scheduler_job_id,
+    jobs.c.reported_at,
     jobs.c.ended_at,
     postgresql_where=jobs.c.reported_at.is_(None),
     sqlite_where=jobs.c.reported_at.is_(None),
@@ -148,7 +175,10 @@ Index(
     postgresql_where=jobs.c.ended_at.is_not(None),
     sqlite_where=jobs.c.ended_at.is_not(None),
 )
-"""What may be purged. Without the rest, or a database may think it the way to what has not ended."""
+"""What may be purged. Without the rest, or a database may think it the way to what has not ended.
 
-Index("workpool_job_handed_over", jobs.c.handed_over_at)
-"""The listing."""
+On MySQL and MariaDB, which have the rest in it, it is the way to what has not ended.
+"""
+
+Index("workpool_job_handed_over", jobs.c.handed_over_at.desc(), jobs.c.id)
+"""The listing, in its order."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.airflow.harness import LIVE, ROOT, WORK_POOL_EXECUTOR, AirflowInstance
+from tests.mariadb import mariadb_server
 from tests.postgres import postgres_server
 
 if TYPE_CHECKING:
@@ -54,12 +55,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, None, None]:
 def airflow(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[AirflowInstance]:
-    """A real Airflow with WorkPoolExecutor first and LocalExecutor beside it, and the example's work pool."""
+    """A real Airflow with WorkPoolExecutor first and LocalExecutor beside it, and the example's work pool.
+
+    Tests that ask for it are run on both databases; on MariaDB those that name it.
+    """
     home = tmp_path_factory.mktemp(request.param)
     with ExitStack() as stack:
         url = ""
         if request.param == "postgres":
             url = stack.enter_context(postgres_server()).create_database("airflow")
+        elif request.param == "mariadb":
+            url = stack.enter_context(mariadb_server()).create_database("airflow")
         instance = AirflowInstance(
             home,
             executor=f"{WORK_POOL_EXECUTOR},LocalExecutor",

@@ -20,11 +20,21 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.airflow
 
 on_sqlite = pytest.mark.parametrize("airflow", ["sqlite"], indirect=True)
+on_every_database = pytest.mark.parametrize(
+    "airflow",
+    [
+        "sqlite",
+        pytest.param("postgres", marks=pytest.mark.postgres),
+        pytest.param("mariadb", marks=pytest.mark.mysql),
+    ],
+    indirect=True,
+)
 
 HAND_OVER_SECONDS = 2.0
 """What Airflow may need from making a task `scheduled` to the next look at free slots."""
 
 
+@on_every_database
 def test_the_designs_example(airflow: AirflowInstance) -> None:
     low = airflow.trigger("low")
     airflow.wait(lambda: _holding_slots(airflow, "low", low) == 10, what="low to fill the pool")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stores to test: in memory, on SQLite, on PostgreSQL. The databases have Airflow's real tables."""
+"""Stores to test: in memory, on SQLite, on PostgreSQL, on MariaDB. The databases have Airflow's real tables."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.mariadb import mariadb_server
 from tests.postgres import postgres_server
 from tests.store.databases import airflow, engine_for
 from tests.store.rigs import Rig, memory_rig, sql_rig
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
+    from tests.mariadb import MariadbServer
     from tests.postgres import PostgresServer
 
 SQL = [
     pytest.param("sqlite", id="sqlite"),
     pytest.param("postgres", id="postgres", marks=pytest.mark.postgres),
+    pytest.param("mariadb", id="mariadb", marks=pytest.mark.mysql),
 ]
 
 
@@ -54,6 +57,23 @@ def postgres_engine(
         # Races provoke deadlocks; PostgreSQL looks for them after a second otherwise.
         connection.exec_driver_sql("ALTER DATABASE airflow SET deadlock_timeout = '50ms'")
     engine.dispose()
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariadbServer]:
+    """A MariaDB server of these tests' own."""
+    with mariadb_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb_engine(mariadb: MariadbServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
+    """A MariaDB database made by ``airflow db migrate``."""
+    url = mariadb.create_database("airflow")
+    airflow(tmp_path_factory.mktemp("airflow-mariadb"), url, "db", "migrate")
+    engine = engine_for(url, pool_size=40)
     yield engine
     engine.dispose()
 

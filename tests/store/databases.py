@@ -51,10 +51,12 @@ def run_python(home: Path, url: str, *arguments: str) -> str:
 
 
 def engine_for(url: str, **options: Any) -> sa.Engine:
-    """Make an engine that treats SQLite as Airflow does."""
+    """Make an engine that treats SQLite and MariaDB as Airflow does."""
     if url.startswith("sqlite"):
         # Tests have many more at once than SQLite is made for, on machines that do other things, too.
         options = {"connect_args": {"timeout": 60}, **options}
+    if url.startswith("mysql"):
+        options = {"isolation_level": "READ COMMITTED", **options}
     engine = sa.create_engine(url, **options)
     if engine.dialect.name == "sqlite":
 
@@ -64,6 +66,14 @@ def engine_for(url: str, **options: Any) -> sa.Engine:
             cursor.execute("PRAGMA foreign_keys=ON")
             cursor.execute("PRAGMA journal_mode=WAL")
             cursor.execute("PRAGMA synchronous=OFF")  # nothing here has to survive a power cut
+            cursor.close()
+
+    if engine.dialect.name == "mysql":
+
+        @sa.event.listens_for(engine, "connect")
+        def _(connection: Any, _record: Any) -> None:
+            cursor = connection.cursor()
+            cursor.execute("SET time_zone = '+00:00'")
             cursor.close()
 
     return engine

@@ -229,6 +229,7 @@ class DriverError(Exception):
         (DriverError("duplicate key", pgcode="23505"), False),
         (DriverError(1213, "Deadlock found"), True),
         (DriverError(1205, "Lock wait timeout exceeded"), True),
+        (DriverError(1020, "Record has changed since last read"), True),
         (DriverError(1062, "Duplicate entry"), False),
         (DriverError("database is locked"), True),
         (DriverError("no such table: workpool_job"), False),

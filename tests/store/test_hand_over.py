@@ -3,10 +3,12 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+from typing import Any
 
 import pytest
 
 from airflow_workpools.core.jobs import JobState, job_id_for
+from airflow_workpools.core.json_values import MAX_DEPTH
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.errors import InvalidJobVariables
 from airflow_workpools.store.records import JobFilter
@@ -88,6 +90,16 @@ def test_job_variables_that_are_no_json_are_refused_before_anything_is_stored(ri
             rig.store.hand_over(job, now=NOW, session=session)
         rig.store.hand_over_failed(job, "not JSON", now=NOW, session=session)
     assert [record.state for record in rig.store.jobs()] == [JobState.FAILED]
+
+
+@pytest.mark.parametrize("odd", ["half a character \udc80", "NUL \x00", "\U0001f40b", "'\\'\"%s :a"])
+def test_job_variables_come_back_as_they_were_however_odd_and_deep(rig: Rig, odd: str) -> None:
+    variables: dict[str, Any] = {odd: odd}
+    for _ in range(MAX_DEPTH - 1):
+        variables = {"nested": variables}
+    rig.hand_over(new_job(job_variables=variables))
+    (claimed,) = rig.claim(rig.worker())
+    assert claimed.job_variables == variables
 
 
 def test_reasons_are_made_fit_for_every_database(rig: Rig) -> None:

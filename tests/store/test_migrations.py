@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our tables: migrations and metadata say the same, on both databases; Airflow makes, upgrades and drops them."""
+"""Our tables: migrations and metadata say the same, on all databases; Airflow makes, upgrades and drops them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
+from airflow.models.connection import Connection
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from airflow_workpools.errors import WorkpoolsError
+from airflow_workpools.store import tables
 from airflow_workpools.store.db_manager import WorkpoolsDBManager, check_tables
+from airflow_workpools.store.rows import job_row, worker_row
 from airflow_workpools.store.tables import metadata
 from tests.store.databases import airflow_environment, engine_for, run_python
+from tests.store.rigs import NOW, later, new_job, new_worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,11 +29,20 @@ if TYPE_CHECKING:
 
     from alembic.config import Config
 
+    from tests.mariadb import MariadbServer
     from tests.postgres import PostgresServer
+
+    Server = PostgresServer | MariadbServer
 
 OURS = {"workpool_pool", "workpool_queue", "workpool_worker", "workpool_job"}
 VERSIONS = "alembic_version_workpools"
 ENSURE = "from airflow_workpools.store.db_manager import ensure_tables; ensure_tables()"
+
+
+def server_of(engine: sa.Engine, request: pytest.FixtureRequest) -> Server:
+    """Return the server on which a database is."""
+    server: Server = request.getfixturevalue("mariadb" if engine.dialect.name == "mysql" else "postgres")
+    return server
 
 
 @pytest.fixture
@@ -40,7 +53,7 @@ def empty(engine: sa.Engine, request: pytest.FixtureRequest, tmp_path: Path) -> 
         yield made
         made.dispose()
         return
-    server: PostgresServer = request.getfixturevalue("postgres")
+    server = server_of(engine, request)
     made = engine_for(server.create_database("empty"))
     yield made
     made.dispose()
@@ -50,13 +63,13 @@ def empty(engine: sa.Engine, request: pytest.FixtureRequest, tmp_path: Path) -> 
 @pytest.fixture
 def without_ours(engine: sa.Engine, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
     """A copy of a database that Airflow has made, before our provider was installed."""
-    server: PostgresServer | None = None
+    server: Server | None = None
     if engine.dialect.name == "sqlite":
         made = engine_for(f"sqlite:///{tmp_path}/copy.db")
         with engine.connect() as source, made.connect() as target:
             source.connection.dbapi_connection.backup(target.connection.dbapi_connection)  # type: ignore[union-attr]
     else:
-        server = request.getfixturevalue("postgres")
+        server = server_of(engine, request)
         engine.dispose()
         made = engine_for(server.create_database("copy", template="airflow"))
     with made.begin() as connection:
@@ -75,13 +88,23 @@ def url_of(engine: sa.Engine) -> str:
 def migrate(connection: sa.Connection, revision: str) -> None:
     config: Config = WorkpoolsDBManager(None).get_alembic_config()
     config.attributes["connection"] = connection
-    (command.downgrade if revision == "base" else command.upgrade)(config, revision)
+    (command.upgrade if revision == "head" else command.downgrade)(config, revision)
 
 
 def definitions(engine: sa.Engine) -> set[tuple[Any, ...]]:
     """Return what the database itself says that our tables and their indexes are."""
     if engine.dialect.name == "sqlite":
         query = "SELECT tbl_name, name, sql FROM sqlite_master WHERE tbl_name LIKE 'workpool%'"
+    elif engine.dialect.name == "mysql":
+        query = """
+            SELECT table_name, column_name, column_type, is_nullable, column_default, collation_name, extra
+            FROM information_schema.columns
+            WHERE table_schema = database() AND table_name LIKE 'workpool%%'
+            UNION ALL
+            SELECT table_name, index_name, column_name, seq_in_index, collation, non_unique, sub_part
+            FROM information_schema.statistics
+            WHERE table_schema = database() AND table_name LIKE 'workpool%%'
+        """
     else:
         query = """
             SELECT tablename, indexname, indexdef FROM pg_indexes WHERE tablename LIKE 'workpool%%'
@@ -124,6 +147,64 @@ def test_the_way_back_removes_everything_and_can_be_gone_again(empty: sa.Engine)
         with empty.begin() as connection:
             migrate(connection, "base")
         assert set(sa.inspect(empty).get_table_names()) == {VERSIONS}
+
+
+def full_of_rows(engine: sa.Engine) -> dict[str, list[Any]]:
+    """Put rows into each of our tables, and return what is in them."""
+    job = new_job("etl/high", job_variables={"env": {"A": "b"}})
+    ended = new_job("etl/low", workload="x" * 100_000)
+    rows: dict[sa.Table, list[dict[str, Any]]] = {
+        tables.pools: [{"name": name, "paused": name == "ETL", "claim_count": 3} for name in ("etl", "ETL")],
+        tables.queues: [{"pool": "etl", "name": "high", "paused": True, "last_polled_at": NOW}],
+        tables.workers: [worker_row(new_worker(), NOW)],
+        tables.jobs: [
+            {**job_row(job, 0, NOW), "state": "running", "handle": {"kind": "process", "data": {"pid": 1}}},
+            {**job_row(ended, 0, NOW), "state": "failed", "reason": "näh \U0001f40b", "ended_at": later(1)},
+        ],
+    }
+    with engine.begin() as connection:
+        for table, of_table in rows.items():
+            for row in of_table:
+                connection.execute(sa.insert(table), [row])
+    return contents(engine)
+
+
+def contents(engine: sa.Engine) -> dict[str, list[Any]]:
+    with engine.connect() as connection:
+        return {
+            table.name: sorted(map(repr, connection.execute(sa.select(table))))
+            for table in metadata.sorted_tables
+        }
+
+
+def test_rows_survive_every_step_back_but_the_last_and_the_way_up_again(empty: sa.Engine) -> None:
+    script = ScriptDirectory.from_config(WorkpoolsDBManager(None).get_alembic_config())
+    _head, *older = [revision.revision for revision in script.walk_revisions()]
+    with empty.begin() as connection:
+        migrate(connection, "head")
+    before = full_of_rows(empty)
+    assert all(before.values())
+    for revision in older:
+        with empty.begin() as connection:
+            migrate(connection, revision)
+        with empty.begin() as connection:
+            migrate(connection, "head")
+        assert contents(empty) == before
+    with empty.begin() as connection:
+        migrate(connection, "base")
+    with empty.begin() as connection:
+        migrate(connection, "head")
+    assert not any(contents(empty).values())
+    assert full_of_rows(empty).keys() == before.keys()
+
+
+def test_a_way_back_that_ended_half_way_can_be_gone_to_its_end(empty: sa.Engine) -> None:
+    with empty.begin() as connection:
+        migrate(connection, "head")
+        connection.exec_driver_sql("DROP TABLE workpool_job")
+    with empty.begin() as connection:
+        migrate(connection, "base")
+    assert set(sa.inspect(empty).get_table_names()) == {VERSIONS}
 
 
 def test_there_is_one_newest_revision_and_the_manager_knows_it() -> None:
@@ -182,6 +263,8 @@ def test_schedulers_that_start_at_once_make_the_tables_together(
 
 
 MANAGE = """
+from sqlalchemy import insert
+from airflow_workpools.store.tables import pools
 from airflow.utils.session import create_session
 from airflow import settings
 from airflow_workpools.store.db_manager import WorkpoolsDBManager
@@ -189,6 +272,8 @@ with create_session(scoped=False) as session:
     manager = WorkpoolsDBManager(session)
     manager.upgradedb(use_migration_files=True)
     assert manager.check_migration()
+    session.execute(insert(pools), [{"name": "etl", "paused": True, "claim_count": 0}])
+    session.commit()
     manager.downgrade("base", show_sql_only=False)
     assert not manager.check_migration()
     manager.initdb()
@@ -202,7 +287,14 @@ with create_session(scoped=False) as session:
 def test_airflows_manager_can_upgrade_downgrade_create_and_drop(
     without_ours: sa.Engine, tmp_path: Path
 ) -> None:
+    definition = {"conn_id": "etl", "conn_type": "workpool", "extra": '{"type": "process"}'}
+    definition |= {"is_encrypted": False, "is_extra_encrypted": False}
+    with without_ours.begin() as connection:
+        connection.execute(sa.insert(Connection.__table__), [definition])
     run_python(tmp_path / "home", url_of(without_ours), "-c", MANAGE)
+    with without_ours.connect() as connection:
+        names = connection.scalars(sa.select(Connection.__table__.c.conn_id)).all()
+    assert "etl" in names, "what a pool is belongs to Airflow, and stays"
     assert not (OURS | {VERSIONS}) & set(sa.inspect(without_ours).get_table_names())
 
 
@@ -214,4 +306,4 @@ def test_the_way_back_can_be_read_as_sql(without_ours: sa.Engine, tmp_path: Path
         "    WorkpoolsDBManager(session).downgrade('base', from_revision='head', show_sql_only=True)\n"
     )
     output = run_python(tmp_path / "home", url_of(without_ours), "-c", code)
-    assert "DROP TABLE workpool_job" in output
+    assert "DROP TABLE IF EXISTS workpool_job" in output

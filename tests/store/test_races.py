@@ -230,7 +230,7 @@ def test_pausing_one_queue_at_the_same_time_as_another_loses_neither(sql: Rig) -
 
 
 def test_those_who_change_the_same_jobs_in_different_orders_all_come_through(sql: Rig) -> None:
-    """On PostgreSQL they run into deadlocks, of which each breaks one transaction: that one is tried again."""
+    """On PostgreSQL and MariaDB they run into deadlocks; each breaks one transaction, which is tried again."""
     worker = sql.worker()
     ids = sql.claimed(*(new_job() for _ in range(120)), worker=worker)
     sql.store.heartbeat(worker, now=later(9999))

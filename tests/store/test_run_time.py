@@ -47,6 +47,19 @@ def test_pools_and_queues_are_paused_and_resumed_one_by_one(rig: Rig) -> None:
     assert not state.queue(HIGH).paused
 
 
+def test_names_that_differ_in_case_are_different_pools_and_queues(rig: Rig) -> None:
+    rig.store.set_pool_paused("etl", True)
+    rig.store.set_pool_paused("ETL", False)
+    rig.store.set_queue_paused(HIGH, True)
+    rig.store.set_queue_paused(WorkQueueRef("etl", "High"), False)
+    rig.hand_over(new_job("etl/high"), new_job("ETL/high"))
+    state = rig.store.run_state(now=NOW)
+    assert state.pools == {"etl": True, "ETL": False}
+    assert state.queue(HIGH).paused
+    assert not state.queue(WorkQueueRef("etl", "High")).paused
+    assert set(rig.store.counts(["ETL"])) == {WorkQueueRef("ETL", "high")}
+
+
 def test_pausing_a_queue_keeps_the_time_of_its_last_poll(rig: Rig) -> None:
     rig.store.poll([HIGH], now=NOW)
     rig.store.set_queue_paused(HIGH, True)

@@ -25,6 +25,7 @@ from airflow_workpools.duties import ranks_of
 from airflow_workpools.store import airflow_pools
 from airflow_workpools.store.airflow_pools import Plan
 from airflow_workpools.store.records import RunState
+from tests.store.conftest import SQL
 from tests.store.rigs import NOW, work_pool
 from tests.store.schedulers import Scheduler, scheduler, statements_of, writes
 
@@ -42,11 +43,13 @@ def stage(engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         yield made
 
 
-@pytest.fixture
-def on_postgres(
-    postgres_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(params=[database for database in SQL if database.id != "sqlite"])
+def locking(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Scheduler]:
-    with scheduler(postgres_engine, tmp_path / "logs", monkeypatch) as made:
+    """On a database that locks rows, so that several schedulers may be at work."""
+    engine = request.getfixturevalue(f"{request.param}_engine")
+    with scheduler(engine, tmp_path / "logs", monkeypatch) as made:
         yield made
 
 
@@ -214,11 +217,10 @@ def _hand_over(stage: Scheduler, name: str) -> None:
 # -- several schedulers ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.postgres
 def test_rows_that_somebody_holds_are_not_waited_for_and_their_work_pool_stays_as_it_is(
-    on_postgres: Scheduler,
+    locking: Scheduler,
 ) -> None:
-    stage, other = on_postgres, work_pool("other", limit=5)
+    stage, other = locking, work_pool("other", limit=5)
     allocate(stage, ETL, other)
     before = slots(stage)
     for _ in range(20):
@@ -235,9 +237,8 @@ def test_rows_that_somebody_holds_are_not_waited_for_and_their_work_pool_stays_a
     assert slots(stage)["etl.low"] == 10
 
 
-@pytest.mark.postgres
-def test_schedulers_that_allocate_at_the_same_time_never_break_the_limit(on_postgres: Scheduler) -> None:
-    stage, stop = on_postgres, threading.Event()
+def test_schedulers_that_allocate_at_the_same_time_never_break_the_limit(locking: Scheduler) -> None:
+    stage, stop = locking, threading.Event()
     failures: list[BaseException] = []
     limit = 10
 
@@ -340,7 +341,7 @@ def test_only_tasks_of_unknown_queues_of_our_executor_go_on(stage: Scheduler) ->
     named = {"executor": "WorkPoolExecutor"}
     unknown = {
         stage.task(queue, "scheduled", **values)["id"]
-        for queue in ("nowhere/x", "etl/nowhere", "brokenn/x")
+        for queue in ("nowhere/x", "etl/nowhere", "brokenn/x", "etl/High")
         for values in ({}, named)
     }
     stage.task("nowhere/x", "scheduled", executor="CeleryExecutor")

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, exists, false, insert, or_
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from airflow_workpools.core.jobs import OCCUPYING, JobState, sources_of
 from airflow_workpools.store.tables import jobs
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from sqlalchemy import ColumnElement, Insert, Table
+    from sqlalchemy.sql.compiler import SQLCompiler
 
     from airflow_workpools.core.names import WorkQueueRef
 
@@ -39,16 +42,36 @@ def add_missing(dialect: str, target: Table) -> Insert:
     return insert(target)
 
 
+class _AsWritten(FunctionElement[Any]):
+    inherit_cache = True
+
+
+@compiles(_AsWritten)
+def _(element: _AsWritten, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(_AsWritten, "mysql")
+def _(element: _AsWritten, compiler: SQLCompiler, **options: Any) -> str:
+    return f"CAST({compiler.process(element.clauses, **options)} AS BINARY)"
+
+
+def as_written(text: Any) -> ColumnElement[str]:
+    """Compare a text of Airflow's letter by letter; to MySQL and MariaDB, "a" and "A" are the same otherwise."""
+    return _AsWritten(text)
+
+
 def is_transient(error: BaseException) -> bool:
     """Say whether a transaction failed only because of another one, so that it may be tried again.
 
-    SQLite: locked for longer than its timeout. PostgreSQL: serialization failure, deadlock. MySQL: the same.
+    SQLite: locked for longer than its timeout. PostgreSQL: serialization failure, deadlock. MySQL: waited for
+    a lock for too long, deadlock. MariaDB also: a row has changed since this transaction looked first.
     """
     if not isinstance(error, DBAPIError):
         return False
     code = getattr(error.orig, "pgcode", None) or getattr(error.orig, "sqlstate", None)
     number = next(iter(getattr(error.orig, "args", ())), None)
-    return code in ("40001", "40P01") or number in (1205, 1213) or "is locked" in str(error.orig)
+    return code in ("40001", "40P01") or number in (1020, 1205, 1213) or "is locked" in str(error.orig)
 
 
 # -- guards --------------------------------------------------------------------------------------------------

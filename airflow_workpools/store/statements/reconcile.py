@@ -56,7 +56,8 @@ def stop_moved_on(finishing_since: datetime) -> Update:
     )
     overdue = _task_instance(
         task_instance.c.state.not_in((*rules.WANTED, *rules.STOP_AT_ONCE)),
-        func.coalesce(task_instance.c.updated_at, finishing_since) <= finishing_since,
+        # No coalesce() with a time that we give: MariaDB makes text of both, and compares that.
+        or_(task_instance.c.updated_at.is_(None), task_instance.c.updated_at <= finishing_since),
     )
     return wish(or_(gone, at_once, overdue), _now_it_is())
 

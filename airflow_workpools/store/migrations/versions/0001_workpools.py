@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from airflow.models.base import StringID
 from airflow.utils.sqlalchemy import UtcDateTime
 from alembic import op
-from sqlalchemy.dialects.mysql import MEDIUMTEXT
+from sqlalchemy.dialects.mysql import MEDIUMTEXT, VARCHAR
 
 from airflow_workpools.store.tables import metadata
 
@@ -21,12 +21,14 @@ branch_labels = None
 depends_on = None
 
 SCHEMA = metadata.schema
+NAME = sa.String(63).with_variant(VARCHAR(63, charset="utf8mb4", collation="utf8mb4_bin"), "mysql")
+JSON_ = sa.JSON().with_variant(MEDIUMTEXT(), "mysql")
 
 
 def upgrade() -> None:
     op.create_table(
         "workpool_pool",
-        sa.Column("name", StringID(length=63), nullable=False),
+        sa.Column("name", NAME, nullable=False),
         sa.Column("paused", sa.Boolean(), nullable=False),
         sa.Column("claim_count", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("name", name="workpool_pool_pkey"),
@@ -34,8 +36,8 @@ def upgrade() -> None:
     )
     op.create_table(
         "workpool_queue",
-        sa.Column("pool", StringID(length=63), nullable=False),
-        sa.Column("name", StringID(length=63), nullable=False),
+        sa.Column("pool", NAME, nullable=False),
+        sa.Column("name", NAME, nullable=False),
         sa.Column("paused", sa.Boolean(), nullable=False),
         sa.Column("last_polled_at", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("pool", "name", name="workpool_queue_pkey"),
@@ -47,7 +49,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(250), nullable=False),
         sa.Column("hostname", sa.String(250), nullable=False),
         sa.Column("kind", sa.String(20), nullable=False),
-        sa.Column("pools", sa.JSON(), nullable=True),
+        sa.Column("pools", JSON_, nullable=True),
         sa.Column("slots", sa.Integer(), nullable=True),
         sa.Column("state", sa.String(20), nullable=False),
         sa.Column("started_at", UtcDateTime(), nullable=False),
@@ -68,8 +70,8 @@ def upgrade() -> None:
         sa.Column("run_id", StringID(), nullable=False),
         sa.Column("map_index", sa.Integer(), nullable=False),
         sa.Column("try_number", sa.Integer(), nullable=False),
-        sa.Column("pool", StringID(length=63), nullable=False),
-        sa.Column("queue", StringID(length=63), nullable=False),
+        sa.Column("pool", NAME, nullable=False),
+        sa.Column("queue", NAME, nullable=False),
         sa.Column("pool_slots", sa.Integer(), nullable=False),
         sa.Column("priority_weight", sa.Integer(), nullable=False),
         sa.Column("state", sa.String(20), nullable=False),
@@ -77,8 +79,8 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("exit_code", sa.Integer(), nullable=True),
         sa.Column("workload", sa.Text().with_variant(MEDIUMTEXT(), "mysql"), nullable=False),
-        sa.Column("job_variables", sa.JSON(), nullable=False),
-        sa.Column("handle", sa.JSON(), nullable=True),
+        sa.Column("job_variables", JSON_, nullable=False),
+        sa.Column("handle", JSON_, nullable=True),
         sa.Column("worker_id", sa.Uuid(), nullable=True),
         sa.Column("scheduler_job_id", sa.Integer(), nullable=True),
         sa.Column("start_timeout_seconds", sa.Double(), nullable=False),
@@ -109,7 +111,7 @@ def _create_job_indexes() -> None:
     op.create_index(
         "workpool_job_of_worker",
         "workpool_job",
-        ["worker_id"],
+        ["worker_id", "ended_at"],
         postgresql_where=not_ended,
         sqlite_where=not_ended,
         schema=SCHEMA,
@@ -117,7 +119,7 @@ def _create_job_indexes() -> None:
     op.create_index(
         "workpool_job_unreported",
         "workpool_job",
-        ["scheduler_job_id", "ended_at"],
+        ["scheduler_job_id", "reported_at", "ended_at"],
         postgresql_where=not_reported,
         sqlite_where=not_reported,
         schema=SCHEMA,
@@ -133,9 +135,12 @@ def _create_job_indexes() -> None:
         sqlite_where=ended,
         schema=SCHEMA,
     )
-    op.create_index("workpool_job_handed_over", "workpool_job", ["handed_over_at"], schema=SCHEMA)
+    op.create_index(
+        "workpool_job_handed_over", "workpool_job", [sa.text("handed_over_at DESC"), "id"], schema=SCHEMA
+    )
 
 
 def downgrade() -> None:
     for table in ("workpool_job", "workpool_worker", "workpool_queue", "workpool_pool"):
-        op.drop_table(table, schema=SCHEMA)
+        # MySQL and MariaDB drop for good at once: what ended half-way must be able to go on.
+        op.drop_table(table, schema=SCHEMA, if_exists=True)
