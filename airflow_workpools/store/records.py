@@ -160,6 +160,8 @@ class Report:
     handle: Handle | None = None
     exit_code: int | None = None
     reason: str | None = None
+    started_at: datetime | None = None
+    """When the job was first seen to run, which may be told later, or together with its end."""
 
 
 class ReportOutcome(NamedTuple):

@@ -231,8 +231,9 @@ def _note(job: StoredJob, report: Report, now: datetime) -> None:
     if state is JobState.CANCELLED:
         state = record.desired_state or state
     if state is JobState.RUNNING:
-        values["started_at"] = record.started_at or now
+        values["started_at"] = record.started_at or report.started_at or now
     if state in ENDED:
+        values["started_at"] = record.started_at or report.started_at
         values["ended_at"] = now
         values["exit_code"] = record.exit_code if report.exit_code is None else report.exit_code
     job.change(state, **values)

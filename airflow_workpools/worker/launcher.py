@@ -16,6 +16,7 @@ from airflow_workpools.worker.tracking import Tracked
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from datetime import datetime
     from uuid import UUID
 
     from airflow_workpools.infrastructure.base import Infrastructure
@@ -41,6 +42,7 @@ class Launcher:
     environ: Mapping[str, str]
     in_flight: int
     tracked: dict[UUID, Tracked]
+    clock: Callable[[], datetime]
     tell: Callable[[Report], None]
     give_back: Callable[[ClaimedJob, str], Awaitable[None]]
     on_room: Callable[[], None]
@@ -96,7 +98,7 @@ class Launcher:
             async for handle in infrastructure.launch(spec):
                 tracked.handle = handle
                 tracked.running = infrastructure.runs_at_launch
-                self.tell(reports.launched(handle, running=tracked.running))
+                self.tell(reports.launched(handle, running=tracked.running, now=self.clock()))
         except (LaunchRejected, InvalidInput, NotFound) as error:
             self.tracked.pop(job.id, None)
             self.tell(reports.not_started(job.id, str(error)))

@@ -59,7 +59,10 @@ class WorkerTimes:
     """At the latest after this time it looks at its jobs, even when the infrastructure told of no change."""
     wishes: float = 1.0
     report_delay: float = 0.05
-    """Reports are collected this long and told together."""
+    """Ends of jobs are collected this long and told together: slots wait for them."""
+    progress_delay: float = 0.5
+    """What else there is to tell may wait this long for an end to be told with; a job that ends sooner is written once.
+    """
     max_retry: float = 30.0
 
 
@@ -87,6 +90,7 @@ class Worker:
         self._reports: list[Report] = []
         self._look_now = asyncio.Event()
         self._to_tell = asyncio.Event()
+        self._end_to_tell = asyncio.Event()
         self._stop = asyncio.Event()
         self._recovery = Recovery(
             record=self.record,
@@ -103,6 +107,7 @@ class Worker:
             environ=self.environ,
             in_flight=self.launches_in_flight,
             tracked=self._tracked,
+            clock=self.clock,
             tell=self._tell,
             give_back=lambda job, reason: self._recovery.give_back([job], reason),
             on_room=self._look_now.set,
@@ -243,7 +248,7 @@ class Worker:
                 self._tell(report)
             elif observation.phase is Phase.RUNNING and not tracked.running and tracked.handle:
                 tracked.running = True
-                self._tell(reports.launched(tracked.handle, running=True))
+                self._tell(reports.launched(tracked.handle, running=True, now=self.clock()))
 
     # -- wishes ---------------------------------------------------------------------------------------------
 
@@ -272,9 +277,12 @@ class Worker:
     def _tell(self, report: Report) -> None:
         self._reports.append(report)
         self._to_tell.set()
+        if report.state in ENDED:
+            self._end_to_tell.set()
 
     async def _report(self) -> None:
         await self._to_tell.wait()
+        await _wait(self._end_to_tell, self.times.progress_delay)
         await asyncio.sleep(self.times.report_delay)
         await self._flush()
 
@@ -283,12 +291,15 @@ class Worker:
         told = list(self._reports)
         if not told:
             self._to_tell.clear()
+            self._end_to_tell.clear()
             return
         batch = reports.merge(told)
         outcomes = await asyncio.to_thread(self.client.report, self.record.id, batch, now=self.clock())
         del self._reports[: len(told)]
         if not self._reports:
             self._to_tell.clear()
+        if not any(report.state in ENDED for report in self._reports):
+            self._end_to_tell.clear()
         ended = [report for report in batch if report.state in ENDED]
         if ended:
             self.on_ended()

@@ -11,6 +11,7 @@ from airflow_workpools.infrastructure.base import Observation, Phase
 from airflow_workpools.store.records import Report
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from uuid import UUID
 
     from airflow_workpools.infrastructure.base import Handle
@@ -50,11 +51,11 @@ def report_of(
     )
 
 
-def launched(handle: Handle, *, running: bool) -> Report:
-    """Report a job that the infrastructure has accepted."""
-    return Report(
-        job_id=handle.job_id, state=JobState.RUNNING if running else JobState.SUBMITTED, handle=handle
-    )
+def launched(handle: Handle, *, running: bool, now: datetime) -> Report:
+    """Report a job that the infrastructure has accepted, or has brought to run."""
+    if running:
+        return Report(job_id=handle.job_id, state=JobState.RUNNING, handle=handle, started_at=now)
+    return Report(job_id=handle.job_id, state=JobState.SUBMITTED, handle=handle)
 
 
 def not_started(job_id: UUID, reason: str) -> Report:
@@ -63,11 +64,15 @@ def not_started(job_id: UUID, reason: str) -> Report:
 
 
 def merge(reports: list[Report]) -> list[Report]:
-    """Keep the last report of each job, with the handle that an earlier one may have carried."""
+    """Keep the last report of each job, with the handle and the start that an earlier one may have carried."""
     latest: dict[UUID, Report] = {}
     for report in reports:
         before = latest.get(report.job_id)
-        if before is not None and report.handle is None and before.handle is not None:
-            report = replace(report, handle=before.handle)
+        if before is not None:
+            report = replace(
+                report,
+                handle=report.handle or before.handle,
+                started_at=before.started_at or report.started_at,
+            )
         latest[report.job_id] = report
     return list(latest.values())

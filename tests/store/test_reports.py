@@ -95,6 +95,16 @@ def test_running_again_keeps_the_time_of_the_first_start(rig: Rig, worker: uuid.
     assert rig.record(id_).started_at == later(1)
 
 
+def test_when_a_job_started_may_be_told_with_its_end(rig: Rig, worker: uuid.UUID) -> None:
+    ids = rig.claimed(*(new_job() for _ in range(4)), worker=worker)
+    assert report(rig, worker, ids[0], JobState.SUCCEEDED, at=9, started_at=later(1))
+    assert report(rig, worker, ids[1], JobState.RUNNING, at=9, started_at=later(2))
+    assert report(rig, worker, ids[1], JobState.FAILED, at=10, started_at=later(3))
+    assert report(rig, worker, ids[2], JobState.FAILED, at=9)
+    assert report(rig, worker, ids[3], JobState.CANCELLED, at=9, started_at=later(4))
+    assert [rig.record(id_).started_at for id_ in ids] == [later(1), later(2), None, later(4)]
+
+
 def test_many_reports_of_all_kinds_are_one_call(rig: Rig, worker: uuid.UUID) -> None:
     ids = rig.claimed(*(new_job() for _ in range(6)), worker=worker)
     stranger = uuid.uuid4()

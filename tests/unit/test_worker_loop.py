@@ -26,7 +26,15 @@ from airflow_workpools.worker.loop import Worker, WorkerTimes
 from tests.unit.scripted_infrastructure import ScriptedInfrastructure
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
-QUICK = WorkerTimes(heartbeat=0.02, claim=0.02, observe=0.02, wishes=0.02, report_delay=0.001, max_retry=0.05)
+QUICK = WorkerTimes(
+    heartbeat=0.02,
+    claim=0.02,
+    observe=0.02,
+    wishes=0.02,
+    report_delay=0.001,
+    progress_delay=0.01,
+    max_retry=0.05,
+)
 TEMPLATE = BaseJobTemplate.parse(
     {
         "variables": {"type": "object", "properties": {"nice": {"type": "integer", "default": 1}}},
@@ -314,6 +322,30 @@ def test_reports_are_repeated_until_the_store_takes_them():
             infrastructure.ends(job, 3, "exit code 3")
             await until(lambda: stage.record(job).state is JobState.FAILED)
             assert (stage.record(job).exit_code, stage.record(job).reason) == (3, "exit code 3")
+
+    play(scenario)
+
+
+def test_a_job_that_ends_soon_is_told_of_once():
+    async def scenario(stage: Stage) -> None:
+        told: list[list[JobState]] = []
+        store_report = stage.store.report
+
+        def report(worker_id: uuid.UUID, reports: Any, *, now: datetime) -> Any:
+            told.append([report.state for report in reports])
+            return store_report(worker_id, reports, now=now)
+
+        stage.store.report = report  # type: ignore[method-assign]
+        worker = stage.worker()
+        worker.times = replace(QUICK, progress_delay=3600)
+        job = stage.hand_over()
+        async with working(worker) as infrastructure:
+            await until(lambda: infrastructure.launched)
+            infrastructure.runs(job)
+            infrastructure.ends(job)
+            await until(lambda: stage.record(job).state is JobState.SUCCEEDED)
+        assert told == [[JobState.SUCCEEDED]]
+        assert stage.record(job).handle is not None
 
     play(scenario)
 

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import uuid
+from datetime import datetime, timezone
 
 import pytest
 
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.infrastructure.base import Handle, Observation, Phase
 from airflow_workpools.store.records import Report
-from airflow_workpools.worker.reports import merge, not_started, report_of
+from airflow_workpools.worker.reports import launched, merge, not_started, report_of
 
 JOB = uuid.uuid4()
 HANDLE = Handle(job_id=JOB, kind="process", data={"pid": 1})
@@ -62,3 +63,11 @@ def test_of_several_reports_of_a_job_the_last_is_told_with_the_handle_of_the_fir
 
 def test_a_job_that_never_started_says_so():
     assert "could not be started: no such user" in (not_started(JOB, "no such user").reason or "")
+
+
+def test_a_start_that_was_not_told_yet_is_told_with_the_end():
+    first, second = datetime(2026, 1, 1, tzinfo=timezone.utc), datetime(2026, 1, 2, tzinfo=timezone.utc)
+    running = [launched(HANDLE, running=True, now=when) for when in (first, second)]
+    [report] = merge([*running, Report(job_id=JOB, state=JobState.SUCCEEDED)])
+    assert report == Report(job_id=JOB, state=JobState.SUCCEEDED, handle=HANDLE, started_at=first)
+    assert launched(HANDLE, running=False, now=first).started_at is None

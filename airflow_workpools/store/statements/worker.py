@@ -222,8 +222,10 @@ def report(target: JobState, worker_id: uuid.UUID, reports: Sequence[Report], no
     }
     if target is JobState.CANCELLED:  # the wish says what this end means
         values["state"] = func.coalesce(jobs.c.desired_state, target.value)
-    if target is JobState.RUNNING:
-        values["started_at"] = func.coalesce(jobs.c.started_at, now)
+    if target is JobState.RUNNING or target in ENDED:
+        starts = {r.job_id: r.started_at for r in reports if r.started_at}
+        unknown = literal(now, jobs.c.started_at.type) if target is JobState.RUNNING else null()
+        values["started_at"] = func.coalesce(jobs.c.started_at, _each("started_at", starts, unknown))
     if target in ENDED:
         codes = {r.job_id: r.exit_code for r in reports if r.exit_code is not None}
         values |= {"ended_at": now, "exit_code": _each("exit_code", codes, jobs.c.exit_code)}
