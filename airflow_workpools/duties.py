@@ -142,7 +142,14 @@ class Duties:
             elif self._settled == (pools, served, paused):
                 return
             held_back = self._held_back(run_state)
-            plan = airflow_pools.allocate_slots(session, pools, run_state, served, held_back)
+            plan = airflow_pools.allocate_slots(
+                session,
+                pools,
+                run_state,
+                served,
+                held_back,
+                overdue_since=now - self.settings.reserve_after,
+            )
         if not plan:
             self._settled = pools, served, paused
         self._note_problems(pools, plan.taken)

@@ -135,6 +135,12 @@ def _config_section() -> dict[str, Any]:
                 "Days after which the scheduler deletes rows of jobs that have ended, and of workers that are "
                 "gone. 0 or none keeps them; `airflow workpools db purge` deletes them by hand.",
             ),
+            "reserve_after": _option(
+                "float",
+                "60",
+                "Seconds that a task which needs more slots than are free waits until slots are kept for it. "
+                "Until then smaller tasks of its work queue may pass it. 0: at once.",
+            ),
             "claim_interval": _option(
                 "float",
                 "1",

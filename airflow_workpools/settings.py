@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -23,6 +24,8 @@ _DEFAULT_WORK_QUEUE = WorkQueueRef(DEFAULT_POOL)
 
 MAX_DAYS = 36_500
 """Longest time in days that an option may ask for; more than any clock can subtract is a mistake."""
+RESERVE_AFTER = timedelta(seconds=60)
+"""How long a task that needs many slots waits until smaller ones may pass it no more."""
 
 T = TypeVar("T")
 
@@ -85,6 +88,8 @@ class Settings:
 
     keep_finished_jobs_days: int | None = 30
     """Age at which rows of jobs that have ended, and of workers that are gone, are deleted; None keeps them."""
+    reserve_after: timedelta = RESERVE_AFTER
+    """How long a task that needs more slots than are free waits until slots are kept for it."""
 
     pools: PoolSettings = field(default_factory=PoolSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
@@ -101,6 +106,9 @@ class Settings:
             home=Path(reader.text("home", "") or _default_home()).expanduser(),
             reconcile_seconds=reader.seconds("reconcile_interval", cls.reconcile_seconds),
             keep_finished_jobs_days=reader.days("keep_finished_jobs_days", cls.keep_finished_jobs_days),
+            reserve_after=timedelta(
+                seconds=reader.seconds("reserve_after", RESERVE_AFTER.total_seconds(), zero=True)
+            ),
             pools=_read_pools(reader),
             worker=_read_worker(reader),
         )

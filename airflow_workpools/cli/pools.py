@@ -115,7 +115,14 @@ def preview(args: Namespace) -> None:
     """Show what would start next, in order."""
     with opened() as context:
         pool = context.valid_pool(args.pool)
-        waiting = upcoming(context.session, pool, context.store, limit=args.limit, now=context.now)
+        waiting = upcoming(
+            context.session,
+            pool,
+            context.store,
+            limit=args.limit,
+            now=context.now,
+            reserve_after=context.settings.reserve_after,
+        )
         show_rows([_waiting_row(item) for item in waiting], args.output)
 
 

@@ -26,6 +26,13 @@ promises that the tests check for arbitrary pools:
   starve it for ever;
 - no slot stays free while a task of one slot that may run waits.
 
+A task that needs more slots than are free may be passed by smaller ones of its own queue, which keeps slots busy,
+but not for ever: once it has waited for a while (``[workpools] reserve_after``), what its queue may take is *kept for
+it* until it is enough (:func:`_is_kept_for`). The rule is that of backfilling batch schedulers, with the reservation
+put off. It holds within a queue and for the task that is first in line: tasks of a higher queue, of a greater
+``priority_weight``, and those ahead of it go first, however long it waits. And it holds only while the queue's share
+is as large as the task: what higher queues occupy does not come free by waiting here.
+
 **Gate 1** (:func:`airflow_slots`) turns growth into the ``slots`` of Airflow pools, so that a task waits as
 ``scheduled`` until it may start. A queue whose share is below its occupancy is given its share: Airflow
 then sees no open slot, and what ends there frees a slot for a higher queue rather than for itself. What
@@ -49,7 +56,6 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -59,13 +65,6 @@ if TYPE_CHECKING:
 
 UNLIMITED_SLOTS = -1
 """What Airflow calls a pool without a limit."""
-
-MAY_OVERTAKE = timedelta(seconds=60)
-"""A job that does not fit may be passed by jobs of its queue that were handed over at most this much later.
-
-Passing keeps slots busy, but a big job that anything may pass never finds enough slots free at once. This
-way no more jobs than came up to then can pass it.
-"""
 
 _NO_LIMIT = sys.maxsize
 
@@ -86,7 +85,12 @@ class QueueLoad:
     occupied: int
     """Slots held now."""
     next_slots: int = 1
-    """Slots of the first task that waits. Gate 1 opens no slot until the queue may take that many at once."""
+    """Slots of the smallest task that waits. Gate 1 opens no slot until the queue may take that many at once."""
+    overdue_slots: int = 0
+    """Slots of the task that is first in line if it has waited for so long that slots are kept for it.
+
+    Gate 1 looks at it; gate 2 sees the jobs themselves.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +131,7 @@ def airflow_slots(pool_limit: int | None, queues: Sequence[QueueLoad]) -> dict[s
     slots, takers = {}, []
     for queue in _by_priority(queues):
         share, grown = shares[queue.name], growth[queue.name]
-        saves_up = _saves_up(queue, grown, pool_limit)
+        saves_up = _saves_up(queue, grown, share, pool_limit)
         if share < queue.occupied:
             slots[queue.name] = share
         else:
@@ -143,13 +147,18 @@ def airflow_slots(pool_limit: int | None, queues: Sequence[QueueLoad]) -> dict[s
 
 
 def choose(
-    waiting: Iterable[WaitingJob], *, pool_limit: int | None, queues: Iterable[QueueLoad], room: int
+    waiting: Iterable[WaitingJob],
+    *,
+    pool_limit: int | None,
+    queues: Iterable[QueueLoad],
+    room: int,
+    overdue_since: datetime | None = None,
 ) -> list[WaitingJob]:
     """Choose the jobs to claim now, in the order in which they should start.
 
     The order is the queue's priority, then ``priority_weight`` (greater first), age, id. A job that does
-    not fit is passed over, so that a smaller one of its queue may start, but not one that came more than
-    :data:`MAY_OVERTAKE` later; a lower queue never takes slots that a higher one waits for. Jobs bigger
+    not fit is passed over, so that a smaller one of its queue may start, until it is overdue: then nothing
+    behind it starts before it. A lower queue never takes slots that a higher one waits for. Jobs bigger
     than a limit can never start and stand in nobody's way, nor do those bigger than ``room``: another
     worker may take them.
 
@@ -157,6 +166,7 @@ def choose(
     :param pool_limit: concurrency limit of the work pool; None is no limit.
     :param queues: their ``demand`` is not looked at: it is what ``waiting`` says.
     :param room: slots that the worker who claims has left.
+    :param overdue_since: a job handed over at this time or before is overdue; without a time, none is.
     """
     lines = defaultdict(list)
     for job in sorted(waiting, key=_claim_order):
@@ -166,11 +176,18 @@ def choose(
         largest = min(_number(pool_limit), _number(queue.limit))
         lines[queue.name] = [job for job in lines[queue.name] if job.slots <= largest]
         loads.append(replace(queue, demand=sum(job.slots for job in lines[queue.name])))
-    growth = _growth(pool_limit, loads, allocate(pool_limit, loads))
+    shares = allocate(pool_limit, loads)
+    growth = _growth(pool_limit, loads, shares)
 
     chosen: list[WaitingJob] = []
     for queue in loads:
-        taken = _take(lines[queue.name], growth[queue.name], room)
+        taken = _take(
+            lines[queue.name],
+            growth[queue.name],
+            share=shares[queue.name],
+            room=room,
+            overdue_since=overdue_since,
+        )
         room -= sum(job.slots for job in taken)
         chosen += taken
     return chosen
@@ -199,13 +216,22 @@ def _growth(pool_limit: int | None, queues: Iterable[QueueLoad], shares: Mapping
     return growth
 
 
-def _saves_up(queue: QueueLoad, grown: int, pool_limit: int | None) -> bool:
-    """Say whether the queue keeps its new slots closed until they are enough for its first task.
+def _saves_up(queue: QueueLoad, grown: int, share: int, pool_limit: int | None) -> bool:
+    """Say whether the queue keeps its new slots closed until they are enough for a task that waits.
 
     Airflow would give a slot that is open to a smaller task behind it, and the big one would never start.
     """
     can_fit = queue.next_slots <= min(_number(queue.limit), _number(pool_limit))
-    return queue.demand > 0 and can_fit and grown < queue.next_slots
+    too_few_for_any = queue.demand > 0 and can_fit and grown < queue.next_slots
+    return too_few_for_any or (queue.open and _is_kept_for(queue.overdue_slots, grown, share))
+
+
+def _is_kept_for(overdue_slots: int, slots: int, share: int) -> bool:
+    """Say whether a queue's free slots are kept for an overdue task that needs more of them.
+
+    Only if the queue's share could hold it: that much comes free when the queue's own tasks end.
+    """
+    return slots < overdue_slots <= share
 
 
 def _spread(left: int, takers: Sequence[QueueLoad], slots: Mapping[str, int]) -> dict[str, int]:
@@ -219,16 +245,16 @@ def _spread(left: int, takers: Sequence[QueueLoad], slots: Mapping[str, int]) ->
     return spread
 
 
-def _take(line: Iterable[WaitingJob], slots: int, room: int) -> list[WaitingJob]:
+def _take(
+    line: Iterable[WaitingJob], slots: int, *, share: int, room: int, overdue_since: datetime | None
+) -> list[WaitingJob]:
     """Take jobs of one queue, in order, into ``slots`` of the pool and ``room`` of the worker."""
     taken = []
-    latest: datetime | None = None
     for job in line:
-        if latest is not None and job.handed_over_at > latest:
-            continue
         if job.slots > slots:
-            overtakers_until = job.handed_over_at + MAY_OVERTAKE
-            latest = overtakers_until if latest is None else min(latest, overtakers_until)
+            overdue = overdue_since is not None and job.handed_over_at <= overdue_since
+            if overdue and _is_kept_for(job.slots, slots, share):
+                break
         elif job.slots <= room:
             taken.append(job)
             slots -= job.slots

@@ -54,6 +54,8 @@ class Load:
     demand: int = 0
     smallest: int = 1
     """Slots of the smallest task that waits."""
+    overdue: int = 0
+    """Slots of the task that is first in line, if it needs several and has waited for long."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,14 @@ class TaskGroup:
     slots: int
     max_active_tasks: int = 0
     smallest: int = 1
+    weight: int = 0
+    """The greatest priority weight among them."""
+    logical_date: datetime | None = None
+    """The run's."""
+    overdue_weight: int | None = None
+    """The greatest priority weight among those of several slots that have waited for long; None without any."""
+    overdue_slots: int | None = None
+    """The most slots that one of those needs."""
 
 
 @dataclass(frozen=True)
@@ -102,20 +112,23 @@ def allocate_slots(
     run_state: RunState,
     served: Mapping[str, bool],
     held_back: Mapping[WorkQueueRef, int] | None = None,
+    *,
+    overdue_since: datetime,
 ) -> Plan:
     """Give every work queue's Airflow pool the slots it should have now, in ``session``'s transaction.
 
     :param served: for each work pool, whether a worker is ready to take its jobs.
     :param held_back: of paused queues, the slots of jobs that were handed over before and wait in the store.
+    :param overdue_since: when a task that needs several slots must have become scheduled to have them kept now.
     :return: what was changed.
     """
     held_back = held_back or {}
-    current, loads = _look(session, pools, held_back)
+    current, loads = _look(session, pools, held_back, overdue_since)
     plan = plan_slots(pools, run_state, served, current=current, loads=loads)
     if not plan:
         return plan
     locked = _lock(session, {*_managed_names(pools), *_ours(current)})
-    current, loads = _look(session, pools, held_back)
+    current, loads = _look(session, pools, held_back, overdue_since)
     busy = {_ref_of(name).pool for name in _ours(current) - locked}
     plan = plan_slots(pools, run_state, served, current=current, loads=loads).without(busy)
     _write(session, plan)
@@ -129,14 +142,15 @@ def anything_waits(session: Session, pools: Pools) -> bool:
 
 
 def _look(
-    session: Session, pools: Pools, held_back: Mapping[WorkQueueRef, int]
+    session: Session, pools: Pools, held_back: Mapping[WorkQueueRef, int], overdue_since: datetime
 ) -> tuple[dict[str, AirflowPool], dict[str, Load]]:
     current = {
         name: AirflowPool(slots, description)
         for name, slots, description in session.execute(statements.airflow_pools())
     }
     names = _managed_names(pools)
-    waiting = [TaskGroup(*row) for row in session.execute(statements.waiting_tasks(names))] if names else []
+    lines = session.execute(statements.waiting_tasks(names, overdue_since)) if names else ()
+    waiting = [TaskGroup(*row) for row in lines]
     holding = [TaskGroup(*row) for row in session.execute(statements.holding_tasks())]
     return current, without_held_back(loads_of(pools, waiting, holding), held_back)
 
@@ -192,6 +206,10 @@ def loads_of(pools: Pools, waiting: Iterable[TaskGroup], holding: Iterable[TaskG
     A run whose DAG allows only so many active tasks demands no more slots than it could fill: otherwise a
     long backlog of one DAG would keep slots from queues behind it (apache/airflow#45636). Within a run the
     queues of higher priority count first, because the scheduler hands those over first.
+
+    Which task is first in an Airflow pool's line is known as far as the rule needs it: Airflow goes by priority
+    weight, then by the run's logical date. One of several slots counts as overdue by the time since which it has been
+    ``scheduled``, and only when it is first: those ahead of it would take the slots that are kept for it.
     """
     occupied: dict[str, int] = defaultdict(int)
     active: dict[tuple[str, str], int] = defaultdict(int)
@@ -199,7 +217,7 @@ def loads_of(pools: Pools, waiting: Iterable[TaskGroup], holding: Iterable[TaskG
         occupied[group.airflow_pool] += group.slots
         active[group.dag_id, group.run_id] += group.tasks
     demand: dict[str, int] = defaultdict(int)
-    smallest: dict[str, int] = {}
+    able: dict[str, list[TaskGroup]] = defaultdict(list)
     order = _priority_order(pools)
     for group in sorted(waiting, key=lambda g: order.get(g.airflow_pool, 0)):
         run = group.dag_id, group.run_id
@@ -208,10 +226,36 @@ def loads_of(pools: Pools, waiting: Iterable[TaskGroup], holding: Iterable[TaskG
         # Tasks of several slots: their share of the group's slots, rounded up.
         demand[group.airflow_pool] += -(-group.slots * tasks // group.tasks)
         if tasks:
-            smallest[group.airflow_pool] = min(
-                group.smallest, smallest.get(group.airflow_pool, group.smallest)
-            )
-    return {name: Load(occupied[name], demand[name], smallest.get(name, 1)) for name in {*occupied, *demand}}
+            able[group.airflow_pool].append(group)
+    return {
+        name: Load(
+            occupied[name],
+            demand[name],
+            min((group.smallest for group in able[name]), default=1),
+            _overdue(able[name]),
+        )
+        for name in {*occupied, *demand}
+    }
+
+
+def _overdue(line: Sequence[TaskGroup]) -> int:
+    """Return the slots of the task that is first in line if it is overdue, or 0."""
+    overdue = [group for group in line if group.overdue_slots]
+    if not overdue:
+        return 0
+    weight = max(group.weight for group in line)
+    dates = [group.logical_date for group in line if group.weight == weight and group.logical_date]
+    first = min(dates, default=None)
+    return max(
+        (
+            group.overdue_slots or 0
+            for group in overdue
+            if group.overdue_weight == weight
+            # Where a run has no logical date, the order is the database's: it may be first.
+            and (group.logical_date is None or first is None or group.logical_date <= first)
+        ),
+        default=0,
+    )
 
 
 def without_held_back(loads: Mapping[str, Load], held_back: Mapping[WorkQueueRef, int]) -> dict[str, Load]:
@@ -291,6 +335,7 @@ def queue_loads(
                 demand=load.demand,
                 occupied=load.occupied,
                 next_slots=load.smallest,
+                overdue_slots=load.overdue,
             )
         )
     return result

@@ -23,6 +23,7 @@ from airflow_workpools.store.statements.common import add_missing, as_written
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from datetime import datetime
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.sql import Delete, Insert, Select, Update
@@ -62,11 +63,14 @@ def first_waiting_task(airflow_pool_names: Collection[str]) -> Select[Any]:
     )
 
 
-def waiting_tasks(airflow_pool_names: Collection[str]) -> Select[Any]:
+def waiting_tasks(airflow_pool_names: Collection[str], overdue_since: datetime) -> Select[Any]:
     """Tasks that wait as ``scheduled`` in our Airflow pools, per run, with what the run's DAG allows.
 
     Tasks of paused DAGs and of runs that don't run wait for something else: they demand no slot.
+
+    :param overdue_since: when a task of several slots must have become scheduled to be overdue now.
     """
+    overdue = and_(TI.pool_slots > 1, TI.scheduled_dttm <= overdue_since)
     return (
         select(
             TI.pool,
@@ -76,6 +80,10 @@ def waiting_tasks(airflow_pool_names: Collection[str]) -> Select[Any]:
             func.sum(TI.pool_slots).label("slots"),
             func.max(DagModel.max_active_tasks).label("max_active_tasks"),
             func.min(TI.pool_slots).label("smallest"),
+            func.max(TI.priority_weight).label("weight"),
+            func.max(DagRun.logical_date).label("logical_date"),
+            func.max(case((overdue, TI.priority_weight))).label("overdue_weight"),
+            func.max(case((overdue, TI.pool_slots))).label("overdue_slots"),
         )
         .join(DagRun, and_(DagRun.dag_id == TI.dag_id, DagRun.run_id == TI.run_id))
         .join(DagModel, DagModel.dag_id == TI.dag_id)

@@ -15,6 +15,7 @@ from airflow_workpools.core.pools import Delivery, InvalidPool, WorkPool
 from airflow_workpools.core.task_facts import Holder, WorkQueueFacts
 from airflow_workpools.core.wording import listing
 from airflow_workpools.errors import InvalidInput
+from airflow_workpools.settings import RESERVE_AFTER
 from airflow_workpools.store import airflow_statements, rules
 from airflow_workpools.store.airflow_pools import TaskGroup, loads_of, queue_loads, without_held_back
 from airflow_workpools.store.preview import room_of_workers
@@ -148,7 +149,8 @@ def _task_loads(
     """Count as slot allocation does: task instances."""
     pools: Pools = {pool.name: pool}
     names = [WorkQueueRef(pool.name, queue.name).airflow_pool for queue in pool.queues]
-    waiting = [TaskGroup(*row) for row in session.execute(airflow_statements.waiting_tasks(names))]
+    lines = airflow_statements.waiting_tasks(names, run_state.as_of - RESERVE_AFTER)
+    waiting = [TaskGroup(*row) for row in session.execute(lines)]
     holding = [TaskGroup(*row) for row in session.execute(airflow_statements.holding_tasks())]
     held_back = {
         ref: states[JobState.PENDING].slots

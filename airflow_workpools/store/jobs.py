@@ -3,9 +3,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from airflow_workpools.settings import RESERVE_AFTER
 from airflow_workpools.store.executor_side import ExecutorSide
 from airflow_workpools.store.run_time_side import RunTimeSide
+from airflow_workpools.store.sessions import SessionFactory, airflow_session
 from airflow_workpools.store.worker_side import WorkerSide
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 
 class SqlStore(ExecutorSide, WorkerSide, RunTimeSide):
@@ -13,4 +20,16 @@ class SqlStore(ExecutorSide, WorkerSide, RunTimeSide):
 
     Without state of its own: any number of processes may have one, and threads may share one.
     It is a :class:`~airflow_workpools.store.protocol.JobStore`.
+
+    :param session_factory: where sessions come from.
+    :param reserve_after: how long a job waits until slots are kept for it, if it needs more than are free.
     """
+
+    def __init__(
+        self,
+        session_factory: SessionFactory = airflow_session,
+        *,
+        reserve_after: timedelta = RESERVE_AFTER,
+    ) -> None:
+        super().__init__(session_factory)
+        self._reserve_after = reserve_after

@@ -107,7 +107,7 @@ def overview(session: Session, pools: Pools, store: RunTimeStore, *, now: dateti
     run_state = store.run_state(now=now)
     jobs = store.counts(list(pools))
     airflow_slots = {name: slots for name, slots, _ in session.execute(statements.airflow_pools())}
-    scheduled = _scheduled_tasks(session, pools)
+    scheduled = _scheduled_tasks(session, pools, run_state.as_of)
     return [
         PoolOverview(
             pool=pool,
@@ -151,7 +151,7 @@ def _queue_overview(
     )
 
 
-def _scheduled_tasks(session: Session, pools: Pools) -> Mapping[str, int]:
+def _scheduled_tasks(session: Session, pools: Pools, now: datetime) -> Mapping[str, int]:
     names = [
         WorkQueueRef(pool.name, queue.name).airflow_pool
         for pool in pools.values()
@@ -159,7 +159,7 @@ def _scheduled_tasks(session: Session, pools: Pools) -> Mapping[str, int]:
         for queue in pool.queues
     ]
     tasks: dict[str, int] = defaultdict(int)
-    for group in session.execute(statements.waiting_tasks(names)):
+    for group in session.execute(statements.waiting_tasks(names, now)):
         tasks[group.pool] += group.tasks
     return tasks
 

@@ -17,6 +17,7 @@ from airflow_workpools.core.jobs import OCCUPYING, JobState
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import Delivery
 from airflow_workpools.core.slots import QueueLoad, WaitingJob, choose
+from airflow_workpools.settings import RESERVE_AFTER
 from airflow_workpools.store import airflow_statements as statements
 from airflow_workpools.store import rules
 
@@ -72,16 +73,24 @@ class Conditions:
     """Queues that are paused."""
     room: int | None = ANY_ROOM
     """Slots that the workers can fill; None if no worker is online."""
+    overdue_since: datetime | None = None
+    """What has waited since then has slots kept for it."""
 
 
 def preview(
-    session: Session, pool: WorkPool, store: RunTimeStore, *, limit: int, now: datetime
+    session: Session,
+    pool: WorkPool,
+    store: RunTimeStore,
+    *,
+    limit: int,
+    now: datetime,
+    reserve_after: timedelta = RESERVE_AFTER,
 ) -> list[Waiting]:
     """Return the first that wait in a pool: what would start now, what comes then, and what can't start.
 
     Tasks whose author chose an Airflow pool of their own appear when they have been handed over.
     """
-    conditions = _conditions(pool, store, now)
+    conditions = replace(_conditions(pool, store, now), overdue_since=now - reserve_after)
     free = ANY_ROOM if pool.concurrency_limit is None else pool.concurrency_limit
     depth = max(limit, min(free, rules.MAX_LOOKAHEAD))
     refs = [WorkQueueRef(pool.name, queue.name) for queue in pool.queues]
@@ -157,7 +166,12 @@ def _choose(
         return []
     can_start = {item.id: item for item in items if item.can_start}
     chosen = rules.choose_from(
-        pool, map(_as_job, can_start.values()), paused=conditions.paused, held=held, room=room
+        pool,
+        map(_as_job, can_start.values()),
+        paused=conditions.paused,
+        held=held,
+        room=room,
+        overdue_since=conditions.overdue_since,
     )
     return [can_start[job.id] for job in chosen]
 

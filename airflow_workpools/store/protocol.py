@@ -48,7 +48,7 @@ class ExecutorStore(Protocol):
         """Store a job as pending and return its id.
 
         If this try has been handed over before, this is its next round: an older round that still waits is
-        cancelled, one that runs must end before the new one is claimed.
+        cancelled, one that was claimed must end before the new one is claimed.
         """
         ...
 
@@ -163,7 +163,8 @@ class WorkerStore(Protocol):
     ) -> int:
         """Let jobs wait again that were not seen running.
 
-        Those that should be stopped end instead. Returns how many jobs this changed.
+        Those that should be stopped end instead, and those whose try has been handed over again since.
+        Returns how many jobs this changed.
         """
         ...
 

@@ -129,6 +129,7 @@ def choose_from(
     paused: Collection[str],
     held: Mapping[str, int],
     room: int,
+    overdue_since: datetime | None,
 ) -> list[WaitingJob]:
     """Choose the jobs of one pool that may start now.
 
@@ -136,7 +137,9 @@ def choose_from(
     :param held: slots that jobs hold, by queue; also by queues that the pool has no longer.
     """
     loads = job_loads(pool, paused=paused, held=held)
-    return choose(waiting, pool_limit=pool.concurrency_limit, queues=loads, room=room)
+    return choose(
+        waiting, pool_limit=pool.concurrency_limit, queues=loads, room=room, overdue_since=overdue_since
+    )
 
 
 def job_loads(

@@ -37,6 +37,8 @@ MAX_LINES = 100
 class WorkerSide(Transactions):
     """See :class:`~airflow_workpools.store.protocol.WorkerStore`."""
 
+    _reserve_after: timedelta
+
     def register_worker(self, worker: WorkerRecord, *, now: datetime) -> None:
         row = rows.worker_row(worker, now)
 
@@ -79,7 +81,12 @@ class WorkerSide(Transactions):
         promising = self._transaction(look)
         if not promising:
             return []
-        return self._transaction(lambda session: _claim(session, worker_id, promising, room=room, now=now))
+        overdue_since = now - self._reserve_after
+        return self._transaction(
+            lambda session: _claim(
+                session, worker_id, promising, room=room, now=now, overdue_since=overdue_since
+            )
+        )
 
     def poll(self, refs: Collection[WorkQueueRef], *, now: datetime) -> None:
         def work(session: Session) -> None:
@@ -194,7 +201,13 @@ def _with_waiting(session: Session, pools: Mapping[str, WorkPool]) -> list[WorkP
 
 
 def _claim(
-    session: Session, worker_id: uuid.UUID, pools: Sequence[WorkPool], *, room: int, now: datetime
+    session: Session,
+    worker_id: uuid.UUID,
+    pools: Sequence[WorkPool],
+    *,
+    room: int,
+    now: datetime,
+    overdue_since: datetime,
 ) -> list[ClaimedJob]:
     """Take jobs of pools that have some. The pools come sorted by name: all lock them in the same order."""
     for pool in pools:
@@ -212,6 +225,7 @@ def _claim(
             paused=paused[pool.name],
             held=held[pool.name],
             room=room,
+            overdue_since=overdue_since,
         )
         for pool in pools
         if pool.name not in paused_pools

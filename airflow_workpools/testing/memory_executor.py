@@ -127,7 +127,7 @@ class ExecutorSide(MemoryJobs):
         return EndedJob(
             **pick(job.record, *IDENTITY, "reason", "exit_code"),
             log_path=None if job.record.state is JobState.SUCCEEDED else rules.log_path(job.workload),
-            latest=self._rounds(job.record.task_instance_id)[-1] is job,
+            latest=self._is_newest(job),
         )
 
     # -- what reconciliation looks for ----------------------------------------------------------------------
@@ -168,7 +168,9 @@ class ExecutorSide(MemoryJobs):
             return now - record.claimed_at > timedelta(seconds=record.start_timeout_seconds)
 
         return [
-            job for job in self._started_unwished() if is_late(job.record) and self._state(job) == "queued"
+            job
+            for job in self._started_unwished()
+            if is_late(job.record) and self._state(job) == "queued" and self._is_newest(job)
         ]
 
     def _superseded(self, now: datetime) -> list[StoredJob]:
@@ -185,9 +187,8 @@ class ExecutorSide(MemoryJobs):
     def _tell_again(self, now: datetime) -> int:
         def is_untold(job: StoredJob) -> bool:
             told_at = job.record.reported_at
-            is_newest = self._rounds(job.record.task_instance_id)[-1] is job
             told_long_ago = told_at is not None and told_at < now - rules.TOLD_FOR
-            return told_long_ago and is_newest and self._state(job) == "queued"
+            return told_long_ago and self._is_newest(job) and self._state(job) == "queued"
 
         untold = self._find(is_untold)
         for job in untold:

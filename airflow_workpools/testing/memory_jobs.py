@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_workpools.core.jobs import OCCUPYING, TRANSITIONS, JobState
+from airflow_workpools.settings import RESERVE_AFTER
 from airflow_workpools.store.records import JobRecord, JobSummary
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class MemoryJobs:
         """Airflow's task instances. A hand-over makes one ``queued``; a test says what else happens."""
         self.ended_tries: dict[uuid.UUID, datetime] = {}
         """When tries ended that have left ``task_instances`` for Airflow's history."""
+        self.reserve_after = RESERVE_AFTER
+        """How long a job waits until slots are kept for it, if it needs more than are free."""
         self._jobs: dict[uuid.UUID, StoredJob] = {}
         self._workers: dict[uuid.UUID, WorkerRecord] = {}
         self._pools: dict[str, bool] = {}
@@ -70,6 +73,9 @@ class MemoryJobs:
         """Return the jobs of a task instance, the newest last."""
         found = [job for job in self._jobs.values() if job.record.task_instance_id == task_instance_id]
         return sorted(found, key=lambda job: job.record.round)
+
+    def _is_newest(self, job: StoredJob) -> bool:
+        return self._rounds(job.record.task_instance_id)[-1] is job
 
     def _find(self, matches: Callable[[StoredJob], bool]) -> list[StoredJob]:
         return [job for job in self._jobs.values() if matches(job)]

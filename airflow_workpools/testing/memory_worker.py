@@ -65,7 +65,7 @@ class WorkerSide(MemoryJobs):
             if self._registered(worker_id).state is not WorkerState.ONLINE or room <= 0:
                 return []
             by_name = sorted(pools, key=lambda pool: pool.name)
-            lines = [self._choose(pool, room) for pool in by_name if not self._pools.get(pool.name)]
+            lines = [self._choose(pool, room, now) for pool in by_name if not self._pools.get(pool.name)]
             chosen = [self._jobs[job.id] for job in rules.take_turns(lines, room)]
             for job in chosen:
                 job.change(JobState.CLAIMED, worker_id=worker_id, claimed_at=now)
@@ -96,7 +96,10 @@ class WorkerSide(MemoryJobs):
                 if job.record.worker_id == worker_id and job.record.state in sources_of(JobState.PENDING)
             ]
             for job in jobs:
-                _requeue(job, rules.fit_text(reason), now)
+                if job.is_wished or not self._is_newest(job):
+                    _end_instead(job, now)
+                else:
+                    _requeue(job, rules.fit_text(reason))
             return len(jobs)
 
     def wishes(self, worker_id: uuid.UUID) -> list[Wish]:
@@ -150,7 +153,7 @@ class WorkerSide(MemoryJobs):
 
     # -- claim ----------------------------------------------------------------------------------------------
 
-    def _choose(self, pool: WorkPool, room: int) -> list[WaitingJob]:
+    def _choose(self, pool: WorkPool, room: int, now: datetime) -> list[WaitingJob]:
         in_pool = self._find(lambda job: job.record.ref.pool == pool.name and job.record.state in ACTIVE)
         held: dict[str, int] = defaultdict(int)
         for job in in_pool:
@@ -159,16 +162,23 @@ class WorkerSide(MemoryJobs):
         waiting = [
             _waiting(job.record)
             for job in in_pool
-            if job.record.state is JobState.PENDING and not self._older_round_occupies(job)
+            if job.record.state is JobState.PENDING and not self._older_round_is_active(job)
         ]
         paused = {ref.queue for ref, state in self._queues.items() if ref.pool == pool.name and state.paused}
         heads = rules.heads(pool, paused=paused, held=held, room=room)
         first = {job for queue, head in heads.items() for job in _first(waiting, queue, head, room)}
-        return rules.choose_from(pool, first, paused=paused, held=held, room=room)
+        return rules.choose_from(
+            pool,
+            first,
+            paused=paused,
+            held=held,
+            room=room,
+            overdue_since=now - self.reserve_after,
+        )
 
-    def _older_round_occupies(self, job: StoredJob) -> bool:
+    def _older_round_is_active(self, job: StoredJob) -> bool:
         return any(
-            older.occupies and older.record.round < job.record.round
+            older.record.state in ACTIVE and older.record.round < job.record.round
             for older in self._rounds(job.record.task_instance_id)
         )
 
@@ -206,19 +216,21 @@ def _claimed(job: StoredJob) -> ClaimedJob:
     return ClaimedJob(**pick(job.record, *IDENTITY, *more), workload=job.workload)
 
 
-def _requeue(job: StoredJob, reason: str, now: datetime) -> None:
-    record = job.record
-    if record.desired_state is not None:
-        job.change(record.desired_state, ended_at=now)
-        return
+def _requeue(job: StoredJob, reason: str) -> None:
     job.change(
         JobState.PENDING,
         worker_id=None,
         claimed_at=None,
         handle=None,
-        start_attempts=record.start_attempts + 1,
+        start_attempts=job.record.start_attempts + 1,
         reason=reason,
     )
+
+
+def _end_instead(job: StoredJob, now: datetime) -> None:
+    wish = job.record.desired_state
+    reason = rules.HANDED_OVER_AGAIN if wish is None else job.record.reason
+    job.change(wish or JobState.CANCELLED, reason=reason, ended_at=now)
 
 
 def _note(job: StoredJob, report: Report, now: datetime) -> None:

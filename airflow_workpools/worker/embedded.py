@@ -297,7 +297,7 @@ def _parts(settings: Settings, runner: Any) -> tuple[Any, Any, dict[str, Any]]:
     )
     infrastructures = {"process": ProcessInfrastructure(home=settings.home, connection=None, runner=runner)}
     client = SqlClient(
-        store=SqlStore(),
+        store=SqlStore(reserve_after=settings.reserve_after),
         all_pools=lambda: work_pools(settings),
         mint_token=mint_workload_token,
         kinds=frozenset(infrastructures),

@@ -90,3 +90,24 @@ def session_factory(engine: sa.Engine) -> Callable[[], AbstractContextManager[Se
             session.commit()
 
     return session
+
+
+class Crash(Exception):
+    """A process has died."""
+
+
+@contextmanager
+def crash_at(engine: sa.Engine, statement: int) -> Iterator[list[str]]:
+    """Break off at the n-th statement; yield the statements so far."""
+    executed: list[str] = []
+
+    def before(_connection: Any, _cursor: Any, sql: str, *_: Any) -> None:
+        executed.append(sql)
+        if len(executed) == statement:
+            raise Crash
+
+    sa.event.listen(engine, "before_cursor_execute", before)
+    try:
+        yield executed
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", before)

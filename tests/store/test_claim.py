@@ -4,11 +4,13 @@ from __future__ import annotations
 import uuid
 
 import pytest
+import sqlalchemy as sa
 
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.errors import NotFound
 from airflow_workpools.store.records import Report
+from airflow_workpools.store.tables import jobs
 from tests.store.rigs import NOW, Rig, later, new_job, work_pool
 
 EXAMPLE = work_pool(limit=10, low=(10, None), high=(5, 3), critical=(1, 1))
@@ -219,6 +221,34 @@ def test_a_job_waits_while_an_older_round_of_its_try_still_runs(rig: Rig) -> Non
 
     rig.store.report(worker, [Report(job_id=first, state=JobState.SUCCEEDED)], now=later(2))
     assert [job.id for job in rig.claim(worker)] == [second]
+
+
+def test_a_job_that_was_handed_over_again_ends_instead_of_waiting_again(rig: Rig) -> None:
+    job, worker = new_job(), rig.worker()
+    (first,) = rig.claimed(job, worker=worker)
+    (second,) = rig.hand_over(job, now=later(1))
+    assert rig.store.requeue(worker, [first], "not launched", now=later(2)) == 1
+    record = rig.record(first)
+    assert (record.state, record.reason, record.ended_at) == (
+        JobState.CANCELLED,
+        "handed over again",
+        later(2),
+    )
+    assert [job.id for job in rig.claim(worker)] == [second]
+
+
+def test_two_rounds_that_both_wait_are_claimed_one_after_the_other(sql: Rig, engine: sa.Engine) -> None:
+    """A requeue and a hand-over at the same moment don't see each other."""
+    job, worker = new_job(), sql.worker()
+    (first,) = sql.claimed(job, worker=worker)
+    (second,) = sql.hand_over(job, now=later(1))
+    with engine.begin() as connection:
+        waits = {"state": "pending", "worker_id": None, "claimed_at": None}
+        connection.execute(sa.update(jobs).where(jobs.c.id == first).values(waits))
+    assert [job.id for job in sql.claim(worker)] == [first]
+    assert sql.claim(worker) == []
+    sql.store.report(worker, [Report(job_id=first, state=JobState.FAILED)], now=later(2))
+    assert [job.id for job in sql.claim(worker)] == [second]
 
 
 def test_a_cancelled_job_is_not_claimed(rig: Rig) -> None:

@@ -16,32 +16,11 @@ from airflow_workpools.store.jobs import SqlStore
 from airflow_workpools.store.records import Report
 from airflow_workpools.store.statements.common import is_transient
 from airflow_workpools.store.tables import metadata
-from tests.store.databases import engine_for, session_factory
+from tests.store.databases import Crash, crash_at, engine_for, session_factory
 from tests.store.rigs import NOW, Rig, later, new_job, sql_rig, work_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-
-class Crash(Exception):
-    pass
-
-
-@contextmanager
-def crash_at(engine: sa.Engine, statement: int) -> Iterator[list[str]]:
-    """Break off at the n-th statement; yield the statements so far."""
-    executed: list[str] = []
-
-    def before(_connection: Any, _cursor: Any, sql: str, *_: Any) -> None:
-        executed.append(sql)
-        if len(executed) == statement:
-            raise Crash
-
-    sa.event.listen(engine, "before_cursor_execute", before)
-    try:
-        yield executed
-    finally:
-        sa.event.remove(engine, "before_cursor_execute", before)
 
 
 def everything(engine: sa.Engine) -> dict[str, list[Any]]:

@@ -50,7 +50,7 @@ def explain(
 def allocate(stage: Scheduler, pool: WorkPool) -> None:
     with stage.rig.airflow.session() as session:
         state = RunState(as_of=NOW)
-        airflow_pools.allocate_slots(session, {pool.name: pool}, state, {pool.name: True})
+        airflow_pools.allocate_slots(session, {pool.name: pool}, state, {pool.name: True}, overdue_since=NOW)
 
 
 def handed_over(stage: Scheduler, queue: str, state: str = "queued", **values: Any) -> Any:

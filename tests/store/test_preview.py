@@ -78,7 +78,9 @@ def test_as_many_tasks_start_now_as_gate_one_opens_slots(stage: Scheduler) -> No
     starting = [item.ref for item in seen(stage) if item.waits_for is None]
 
     with stage.rig.airflow.session() as session:
-        airflow_pools.allocate_slots(session, {"etl": ETL}, RunState(as_of=NOW), {"etl": True})
+        airflow_pools.allocate_slots(
+            session, {"etl": ETL}, RunState(as_of=NOW), {"etl": True}, overdue_since=NOW
+        )
     slots = {row.pool: row.slots for row in stage.rows(Pool)}
     for queue in ("low", "high", "critical"):
         ref = WorkQueueRef("etl", queue)

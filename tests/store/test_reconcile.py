@@ -207,6 +207,15 @@ def test_a_task_that_has_started_has_no_start_timeout(rig: Rig, worker: uuid.UUI
     assert reconcile(rig, at=300) == NOTHING
 
 
+def test_a_process_that_is_finishing_when_its_task_waits_anew_has_no_start_timeout(
+    rig: Rig, worker: uuid.UUID
+) -> None:
+    job = started(rig, worker, start_timeout_seconds=90.0)
+    rig.airflow.put("deferred", later(500), job)
+    rig.hand_over(job, now=later(501))
+    assert reconcile(rig, at=510) == NOTHING
+
+
 def test_waiting_in_line_is_no_part_of_the_start_timeout(rig: Rig, worker: uuid.UUID) -> None:
     rig.hand_over(new_job(start_timeout_seconds=90.0))
     assert reconcile(rig, at=5000) == NOTHING

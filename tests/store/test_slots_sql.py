@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def allocate(stage: Scheduler, *pools: WorkPool | InvalidPool, served: bool = Tr
     by_name = {pool.name: pool for pool in pools}
     with stage.rig.airflow.session() as session:
         return airflow_pools.allocate_slots(
-            session, by_name, RunState(as_of=NOW), dict.fromkeys(by_name, served)
+            session, by_name, RunState(as_of=NOW), dict.fromkeys(by_name, served), overdue_since=NOW
         )
 
 
@@ -106,6 +107,26 @@ def test_a_heartbeat_without_a_change_locks_and_writes_nothing(stage: Scheduler)
     assert writes(sent) == []
     assert not any("FOR UPDATE" in one for one in sent)
     assert len(sent) == 3
+
+
+def test_slots_are_kept_for_a_large_task_that_has_waited_for_long_and_is_first_in_line(
+    stage: Scheduler,
+) -> None:
+    for _ in range(3):
+        stage.task("etl/low", "running")
+    stage.task("etl/low", "scheduled", scheduled_dttm=NOW)
+    large = stage.task("etl/low", "scheduled", pool_slots=8, scheduled_dttm=NOW + timedelta(seconds=1))
+    pool = work_pool("etl", limit=10, low=(1, None))
+    allocate(stage, pool)
+    assert slots(stage)["etl.low"] == 10  # it has not waited for long
+
+    stage.change_task(large["id"], scheduled_dttm=NOW)
+    allocate(stage, pool)
+    assert slots(stage)["etl.low"] == 3
+
+    stage.task("etl/low", "scheduled", priority_weight=2, scheduled_dttm=NOW)
+    allocate(stage, pool)
+    assert slots(stage)["etl.low"] == 10  # another is ahead of it
 
 
 def test_airflow_pools_of_others_are_left_alone(stage: Scheduler) -> None:

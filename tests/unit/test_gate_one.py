@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -156,3 +157,41 @@ def test_tasks_of_several_slots_demand_their_slots(tasks, slots, limit, expected
 
 def test_pools_have_a_type():
     assert isinstance(ETL, WorkPool)
+
+
+def line(run: str, weight: int, day: int | None, *, overdue: tuple[int, int] | None = None) -> TaskGroup:
+    """Tasks of one run; ``overdue`` is weight and slots of the large ones that have waited for long."""
+    return TaskGroup(
+        "etl.low",
+        "dag",
+        run,
+        tasks=4,
+        slots=9,
+        max_active_tasks=99,
+        weight=weight,
+        logical_date=day and NOW + timedelta(days=day),
+        overdue_weight=overdue and overdue[0],
+        overdue_slots=overdue and overdue[1],
+    )
+
+
+@pytest.mark.parametrize(
+    ("groups", "overdue"),
+    [
+        ([line("a", 1, 1)], 0),
+        ([line("a", 1, 1, overdue=(1, 6))], 6),
+        ([line("a", 2, 1, overdue=(1, 6))], 0),  # small ones of its run go first
+        ([line("a", 1, 1, overdue=(1, 6)), line("b", 2, 2)], 0),  # greater weight
+        ([line("a", 1, 2, overdue=(1, 6)), line("b", 1, 1)], 0),  # earlier run
+        ([line("a", 1, 1, overdue=(1, 6)), line("b", 1, 2), line("c", 0, 0)], 6),
+        ([line("a", 1, None, overdue=(1, 6)), line("b", 1, 2)], 6),  # nobody knows: it may be first
+        ([line("a", 1, 1, overdue=(1, 6)), line("b", 1, 1, overdue=(1, 7))], 7),
+    ],
+)
+def test_a_large_task_is_overdue_only_when_it_is_first_in_line(groups, overdue):
+    assert loads_of({"etl": ETL}, groups, []).pop("etl.low").overdue == overdue
+
+
+def test_a_large_task_that_its_dag_keeps_from_starting_is_not_overdue():
+    blocked = replace(line("a", 1, 1, overdue=(1, 6)), max_active_tasks=0)
+    assert loads_of({"etl": ETL}, [blocked, line("b", 1, 2)], [])["etl.low"].overdue == 0

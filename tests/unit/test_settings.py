@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,7 @@ def test_every_option_reaches_its_field() -> None:
                 "pool_refresh_interval": "2.5",
                 "reconcile_interval": "7",
                 "keep_finished_jobs_days": "9",
+                "reserve_after": "0",
                 "worker_heartbeat_interval": "20",
                 "start_timeout": "90",
                 "claim_interval": "0.5",
@@ -76,6 +78,7 @@ def test_every_option_reaches_its_field() -> None:
         home=Path("~/wp").expanduser(),
         reconcile_seconds=7,
         keep_finished_jobs_days=9,
+        reserve_after=timedelta(0),
         pools=PoolSettings(
             default_work_queue=WorkQueueRef("etl", "bulk"),
             secrets_pools=("etl", "ml-gpu"),

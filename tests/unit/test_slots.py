@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from itertools import combinations
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -15,16 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_workpools.core.slots import (
-    MAY_OVERTAKE,
     UNLIMITED_SLOTS,
     QueueLoad,
     WaitingJob,
     airflow_slots,
     allocate,
-    choose,
 )
+from airflow_workpools.core.slots import choose as choose_now
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+LONG_AGO = NOON - timedelta(days=9)
 NO_LIMIT = 10**9
 
 small = st.integers(0, 9)
@@ -44,6 +45,7 @@ def queue_loads(draw: st.DrawFn, *, most_next_slots: int = 1) -> list[QueueLoad]
             demand=draw(small),
             occupied=draw(small),
             next_slots=draw(st.integers(1, most_next_slots)),
+            overdue_slots=draw(st.integers(0, most_next_slots)) if most_next_slots > 1 else 0,
         )
         for priority in priorities
     ]
@@ -62,6 +64,13 @@ def waiting_jobs(draw: st.DrawFn, queues: list[QueueLoad], *, most_slots: int) -
         )
         for number in draw(st.permutations(range(count)))
     ]
+
+
+def choose(
+    waiting: list[WaitingJob], *, overdue_since: datetime = LONG_AGO, **given: Any
+) -> list[WaitingJob]:
+    """Choose jobs; where nothing else is said, none has waited for long."""
+    return choose_now(waiting, overdue_since=overdue_since, **given)
 
 
 def number(limit: int | None) -> int:
@@ -197,6 +206,23 @@ class TestAirflowSlots:
         assert airflow_slots(10, [only]) == {"only": 8}
         assert airflow_slots(None, [replace(only, limit=10)]) == {"only": 8}
         assert airflow_slots(10, [replace(only, occupied=6)]) == {"only": 10}
+
+    def test_slots_are_kept_for_an_overdue_task_though_a_smaller_one_could_have_them(self):
+        only = load("only", 1, demand=9, occupied=8, overdue_slots=4)
+        assert airflow_slots(10, [only]) == {"only": 8}
+        assert airflow_slots(10, [replace(only, overdue_slots=0)]) == {"only": 10}
+        assert airflow_slots(10, [replace(only, occupied=6)]) == {"only": 10}
+
+    def test_but_not_while_higher_queues_leave_no_share_that_could_hold_it(self):
+        high = load("high", 1, occupied=7)
+        low = load("low", 2, demand=9, occupied=2, overdue_slots=4)
+        assert airflow_slots(10, [high, low]) == {"high": 7, "low": 3}
+        assert airflow_slots(10, [replace(high, occupied=6), low]) == {"high": 6, "low": 2}
+
+    def test_nor_for_one_that_is_bigger_than_a_limit(self):
+        only = load("only", 1, demand=9, occupied=1, overdue_slots=4)
+        assert airflow_slots(10, [replace(only, limit=3)]) == {"only": 3}
+        assert airflow_slots(3, [only]) == {"only": 3}
 
     def test_a_task_too_big_to_run_ever_keeps_no_slots(self):
         assert airflow_slots(10, [load("only", 1, limit=3, demand=9, occupied=1, next_slots=4)]) == {
@@ -463,22 +489,66 @@ class TestChoose:
         queues = [load("only", 1, occupied=2)]
         assert choose([big, little], pool_limit=4, queues=queues, room=9) == [little]
 
-    def test_but_not_by_one_that_came_much_later_or_it_would_never_start(self):
-        big = job(id=1, slots=3)
-        late = job(id=2, handed_over_at=NOON + MAY_OVERTAKE + timedelta(seconds=1))
+    def test_but_not_once_it_is_overdue(self):
+        big, little = job(id=1, slots=3), job(id=2)
         queues = [load("only", 1, occupied=2)]
-        assert choose([big, late], pool_limit=4, queues=queues, room=9) == []
-        assert choose([big, late], pool_limit=5, queues=queues, room=9) == [big]
+        assert choose([big, little], pool_limit=4, queues=queues, room=9, overdue_since=NOON) == []
+        assert choose([big, little], pool_limit=5, queues=queues, room=9, overdue_since=NOON) == [big]
+        assert choose([big, little], pool_limit=6, queues=queues, room=9, overdue_since=NOON) == [big, little]
 
-    def test_nor_do_several_big_ones_in_a_row_let_ever_later_ones_pass(self):
-        first, second = job(id=1, slots=3), job(id=2, slots=3, handed_over_at=NOON + timedelta(seconds=50))
-        late = job(id=3, handed_over_at=NOON + timedelta(seconds=100))
+    def test_what_is_ahead_of_an_overdue_job_goes_first(self):
+        ahead, big, behind = job(id=1, priority_weight=2), job(id=2, slots=3), job(id=3)
         queues = [load("only", 1, occupied=2)]
-        assert choose([first, second, late], pool_limit=4, queues=queues, room=9) == []
-        heavier = replace(second, priority_weight=2)
-        assert choose([first, heavier, late], pool_limit=4, queues=queues, room=9) == []
+        assert choose([ahead, big, behind], pool_limit=5, queues=queues, room=9, overdue_since=NOON) == [
+            ahead
+        ]
 
-    def test_a_stream_of_small_jobs_cannot_starve_a_big_one(self):
+    def test_slots_are_not_kept_for_what_higher_queues_leave_no_share_to(self):
+        big, little = job("low", id=1, slots=4), job("low", id=2)
+        queues = [load("high", 1, occupied=5), load("low", 2, occupied=3)]
+        chosen = choose([big, little], pool_limit=9, queues=queues, room=9, overdue_since=NOON)
+        assert chosen == []  # a share of 4: what low holds comes free for it
+        queues[0] = replace(queues[0], occupied=6)
+        queues[1] = replace(queues[1], occupied=2)
+        assert choose([big, little], pool_limit=9, queues=queues, room=9, overdue_since=NOON) == [little]
+
+    @given(claims())
+    def test_an_overdue_job_that_does_not_fit_is_passed_by_nothing_that_is_behind_it(self, claim):
+        waiting, limit, queues, room = claim
+        chosen = choose(waiting, pool_limit=limit, queues=queues, room=room, overdue_since=NOON)
+        loads = {queue.name: queue for queue in queues}
+        held = sum(queue.occupied for queue in queues)
+        above = 0
+        for queue in by_priority(queues):
+            mine = [each for each in chosen if each.queue == queue.name]
+            largest = min(number(limit), number(queue.limit))
+            line = sorted(
+                (each for each in waiting if each.queue == queue.name and each.slots <= largest),
+                key=lambda each: order(each, queues),
+            )
+            asked = sum(each.slots for each in line)
+            share = min(number(queue.limit), queue.occupied + asked, number(limit) - above)
+            above += max(0, share) if queue.open else 0
+            for each in line:
+                ahead = [one for one in mine if order(one, queues) < order(each, queues)]
+                taken = sum(one.slots for one in ahead)
+                free = min(number(limit) - held, number(queue.limit) - queue.occupied) - taken
+                if each not in mine and each.handed_over_at <= NOON and free < each.slots <= share:
+                    assert mine == ahead
+        assert set(loads) >= {each.queue for each in chosen}
+
+    @given(claims())
+    def test_whatever_is_overdue_makes_no_other_difference(self, claim):
+        waiting, limit, queues, room = claim
+        chosen = choose(waiting, pool_limit=limit, queues=queues, room=room, overdue_since=NOON)
+        eager = choose(waiting, pool_limit=limit, queues=queues, room=room)
+        for queue in queues:
+            mine = [each for each in chosen if each.queue == queue.name]
+            theirs = [each for each in eager if each.queue == queue.name]
+            assert room < sum(each.slots for each in waiting) or mine == theirs[: len(mine)]
+
+    @pytest.mark.parametrize("reserve_after", [0, 60, 600])
+    def test_a_stream_of_small_jobs_cannot_starve_a_big_one(self, reserve_after):
         running, now, next_id = [1] * 4, NOON, 100
         big = job(id=1, slots=4)
         small_jobs: list[WaitingJob] = []
@@ -486,10 +556,14 @@ class TestChoose:
             now += timedelta(seconds=10)
             small_jobs.append(job(id=next_id, handed_over_at=now))
             next_id += 1
-            running.pop(0)  # the oldest ends
+            running = running[1:]  # the oldest ends
             queues = [load("only", 1, occupied=sum(running))]
-            chosen = choose([big, *small_jobs], pool_limit=4, queues=queues, room=4)
+            overdue_since = now - timedelta(seconds=reserve_after)
+            chosen = choose(
+                [big, *small_jobs], pool_limit=4, queues=queues, room=4, overdue_since=overdue_since
+            )
             if big in chosen:
+                assert now - NOON <= timedelta(seconds=reserve_after + 50)
                 return
             small_jobs = [each for each in small_jobs if each not in chosen]
             running += [each.slots for each in chosen]

@@ -10,7 +10,7 @@ from sqlalchemy import String, Uuid, and_, case, column, exists, func, literal, 
 
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.store import rules
-from airflow_workpools.store.statements.common import may_become, occupying, unwished
+from airflow_workpools.store.statements.common import may_become, newer_round, occupying, unwished
 from airflow_workpools.store.statements.executor import cancel_waiting, wish
 from airflow_workpools.store.tables import jobs, metadata, workers
 
@@ -96,6 +96,7 @@ def start_timeouts() -> Select[Any]:
 def stop_not_started(claimed_before: Mapping[tuple[str, float], datetime]) -> Update:
     """Wish that jobs stop whose task has not started in time. They end as failed: the try is over.
 
+    A task that was handed over again is queued for its newer round; the older one did start, and may be finishing.
     What the infrastructure said last is the best explanation there is, and becomes part of the reason.
 
     :param claimed_before: for each pool and start timeout, when a job must have been claimed to be late now.
@@ -108,7 +109,7 @@ def stop_not_started(claimed_before: Mapping[tuple[str, float], datetime]) -> Up
         *((condition, rules.start_timeout_reason(*key)) for key, condition in late.items()), else_=""
     ) + func.coalesce(literal(": ") + jobs.c.reason, "")
     still_queued = _task_instance(task_instance.c.state == "queued")
-    return wish(and_(or_(*late.values()), still_queued), reason, desired=JobState.FAILED)
+    return wish(and_(or_(*late.values()), still_queued, ~newer_round()), reason, desired=JobState.FAILED)
 
 
 def superseded(waiting_since: datetime) -> Select[Any]:

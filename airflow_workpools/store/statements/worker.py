@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, case, exists, func, literal, null, or_, select, true, union_all, update
 
-from airflow_workpools.core.jobs import ENDED, OCCUPYING, JobState, sources_of
+from airflow_workpools.core.jobs import ENDED, JobState, sources_of
 from airflow_workpools.store import rules
 from airflow_workpools.store.records import WorkerState
 from airflow_workpools.store.statements.common import (
     in_states,
     may_become,
+    newer_round,
     occupying,
     unwished,
     waiting,
@@ -121,7 +122,7 @@ def first_waiting(pool: str, heads: Mapping[str, rules.Head], *, room: int) -> C
     """The head of the line of each queue.
 
     Jobs that can never start are left out, and those that fit into the worker come on top, so that they are
-    not hidden behind those that do not. A job whose older round still runs has to wait for it.
+    not hidden behind those that do not. A job whose older round has not ended has to wait for it.
     """
     parts = []
     for queue, head in heads.items():
@@ -139,20 +140,19 @@ def line(ref: WorkQueueRef, limit: int) -> Select[Any]:
 
 
 def _in_line(what: Select[Any], pool: str, queue: str) -> Select[Any]:
-    return what.where(jobs.c.pool == pool, jobs.c.queue == queue, waiting, ~_older_round_occupies()).order_by(
-        jobs.c.priority_weight.desc(), jobs.c.handed_over_at, jobs.c.id
-    )
+    return what.where(
+        jobs.c.pool == pool, jobs.c.queue == queue, waiting, ~_older_round_is_active()
+    ).order_by(jobs.c.priority_weight.desc(), jobs.c.handed_over_at, jobs.c.id)
 
 
 _claim_order = (jobs.c.id, jobs.c.queue, jobs.c.priority_weight, jobs.c.pool_slots, jobs.c.handed_over_at)
 
 
-def _older_round_occupies() -> Condition:
+def _older_round_is_active() -> Condition:
     older = jobs.alias("older")
     return exists().where(
         older.c.task_instance_id == jobs.c.task_instance_id,
         older.c.round < jobs.c.round,
-        older.c.state.in_(sorted(state.value for state in OCCUPYING)),
         older.c.ended_at.is_(None),
     )
 
@@ -269,7 +269,7 @@ def requeue(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID, reason: str) -
     """Let jobs wait again, for any worker."""
     return (
         update(jobs)
-        .where(with_ids(job_ids), jobs.c.worker_id == worker_id, may_become(JobState.PENDING), unwished)
+        .where(_given_back(job_ids, worker_id), unwished, ~newer_round())
         .values(
             state=JobState.PENDING.value,
             worker_id=None,
@@ -282,9 +282,17 @@ def requeue(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID, reason: str) -
 
 
 def end_instead_of_requeue(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID, now: datetime) -> Update:
-    """End jobs that would wait again, did nobody wish them stopped."""
+    """End jobs that would wait again, did nobody wish them stopped and had their try not been handed over anew."""
     return (
         update(jobs)
-        .where(with_ids(job_ids), jobs.c.worker_id == worker_id, may_become(JobState.PENDING), ~unwished)
-        .values(state=jobs.c.desired_state, ended_at=now)
+        .where(_given_back(job_ids, worker_id), or_(~unwished, newer_round()))
+        .values(
+            state=func.coalesce(jobs.c.desired_state, JobState.CANCELLED.value),
+            reason=case((unwished, rules.HANDED_OVER_AGAIN), else_=jobs.c.reason),
+            ended_at=now,
+        )
     )
+
+
+def _given_back(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID) -> Condition:
+    return and_(with_ids(job_ids), jobs.c.worker_id == worker_id, may_become(JobState.PENDING))
