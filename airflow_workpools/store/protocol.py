@@ -133,12 +133,20 @@ class WorkerStore(Protocol):
         ...
 
     def claim(
-        self, worker_id: uuid.UUID, pools: Sequence[WorkPool], *, room: int, now: datetime
+        self,
+        worker_id: uuid.UUID,
+        pools: Sequence[WorkPool],
+        *,
+        room: int,
+        now: datetime,
+        most: int | None = None,
     ) -> list[ClaimedJob]:
         """Take waiting jobs of these pools, of at most ``room`` slots, within every limit.
 
         Within a pool, :func:`~airflow_workpools.core.slots.choose` decides; pools take turns.
         A worker that drains or has stopped gets nothing.
+
+        :param most: most jobs to take, whatever their slots.
 
         :raises NotFound: if the worker is not registered.
         """

@@ -34,7 +34,7 @@ WORKER_LOST_AFTER = timedelta(minutes=5)
 """A job that should be stopped is given up when its worker has been silent for so long."""
 
 MAX_LOOKAHEAD = 1000
-"""Most waiting jobs of a queue that one claim looks at, unless the worker has room for more."""
+"""Most waiting jobs of a queue that one claim looks at, unless the worker wants more."""
 
 MAX_TEXT = 10_000
 """Longest reason that is kept, in characters."""
@@ -102,22 +102,28 @@ class Head(NamedTuple):
     length: int
 
 
-def heads(pool: WorkPool, *, paused: Collection[str], held: Mapping[str, int], room: int) -> dict[str, Head]:
+def wanted(room: int, most: int | None) -> int:
+    """Return how many jobs a worker can take at most: each needs a slot."""
+    return room if most is None else min(room, most)
+
+
+def heads(pool: WorkPool, *, paused: Collection[str], held: Mapping[str, int], most: int) -> dict[str, Head]:
     """Say for each queue from which something may start now how much of its line decides on that.
 
-    As many jobs as there is room for could be taken, and as many as there are free slots could keep lower
+    As many jobs as are wanted at most could be taken, and as many as there are free slots could keep lower
     queues from theirs. What is behind them makes no difference, however long the line.
 
     :param held: slots that jobs hold, by queue.
+    :param most: most jobs that are wanted.
     """
     free = None if pool.concurrency_limit is None else pool.concurrency_limit - sum(held.values())
     found = {}
     for queue in pool.queues:
         own = None if queue.concurrency_limit is None else queue.concurrency_limit - held.get(queue.name, 0)
-        may_grow = min((n for n in (free, own) if n is not None), default=room)
+        may_grow = min((n for n in (free, own) if n is not None), default=most)
         if queue.name not in paused and may_grow > 0:
             limits = [n for n in (pool.concurrency_limit, queue.concurrency_limit) if n is not None]
-            length = max(room, min(may_grow, MAX_LOOKAHEAD))
+            length = max(most, min(may_grow, MAX_LOOKAHEAD))
             found[queue.name] = Head(min(limits, default=None), length)
     return found
 
@@ -175,7 +181,7 @@ def job_loads(
     ]
 
 
-def take_turns(lines: Iterable[Sequence[WaitingJob]], room: int) -> list[WaitingJob]:
+def take_turns(lines: Iterable[Sequence[WaitingJob]], *, room: int, most: int) -> list[WaitingJob]:
     """Fill a worker's room from several pools in turn, so that none with a long backlog starves the others.
 
     The pool whose first job has waited longest begins. A line whose next job does not fit is done: what is
@@ -183,7 +189,7 @@ def take_turns(lines: Iterable[Sequence[WaitingJob]], room: int) -> list[Waiting
     """
     turns = deque(sorted((deque(line) for line in lines if line), key=lambda line: line[0].handed_over_at))
     taken: list[WaitingJob] = []
-    while turns:
+    while turns and len(taken) < most:
         line = turns.popleft()
         if line[0].slots > room:
             continue

@@ -69,12 +69,19 @@ class WorkerSide(Transactions):
         self._transaction(lambda session: session.execute(statement))
 
     def claim(
-        self, worker_id: uuid.UUID, pools: Sequence[WorkPool], *, room: int, now: datetime
+        self,
+        worker_id: uuid.UUID,
+        pools: Sequence[WorkPool],
+        *,
+        room: int,
+        now: datetime,
+        most: int | None = None,
     ) -> list[ClaimedJob]:
+        wanted = rules.wanted(room, most)
         by_name = {pool.name: pool for pool in sorted(pools, key=lambda pool: pool.name)}
 
         def look(session: Session) -> list[WorkPool]:
-            may_claim = _registered(session, worker_id).state is WorkerState.ONLINE and room > 0
+            may_claim = _registered(session, worker_id).state is WorkerState.ONLINE and wanted > 0
             return _with_waiting(session, by_name) if may_claim else []
 
         # Looking is free for the others. Only where there is something to take, the pools' rows are locked.
@@ -84,7 +91,7 @@ class WorkerSide(Transactions):
         overdue_since = now - self._reserve_after
         return self._transaction(
             lambda session: _claim(
-                session, worker_id, promising, room=room, now=now, overdue_since=overdue_since
+                session, worker_id, promising, room=room, most=wanted, now=now, overdue_since=overdue_since
             )
         )
 
@@ -206,6 +213,7 @@ def _claim(
     pools: Sequence[WorkPool],
     *,
     room: int,
+    most: int,
     now: datetime,
     overdue_since: datetime,
 ) -> list[ClaimedJob]:
@@ -221,7 +229,7 @@ def _claim(
     lines = [
         rules.choose_from(
             pool,
-            _first_waiting(session, pool, paused[pool.name], held[pool.name], room),
+            _first_waiting(session, pool, paused[pool.name], held[pool.name], room, most),
             paused=paused[pool.name],
             held=held[pool.name],
             room=room,
@@ -230,7 +238,7 @@ def _claim(
         for pool in pools
         if pool.name not in paused_pools
     ]
-    chosen = [job.id for job in rules.take_turns(lines, room)]
+    chosen = [job.id for job in rules.take_turns(lines, room=room, most=most)]
     for some in chunks(chosen):
         session.execute(statements.take(some, worker_id, now))
     return _held(session, worker_id, chosen)
@@ -250,9 +258,14 @@ def _by_pool(states: Iterable[Any]) -> dict[str, set[str]]:
 
 
 def _first_waiting(
-    session: Session, pool: WorkPool, paused: Collection[str], held: Mapping[str, int], room: int
+    session: Session,
+    pool: WorkPool,
+    paused: Collection[str],
+    held: Mapping[str, int],
+    room: int,
+    most: int,
 ) -> list[WaitingJob]:
-    heads = rules.heads(pool, paused=paused, held=held, room=room)
+    heads = rules.heads(pool, paused=paused, held=held, most=most)
     found = {
         row.id: WaitingJob(
             id=row.id,
@@ -263,7 +276,9 @@ def _first_waiting(
         )
         for queues_ in chunks(heads, size=MAX_LINES)
         for row in session.execute(
-            statements.first_waiting(pool.name, {queue: heads[queue] for queue in queues_}, room=room)
+            statements.first_waiting(
+                pool.name, {queue: heads[queue] for queue in queues_}, room=room, most=most
+            )
         )
     }
     return list(found.values())

@@ -59,14 +59,23 @@ class WorkerSide(MemoryJobs):
                 self._workers[worker_id] = replace(worker, state=WorkerState.STOPPED, last_heartbeat_at=now)
 
     def claim(
-        self, worker_id: uuid.UUID, pools: Sequence[WorkPool], *, room: int, now: datetime
+        self,
+        worker_id: uuid.UUID,
+        pools: Sequence[WorkPool],
+        *,
+        room: int,
+        now: datetime,
+        most: int | None = None,
     ) -> list[ClaimedJob]:
+        wanted = rules.wanted(room, most)
         with self._lock:
-            if self._registered(worker_id).state is not WorkerState.ONLINE or room <= 0:
+            if self._registered(worker_id).state is not WorkerState.ONLINE or wanted <= 0:
                 return []
             by_name = sorted(pools, key=lambda pool: pool.name)
-            lines = [self._choose(pool, room, now) for pool in by_name if not self._pools.get(pool.name)]
-            chosen = [self._jobs[job.id] for job in rules.take_turns(lines, room)]
+            lines = [
+                self._choose(pool, room, wanted, now) for pool in by_name if not self._pools.get(pool.name)
+            ]
+            chosen = [self._jobs[job.id] for job in rules.take_turns(lines, room=room, most=wanted)]
             for job in chosen:
                 job.change(JobState.CLAIMED, worker_id=worker_id, claimed_at=now)
             return [_claimed(job) for job in chosen]
@@ -153,7 +162,7 @@ class WorkerSide(MemoryJobs):
 
     # -- claim ----------------------------------------------------------------------------------------------
 
-    def _choose(self, pool: WorkPool, room: int, now: datetime) -> list[WaitingJob]:
+    def _choose(self, pool: WorkPool, room: int, most: int, now: datetime) -> list[WaitingJob]:
         in_pool = self._find(lambda job: job.record.ref.pool == pool.name and job.record.state in ACTIVE)
         held: dict[str, int] = defaultdict(int)
         for job in in_pool:
@@ -165,8 +174,8 @@ class WorkerSide(MemoryJobs):
             if job.record.state is JobState.PENDING and not self._older_round_is_active(job)
         ]
         paused = {ref.queue for ref, state in self._queues.items() if ref.pool == pool.name and state.paused}
-        heads = rules.heads(pool, paused=paused, held=held, room=room)
-        first = {job for queue, head in heads.items() for job in _first(waiting, queue, head, room)}
+        heads = rules.heads(pool, paused=paused, held=held, most=most)
+        first = {job for queue, head in heads.items() for job in _first(waiting, queue, head, room, most)}
         return rules.choose_from(
             pool,
             first,
@@ -187,7 +196,9 @@ def _by_claim(job: StoredJob) -> Any:
     return job.record.claimed_at, job.record.id
 
 
-def _first(waiting: Iterable[WaitingJob], queue: str, head: rules.Head, room: int) -> Iterable[WaitingJob]:
+def _first(
+    waiting: Iterable[WaitingJob], queue: str, head: rules.Head, room: int, most: int
+) -> Iterable[WaitingJob]:
     """Return the head of a queue's line, and of the line of those jobs that fit into the worker."""
     line = sorted(
         (
@@ -198,7 +209,7 @@ def _first(waiting: Iterable[WaitingJob], queue: str, head: rules.Head, room: in
         key=lambda job: (-job.priority_weight, job.handed_over_at, job.id),
     )
     yield from line[: head.length]
-    yield from [job for job in line if job.slots <= room][:room]
+    yield from [job for job in line if job.slots <= room][:most]
 
 
 def _waiting(record: JobRecord) -> WaitingJob:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Pools = Callable[[], "Mapping[str, WorkPool | InvalidPool]"]
 ANY_ROOM = 32_767
-"""More slots than any pool gives out at a time."""
+"""More slots than any job has: the embedded worker takes whatever the limits of the pools allow."""
 
 MintToken = Callable[[UUID, float], str]
 """Makes a workload token for a task instance, valid so many seconds."""
@@ -57,8 +57,8 @@ class WorkerClient(Protocol):
     def pools(self) -> Mapping[str, WorkPool]:
         """Return the work pools that this worker serves."""
 
-    def claim(self, worker_id: UUID, *, room: int, now: datetime) -> list[ClaimedJob]:
-        """Take jobs to launch; their workloads carry fresh tokens."""
+    def claim(self, worker_id: UUID, *, most: int, now: datetime) -> list[ClaimedJob]:
+        """Take so many jobs to launch at most; their workloads carry fresh tokens."""
 
     def report(self, worker_id: UUID, reports: Sequence[Report], *, now: datetime) -> list[ReportOutcome]:
         """Tell what became of jobs."""
@@ -111,12 +111,9 @@ class SqlClient:
     def stop(self, worker_id: UUID, *, now: datetime) -> None:
         self.store.stop_worker(worker_id, now=now)
 
-    def claim(self, worker_id: UUID, *, room: int, now: datetime) -> list[ClaimedJob]:
+    def claim(self, worker_id: UUID, *, most: int, now: datetime) -> list[ClaimedJob]:
         pools = list(self.pools().values())
-        # A job that wants more slots than are claimed at a time has nobody else to take it.
-        jobs = self.store.claim(worker_id, pools, room=room, now=now) or self.store.claim(
-            worker_id, pools, room=ANY_ROOM, now=now
-        )
+        jobs = self.store.claim(worker_id, pools, room=ANY_ROOM, most=most, now=now)
         return [self._with_token(job) for job in jobs]
 
     def _with_token(self, job: ClaimedJob) -> ClaimedJob:

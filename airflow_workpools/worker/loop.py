@@ -219,7 +219,7 @@ class Worker:
         jobs: list[ClaimedJob] = []
         if room := self._launcher.room:
             async with self._recovery.unsure_if_it_fails():
-                jobs = await asyncio.to_thread(self.client.claim, self.record.id, room=room, now=self.clock())
+                jobs = await asyncio.to_thread(self.client.claim, self.record.id, most=room, now=self.clock())
                 if jobs:
                     self._launcher.begin(jobs, await asyncio.to_thread(self.client.pools))
         if not jobs:

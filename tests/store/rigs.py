@@ -128,9 +128,14 @@ class Rig:
         return worker.id
 
     def claim(
-        self, worker: uuid.UUID, *pools: WorkPool, room: int = 100, now: datetime = NOW
+        self,
+        worker: uuid.UUID,
+        *pools: WorkPool,
+        room: int = 100,
+        most: int | None = None,
+        now: datetime = NOW,
     ) -> list[ClaimedJob]:
-        return self.store.claim(worker, pools or (work_pool(),), room=room, now=now)
+        return self.store.claim(worker, pools or (work_pool(),), room=room, most=most, now=now)
 
     def claimed(self, *jobs: NewJob, worker: uuid.UUID | None = None, now: datetime = NOW) -> list[uuid.UUID]:
         """Hand jobs over and have them claimed; return their ids."""

@@ -113,6 +113,22 @@ def test_room_is_in_slots(rig: Rig) -> None:
     assert rig.claim(worker, room=0) == []
 
 
+def test_a_worker_may_say_how_many_jobs_it_takes_whatever_their_slots(rig: Rig) -> None:
+    pool = work_pool(limit=100, high=(1, None), low=(2, None))
+    low = rig.hand_over(*(new_job("etl/low") for _ in range(5)))
+    high = rig.hand_over(*(new_job("etl/high", pool_slots=30) for _ in range(3)), now=later(1))
+    worker = rig.worker()
+    assert [job.id for job in rig.claim(worker, pool, most=2)] == sorted(high)[:2]
+    assert {job.id for job in rig.claim(worker, pool, most=3)} == {sorted(high)[2], *sorted(low)[:2]}
+    assert rig.claim(worker, pool, most=0) == []
+
+
+def test_a_worker_takes_from_pools_in_turn_as_many_as_it_may(rig: Rig) -> None:
+    rig.hand_over(*(new_job(f"{pool}/default") for pool in ("a", "b") for _ in range(3)))
+    claimed = rig.claim(rig.worker(), work_pool("a"), work_pool("b"), most=4)
+    assert sorted(job.ref.pool for job in claimed) == ["a", "a", "b", "b"]
+
+
 def test_jobs_too_big_for_the_worker_do_not_hide_what_is_behind_them(rig: Rig) -> None:
     rig.hand_over(*(new_job(pool_slots=4) for _ in range(3)))
     (small,) = rig.hand_over(new_job(), now=later(1))

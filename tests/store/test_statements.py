@@ -184,7 +184,7 @@ HEADS = {"low": rules.Head(10, 64), "high": rules.Head(None, 64)}
 ID = uuid.uuid4()
 QUESTIONS = {
     "workpool_job_waiting": [
-        worker.first_waiting("etl", HEADS, room=64),
+        worker.first_waiting("etl", HEADS, room=64, most=64),
         worker.pools_with_waiting(["etl"]),
         worker.slots_held(["etl"]),
         worker.line(WorkQueueRef("etl", "low"), 50),
@@ -254,7 +254,7 @@ def test_frequent_questions_are_answered_from_their_index(history: sa.Engine) ->
 
 
 def test_the_head_of_a_line_is_read_without_sorting_the_line(history: sa.Engine) -> None:
-    plan = plan_of(history, worker.first_waiting("etl", HEADS, room=64))
+    plan = plan_of(history, worker.first_waiting("etl", HEADS, room=64, most=64))
     assert "TEMP B-TREE FOR ORDER BY" not in plan
     assert "filesort" not in plan
     assert "Sort" not in plan or history.dialect.name == "postgresql"

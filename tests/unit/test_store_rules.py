@@ -45,25 +45,25 @@ def job(name: str, *, slots: int = 1, age: float = 0) -> WaitingJob:
 
 
 def test_without_limits_a_line_is_looked_at_as_far_as_there_is_room() -> None:
-    assert rules.heads(pool(None, a=None), paused=(), held={}, room=7) == {"a": rules.Head(None, 7)}
+    assert rules.heads(pool(None, a=None), paused=(), held={}, most=7) == {"a": rules.Head(None, 7)}
 
 
 def test_free_slots_beyond_the_room_are_looked_at_too_since_they_may_be_kept() -> None:
-    found = rules.heads(pool(20, a=None, b=5), paused=(), held={"a": 4, "b": 2}, room=7)
+    found = rules.heads(pool(20, a=None, b=5), paused=(), held={"a": 4, "b": 2}, most=7)
     assert found == {"a": rules.Head(20, 14), "b": rules.Head(5, 7)}
 
 
 def test_lines_that_cannot_move_are_not_looked_at() -> None:
-    assert rules.heads(pool(9, a=3, b=None, c=None), paused={"b"}, held={"a": 3}, room=7) == {
+    assert rules.heads(pool(9, a=3, b=None, c=None), paused={"b"}, held={"a": 3}, most=7) == {
         "c": rules.Head(9, 7)
     }
-    assert rules.heads(pool(3, a=None), paused=(), held={"a": 1, "gone": 2}, room=7) == {}
-    assert rules.heads(pool(0, a=None), paused=(), held={}, room=7) == {}
+    assert rules.heads(pool(3, a=None), paused=(), held={"a": 1, "gone": 2}, most=7) == {}
+    assert rules.heads(pool(0, a=None), paused=(), held={}, most=7) == {}
 
 
 def test_a_look_into_a_line_is_bounded() -> None:
-    assert rules.heads(pool(99_999, a=None), paused=(), held={}, room=1)["a"].length == rules.MAX_LOOKAHEAD
-    assert rules.heads(pool(99_999, a=None), paused=(), held={}, room=5000)["a"].length == 5000
+    assert rules.heads(pool(99_999, a=None), paused=(), held={}, most=1)["a"].length == rules.MAX_LOOKAHEAD
+    assert rules.heads(pool(99_999, a=None), paused=(), held={}, most=5000)["a"].length == 5000
 
 
 # -- turns ----------------------------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ def test_a_look_into_a_line_is_bounded() -> None:
 
 def test_pools_take_turns_and_who_has_waited_longest_begins() -> None:
     lines = [[job("a1", age=5), job("a2"), job("a3")], [], [job("b1", age=9)], [job("c1", age=1), job("c2")]]
-    assert rules.take_turns(lines, 5) == [
+    assert rules.take_turns(lines, room=5, most=9) == [
         job("b1", age=9),
         job("a1", age=5),
         job("c1", age=1),
@@ -82,7 +82,7 @@ def test_pools_take_turns_and_who_has_waited_longest_begins() -> None:
 
 def test_a_line_whose_next_job_does_not_fit_is_done() -> None:
     lines = [[job("a1", age=2), job("a2", slots=3), job("a3")], [job("b1", age=1), job("b2")]]
-    assert rules.take_turns(lines, 3) == [job("a1", age=2), job("b1", age=1), job("b2")]
+    assert rules.take_turns(lines, room=3, most=9) == [job("a1", age=2), job("b1", age=1), job("b2")]
 
 
 # -- small things ---------------------------------------------------------------------------------------------

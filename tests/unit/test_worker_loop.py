@@ -393,7 +393,7 @@ def test_a_job_that_was_claimed_but_never_launched_is_launched_by_the_next_worke
         job = stage.hand_over()
         dead = stage.worker()
         dead.client.register(dead.record, now=stage.now)
-        assert [claimed.id for claimed in dead.client.claim(dead.record.id, room=9, now=stage.now)] == [job]
+        assert [claimed.id for claimed in dead.client.claim(dead.record.id, most=9, now=stage.now)] == [job]
         stage.now += timedelta(minutes=1)  # it has been silent since
         async with working(stage.worker()) as infrastructure:
             await until(lambda: [spec.job_id for spec in infrastructure.launched] == [job])
@@ -407,7 +407,7 @@ def test_a_job_that_was_launched_but_never_reported_is_found_not_launched_again(
         job = stage.hand_over()
         dead = stage.worker()
         dead.client.register(dead.record, now=stage.now)
-        dead.client.claim(dead.record.id, room=9, now=stage.now)
+        dead.client.claim(dead.record.id, most=9, now=stage.now)
         ScriptedInfrastructure(stage.platform).runs(job)
         stage.now += timedelta(minutes=1)
         async with working(stage.worker()) as infrastructure:

@@ -118,7 +118,7 @@ def slots_held(names: Collection[str]) -> Select[Any]:
     )
 
 
-def first_waiting(pool: str, heads: Mapping[str, rules.Head], *, room: int) -> CompoundSelect[Any]:
+def first_waiting(pool: str, heads: Mapping[str, rules.Head], *, room: int, most: int) -> CompoundSelect[Any]:
     """The head of the line of each queue.
 
     Jobs that can never start are left out, and those that fit into the worker come on top, so that they are
@@ -129,7 +129,7 @@ def first_waiting(pool: str, heads: Mapping[str, rules.Head], *, room: int) -> C
         line = _in_line(select(*_claim_order), pool, queue)
         if head.largest is not None:
             line = line.where(jobs.c.pool_slots <= head.largest)
-        parts += [line.limit(head.length), line.where(jobs.c.pool_slots <= room).limit(room)]
+        parts += [line.limit(head.length), line.where(jobs.c.pool_slots <= room).limit(most)]
     return union_all(*(select(part.subquery()) for part in parts))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_workpools.core.jobs import ENDED, JobState
 from airflow_workpools.errors import NotFound
 from airflow_workpools.infrastructure.base import Observation, Phase
-from airflow_workpools.store.records import WorkerState
+from airflow_workpools.store.records import JobFilter, WorkerState
 from airflow_workpools.worker import reports
 from tests.store.databases import Crash
 from tests.store.rigs import new_worker
@@ -149,15 +149,17 @@ class Worker:
         elif how == "unavailable":
             self.gives_back([job])
         else:
-            record = self.world.stores.store.job(job.id)
-            owned = record.worker_id == self.id and record.state is JobState.CLAIMED
+            # It may have been cancelled, or even purged, since it was claimed.
+            found = self.world.stores.store.jobs(JobFilter(job_ids=(job.id,)))
+            owned = any(one.worker_id == self.id and one.state is JobState.CLAIMED for one in found)
             process = self.world.launch(job.id, job.task_instance_id, self.host, owned=owned)
             if how == "forgotten":
                 self.dies()
                 return
             tracked.handle = process.handle
             tracked.running = how == "running"
-            self.reports.append(reports.launched(process.handle, running=tracked.running))
+            report = reports.launched(process.handle, running=tracked.running, now=self.world.now)
+            self.reports.append(report)
 
     def observes(self) -> None:
         for id_, tracked in list(self.tracked.items()):
@@ -170,7 +172,7 @@ class Worker:
                 self.reports.append(report)
             elif not tracked.running:
                 tracked.running = True
-                self.reports.append(reports.launched(tracked.handle, running=True))
+                self.reports.append(reports.launched(tracked.handle, running=True, now=self.world.now))
 
     def _look(self, job_id: uuid.UUID, handle: Handle) -> Observation:
         process = self.world.find(job_id, self.host)
