@@ -31,7 +31,7 @@ class LocalApi:
     """Airflow's REST API on this machine, where everyone is an admin."""
 
     url: str
-    timeout_seconds: float = 10
+    timeout_seconds: float = 60
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """Make one call below ``/api/v2`` and return the answer's JSON.
