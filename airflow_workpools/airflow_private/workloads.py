@@ -140,7 +140,9 @@ def _forget_database() -> None:
 
 def parse_workload(text: str) -> Any:
     """Return the workload that this JSON holds, as ``airflow.sdk.execution_time.execute_workload`` does."""
-    return _workload_decoder().validate_json(text)
+    from airflow_workpools.airflow_private import errands
+
+    return errands.unpack(_workload_decoder().validate_json(text))
 
 
 def log_file_of(workload: Any) -> Path | None:
@@ -161,8 +163,12 @@ def run_workload(workload: Any, *, server: str | None, on_begun: Callable[[], No
     :param on_begun: called when the task's own code is about to run: all that Airflow does before is over then.
     """
     from airflow.executors.base_executor import BaseExecutor
+    from airflow.executors.workloads import ExecuteTask
 
-    _to_call_when_begun.append(on_begun)
+    if isinstance(workload, ExecuteTask):
+        _to_call_when_begun.append(on_begun)
+    else:
+        on_begun()  # it does not tell when its own code begins; it must not keep tasks from starting
     BaseExecutor.run_workload(workload, server=server)
     return 0
 
