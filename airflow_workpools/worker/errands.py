@@ -102,12 +102,19 @@ class Errands:
                 except Exception as error:
                     pause = backoff.next()
                     log.warning("Errands: looking failed, again in %.1f s: %s", pause, error, exc_info=True)
-                await asyncio.wait({waiting := asyncio.ensure_future(self._look_now.wait())}, timeout=pause)
-                waiting.cancel()
+                await self._pause(pause)
         finally:
             for task in self._active.values():
                 task.cancel()
             await asyncio.gather(*self._active.values(), return_exceptions=True)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait so long at most. Not by ``asyncio.wait_for``: before Python 3.12 it may swallow a cancellation."""
+        called = asyncio.ensure_future(self._look_now.wait())
+        try:
+            await asyncio.wait({called}, timeout=seconds)
+        finally:
+            called.cancel()
 
     async def _look(self) -> bool:
         """Take what waits, and what others left behind; say whether that was all."""

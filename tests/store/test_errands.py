@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Callbacks and connection tests in Airflow's own tables: handed over, claimed, taken over, ended; by whom, and once."""
+"""Callbacks and connection tests in Airflow's own tables: handed over, claimed, taken over, ended, once each."""
 
 from __future__ import annotations
 
@@ -112,7 +112,9 @@ class Stage:
     def claim(self, worker: WorkerRecord, room: int = 10) -> list[Errand]:
         return self.store.claim(worker, room=room)
 
-    def take_over(self, worker: WorkerRecord, at: float = 1, known: tuple[uuid.UUID, ...] = ()) -> list[Errand]:
+    def take_over(
+        self, worker: WorkerRecord, at: float = 1, known: tuple[uuid.UUID, ...] = ()
+    ) -> list[Errand]:
         return self.store.take_over(worker, known=known, now=later(at)) or []
 
     def state(self, kind: ErrandKind, id_: uuid.UUID) -> tuple[str, str | None]:
@@ -308,7 +310,9 @@ def test_workers_that_claim_at_once_share_what_there_is(stage: Stage) -> None:
     ids = {stage.queued(CALLBACK) for _ in range(20)}
     workers = [stage.worker() for _ in range(4)]
     with ThreadPoolExecutor() as pool:
-        taken = [errand.id for some in pool.map(lambda w: stage.claim(w, room=20), workers) for errand in some]
+        taken = [
+            errand.id for some in pool.map(lambda w: stage.claim(w, room=20), workers) for errand in some
+        ]
     assert sorted(taken) == sorted(ids)
 
 
