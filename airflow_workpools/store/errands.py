@@ -94,16 +94,22 @@ class ErrandStore(Transactions):
 
     # -- for the worker -------------------------------------------------------------------------------------
 
-    def claim(self, worker: WorkerRecord, *, room: int) -> list[Errand]:
-        """Take errands that wait; none, unless the worker is known to be online."""
+    def claim(self, worker: WorkerRecord, *, room: Mapping[ErrandKind, int]) -> list[Errand]:
+        """Take errands that wait; none, unless the worker is known to be online.
+
+        :param room: how many of each kind it can carry out now.
+        """
 
         def work(session: Session) -> list[Errand]:
             if _state_of(session, worker.id) is not WorkerState.ONLINE:
                 return []
-            found = [
-                (kind, id_) for kind in ErrandKind for id_ in session.scalars(statements.waiting(kind, room))
+            waiting = [
+                (kind, id_, HANDED_OVER)
+                for kind, most in room.items()
+                if most > 0
+                for id_ in session.scalars(statements.waiting(kind, most))
             ]
-            return _take(session, worker, [(kind, id_, HANDED_OVER) for kind, id_ in found[:room]])
+            return _take(session, worker, waiting)
 
         return self._transaction(work)
 

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -22,7 +23,7 @@ from airflow_workpools.infrastructure.base import LaunchSpec, Phase
 from airflow_workpools.telemetry import add_to_log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
     from datetime import datetime
     from uuid import UUID
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+AT_A_TIME = {ErrandKind.CALLBACK: 16, ErrandKind.CONNECTION_TEST: 8}
+"""Most errands of each kind that a worker carries out at a time. Somebody waits for a connection test, so callbacks
+that take long must not keep it from starting."""
 LAUNCH_ATTEMPTS = 5
 STOP_GRACE_SECONDS = 5.0
 
@@ -40,7 +44,7 @@ STOP_GRACE_SECONDS = 5.0
 class ErrandSource(Protocol):
     """What a worker asks and tells of errands. All methods may block; they are called from a thread."""
 
-    def claim(self, worker: WorkerRecord, *, room: int) -> list[Errand]: ...
+    def claim(self, worker: WorkerRecord, *, room: Mapping[ErrandKind, int]) -> list[Errand]: ...
 
     def take_over(
         self, worker: WorkerRecord, *, known: Collection[UUID], now: datetime
@@ -79,12 +83,13 @@ class Errands:
     clock: Callable[[], datetime]
     error_in_log: Callable[[str], str | None]
     times: ErrandTimes = field(default_factory=ErrandTimes)
-    at_a_time: int = 8
+    at_a_time: Mapping[ErrandKind, int] = field(default_factory=lambda: AT_A_TIME)
     monotonic: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self._look_now = asyncio.Event()
         self._active: dict[UUID, asyncio.Task[None]] = {}
+        self._kinds: dict[UUID, ErrandKind] = {}
 
     def look_now(self) -> None:
         """Look for errands at once: someone knows that there are some."""
@@ -125,22 +130,27 @@ class Errands:
             return False
         for errand in left:
             self._start(errand)
-        room = self.at_a_time - len(self._active)
-        claimed = await asyncio.to_thread(self.source.claim, self.worker, room=room) if room > 0 else []
+        room = self._room()
+        claimed = await asyncio.to_thread(self.source.claim, self.worker, room=room)
         for errand in claimed:
             self._start(errand)
-        return len(claimed) < room
+        return all(most > 0 for most in self._room().values())
+
+    def _room(self) -> dict[ErrandKind, int]:
+        active = Counter(self._kinds.values())
+        return {kind: most - active[kind] for kind, most in self.at_a_time.items()}
 
     def _start(self, errand: Errand) -> None:
         if errand.id in self._active:
             return
         log.info("Errands: took %s %s", errand.kind, errand.id)
         task = asyncio.create_task(self._carry_out(errand), name=f"{errand.kind} {errand.id}")
-        self._active[errand.id] = task
+        self._active[errand.id], self._kinds[errand.id] = task, errand.kind
         task.add_done_callback(lambda _: self._forget(errand))
 
     def _forget(self, errand: Errand) -> None:
         self._active.pop(errand.id, None)
+        self._kinds.pop(errand.id, None)
         self._look_now.set()  # there is room for another
 
     # -- one errand -----------------------------------------------------------------------------------------
@@ -159,7 +169,7 @@ class Errands:
         try:
             handle = await self._launch(errand, errand.workload)
         except (LaunchRejected, InfrastructureUnavailable) as error:
-            await self._tell_end(errand, f"could not be started: {error}")
+            await self._tell_end(errand, self._noted(errand, f"could not be started: {error}"))
             return
         await self._insist("say that it runs", errand, lambda: self.source.begin(errand))
         failure = await self._watch(errand, handle)
@@ -201,7 +211,7 @@ class Errands:
             seen = (await self.infrastructure.observe([handle]))[errand.id]
             if seen.ended:
                 if stopped:
-                    return f"stopped: it did not end within {limit:g} s"
+                    return self._noted(errand, f"stopped: it did not end within {limit:g} s")
                 return self._failure(errand, seen)
             if overdue_at is not None and not stopped and self.monotonic() >= overdue_at:
                 stopped = True
@@ -212,17 +222,19 @@ class Errands:
         if seen.phase is Phase.EXITED and seen.exit_code == 0:
             return None
         said = None if errand.log_path is None else self.error_in_log(errand.log_path)
-        return said or seen.reason or "ended without a reason"
+        return said or self._noted(errand, seen.reason or "ended without a reason")
+
+    def _noted(self, errand: Errand, reason: str) -> str:
+        """Return a reason of which a callback's log knows nothing, after adding it there."""
+        if errand.log_path is not None:
+            add_to_log(errand.log_path, f"Callback {errand.id}: {reason}", now=self.clock())
+        return reason
 
     async def _tell_end(self, errand: Errand, failure: str | None) -> None:
         news = await self._insist("store its end", errand, lambda: self.source.end(errand, failure))
         # A connection test has told its result itself, and a callback that somebody else has is none of ours.
-        if not news or failure is None:
-            return
-        log.error("Errands: %s %s failed: %s", errand.kind, errand.id, failure)
-        if errand.kind is ErrandKind.CALLBACK and errand.log_path is not None:
-            event = f"Callback {errand.id} failed: {failure}"
-            await asyncio.to_thread(add_to_log, errand.log_path, event, now=self.clock())
+        if news and failure is not None:
+            log.error("Errands: %s %s failed: %s", errand.kind, errand.id, failure)
 
     async def _insist(self, what: str, errand: Errand, call: Callable[[], T]) -> T:
         """Do something however long it takes: the database may be away."""

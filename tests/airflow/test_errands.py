@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_workpools.cli.local_airflow import SCHEDULER
+from airflow_workpools.core.errands import HANDED_OVER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,6 +101,24 @@ def test_a_callback_survives_worker_and_scheduler_and_runs_once(airflow: Airflow
     (folder(airflow) / "late_waits.go").touch()
     assert ended(airflow, "late_waits")["state"] == "success"
     assert [line["event"] for line in said(airflow, "late_waits")] == ["begins", "ends"]
+
+
+def test_a_callback_that_no_worker_has_taken_outlives_its_scheduler(airflow: AirflowInstance) -> None:
+    os.kill(frozen := airflow.worker_pid(), signal.SIGSTOP)
+    try:
+        airflow.trigger("late_queued")
+        airflow.wait(
+            lambda: callback_of(airflow, "late_queued")["output"],
+            what="the callback to be handed over",
+        )
+        assert callback_of(airflow, "late_queued")["output"] == HANDED_OVER
+        airflow.local.kill9(SCHEDULER)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(frozen, signal.SIGKILL)
+    airflow.local.start(SCHEDULER)
+    assert "nobody answers" in ended(airflow, "late_queued")["output"]
+    assert len(said(airflow, "late_queued")) == 1
 
 
 @pytest.mark.parametrize(

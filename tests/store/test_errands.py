@@ -110,7 +110,7 @@ class Stage:
         self.around.rig.store.stop_worker(worker.id, now=later(0))
 
     def claim(self, worker: WorkerRecord, room: int = 10) -> list[Errand]:
-        return self.store.claim(worker, room=room)
+        return self.store.claim(worker, room={CALLBACK: room, TEST: 1})
 
     def take_over(
         self, worker: WorkerRecord, at: float = 1, known: tuple[uuid.UUID, ...] = ()
@@ -273,7 +273,10 @@ def test_callbacks_come_by_weight_then_age_and_only_as_many_as_there_is_room_for
         stage.queue(CALLBACK, id_)
     stage.queued(TEST)
     worker = stage.worker()
-    assert [errand.id for errand in stage.claim(worker, room=2)] == [ids[2], ids[1]]
+    assert [errand.id for errand in stage.store.claim(worker, room={CALLBACK: 2, TEST: 0})] == [
+        ids[2],
+        ids[1],
+    ]
     assert [errand.kind for errand in stage.claim(worker)] == [CALLBACK, TEST]
 
 
@@ -311,7 +314,9 @@ def test_workers_that_claim_at_once_share_what_there_is(stage: Stage) -> None:
     workers = [stage.worker() for _ in range(4)]
     with ThreadPoolExecutor() as pool:
         taken = [
-            errand.id for some in pool.map(lambda w: stage.claim(w, room=20), workers) for errand in some
+            errand.id
+            for some in pool.map(lambda worker: stage.claim(worker, room=20), workers)
+            for errand in some
         ]
     assert sorted(taken) == sorted(ids)
 

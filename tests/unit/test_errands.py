@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -64,8 +64,11 @@ class Source:
     most_at_a_time: int = 0
     taken: int = 0
 
-    def claim(self, worker: WorkerRecord, *, room: int) -> list[Errand]:
-        some, self.waiting = self.waiting[:room], self.waiting[room:]
+    def claim(self, worker: WorkerRecord, *, room: Mapping[ErrandKind, int]) -> list[Errand]:
+        some = []
+        for kind, most in room.items():
+            some += [errand for errand in self.waiting if errand.kind is kind][: max(0, most)]
+        self.waiting = [errand for errand in self.waiting if errand not in some]
         self.taken += len(some)
         self.most_at_a_time = max(self.most_at_a_time, self.taken - len(self.ends))
         return some
@@ -235,7 +238,7 @@ def test_a_callback_that_fails_says_why(rig: Rig) -> None:
     errand = rig.callback("fail")
     rig.carry_out(errand)
     assert "LookupError: nobody answers" in str(rig.source.ends[errand.id])
-    assert "LookupError: nobody answers" in rig.log(errand).splitlines()[-1]
+    assert "LookupError: nobody answers" in rig.log(errand)
 
 
 def test_a_callback_that_does_not_exist_says_so(rig: Rig) -> None:
@@ -318,9 +321,25 @@ def test_what_the_last_worker_never_launched_is_launched(rig: Rig) -> None:
 
 def test_only_some_errands_run_at_a_time(rig: Rig) -> None:
     errands = [rig.callback("tell") for _ in range(5)]
-    rig.carry_out(*errands, at_a_time=2)
+    rig.carry_out(*errands, at_a_time={ErrandKind.CALLBACK: 2})
     assert rig.source.most_at_a_time == 2
     assert [rig.told(errand) for errand in errands] == [1] * 5
+
+
+def test_callbacks_that_take_long_do_not_keep_a_connection_test_waiting(rig: Rig) -> None:
+    callback, more, test = rig.callback("wait"), rig.callback("wait"), rig.connection_test()
+    rig.source.waiting += [callback, more, test]
+    room = {ErrandKind.CALLBACK: 1, ErrandKind.CONNECTION_TEST: 1}
+
+    async def scenario() -> None:
+        async with working(rig.errands(at_a_time=room)):
+            await until(lambda: test.id in rig.source.ends)
+            assert rig.source.waiting == [more]
+            for errand in (callback, more):
+                rig.note(errand.id).with_name(f"{errand.id}.go").touch()
+            await until(lambda: len(rig.source.ends) == 3)
+
+    rig.run(scenario())
 
 
 def test_an_errand_survives_a_database_that_is_away(rig: Rig) -> None:

@@ -31,3 +31,4 @@ def late(dag_id: str, callback: Callable[..., Any]) -> DAG:
 late_told = late("late_told", deadline_callbacks.tell)
 late_fails = late("late_fails", deadline_callbacks.fail)
 late_waits = late("late_waits", deadline_callbacks.wait)
+late_queued = late("late_queued", deadline_callbacks.fail)
