@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -42,6 +43,11 @@ def fail(note):
 
 def die(note):
     os.kill(os.getppid(), 9)
+
+def vanish(note):
+    os.closerange(0, 100)
+    time.sleep(0.3)
+    os._exit(0)
 
 def wait(note):
     tell(note)
@@ -253,6 +259,13 @@ def test_a_callback_whose_process_is_killed_has_its_reason_in_its_log(rig: Rig) 
     assert "SIGKILL" in str(rig.source.ends[errand.id])
     last = json.loads(rig.log(errand).splitlines()[-1])
     assert "SIGKILL" in last["event"]
+
+
+def test_the_end_of_a_callback_is_noticed_though_its_sockets_were_closed_before(rig: Rig) -> None:
+    started = time.monotonic()
+    rig.carry_out(rig.callback("vanish"))
+    # Without the pidfd it would be noticed when the supervisor looks the next time, after five seconds.
+    assert time.monotonic() - started < 4
 
 
 def test_a_callback_without_a_workload_fails_for_that_reason(rig: Rig) -> None:

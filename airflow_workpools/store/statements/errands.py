@@ -119,7 +119,7 @@ def succeed(kind: ErrandKind, id_: uuid.UUID, mark: str) -> Update:
 def fail(kind: ErrandKind, id_: uuid.UUID, mark: str, reason: str) -> Update:
     """End a worker's errand badly; its note says why."""
     rows, note, _ = _PLACES[kind]
-    values = {rows.c.state.key: "failed", note.key: reason}
+    values: dict[str, Any] = {rows.c.state.key: "failed", note.key: reason}
     if kind is ErrandKind.CONNECTION_TEST:
         values["active_connection_id"] = None  # as Airflow does: another test of the connection may come
     return update(rows).where(rows.c.id == id_, rows.c.state.in_(_ACTIVE), note == mark).values(values)
