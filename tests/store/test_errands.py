@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from airflow.executors.workloads import ExecuteCallback, TestConnection
+from airflow.executors.workloads import ExecuteCallback
+from airflow.executors.workloads import TestConnection as ConnectionTest
 from airflow.executors.workloads.base import BundleInfo
 from airflow.executors.workloads.callback import CallbackDTO
 from airflow.models.callback import Callback, CallbackKey
@@ -87,7 +88,7 @@ class Stage:
     @staticmethod
     def workload(kind: ErrandKind, id_: uuid.UUID) -> Any:
         if kind is TEST:
-            return TestConnection(connection_test_id=id_, connection_id="c", timeout=60, token="")
+            return ConnectionTest(connection_test_id=id_, connection_id="c", timeout=60, token="")
         return ExecuteCallback(
             callback=CallbackDTO(id=str(id_), fetch_method="import_path", data={}),
             dag_rel_path=Path("dag.py"),
