@@ -62,7 +62,7 @@ def hand_over(kind: ErrandKind, id_: uuid.UUID) -> Update:
     """Let an errand wait for a worker. One that another scheduler has handed over as well stays as it is."""
     rows, note, _ = _PLACES[kind]
     fresh = or_(note.is_(None), rows.c.state == "pending")
-    return update(rows).where(rows.c.id == id_, fresh).values({note.key: HANDED_OVER})
+    return update(rows).where(rows.c.id == id_, fresh).values({note: HANDED_OVER})
 
 
 def waiting(kind: ErrandKind, limit: int) -> Select[Any]:
@@ -82,7 +82,7 @@ def pass_on(kind: ErrandKind, id_: uuid.UUID, before: str, mark: str) -> Update:
     return (
         update(rows)
         .where(rows.c.id == id_, rows.c.state.in_(_ACTIVE), note == before)
-        .values({note.key: mark})
+        .values({note: mark})
     )
 
 
@@ -102,7 +102,7 @@ def begin(kind: ErrandKind, id_: uuid.UUID, mark: str) -> Update:
     return (
         update(rows)
         .where(rows.c.id == id_, rows.c.state == "queued", note == mark)
-        .values({rows.c.state.key: "running"})
+        .values({rows.c.state: "running"})
     )
 
 
@@ -112,16 +112,16 @@ def succeed(kind: ErrandKind, id_: uuid.UUID, mark: str) -> Update:
     return (
         update(rows)
         .where(rows.c.id == id_, rows.c.state.in_(_ACTIVE), note == mark)
-        .values({rows.c.state.key: "success"})
+        .values({rows.c.state: "success"})
     )
 
 
 def fail(kind: ErrandKind, id_: uuid.UUID, mark: str, reason: str) -> Update:
     """End a worker's errand badly; its note says why."""
     rows, note, _ = _PLACES[kind]
-    values: dict[str, Any] = {rows.c.state.key: "failed", note.key: reason}
+    values: dict[Any, Any] = {rows.c.state: "failed", note: reason}
     if kind is ErrandKind.CONNECTION_TEST:
-        values["active_connection_id"] = None  # as Airflow does: another test of the connection may come
+        values[rows.c.active_connection_id] = None  # as Airflow does: another test of the connection may come
     return update(rows).where(rows.c.id == id_, rows.c.state.in_(_ACTIVE), note == mark).values(values)
 
 
