@@ -16,12 +16,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.executors.base_executor import BaseExecutor
-from airflow.executors.workloads import ExecuteTask
+from airflow.executors.workloads import ExecuteCallback, ExecuteTask, TestConnection
 from airflow.models.taskinstancekey import TaskInstanceKey
 from sqlalchemy.exc import SQLAlchemyError
 
+from airflow_workpools.airflow_private.errands import WORKLOAD_TYPES
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.duties import Duties
+from airflow_workpools.errands import HandedErrands
 from airflow_workpools.errors import WorkpoolsError
 from airflow_workpools.handover import NotNow, Refusal, examine, new_job, queue_of, refused_job
 from airflow_workpools.settings import Settings
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from airflow.executors.workloads import ExecutorWorkload
+    from airflow.models.connection_test import ConnectionTestKey
     from airflow.models.taskinstance import TaskInstance
     from sqlalchemy.orm import Session
 
@@ -55,12 +58,19 @@ class WorkPoolExecutor(BaseExecutor):
     is_production = True
     serve_logs = True
     supports_multi_team = False
+    if WORKLOAD_TYPES is None:
+        supports_callbacks = True
+        supports_connection_test = True
+    else:
+        supported_workload_types = WORKLOAD_TYPES
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._duties: Duties | None = None
         self._worker: EmbeddedWorker | None = None
+        self._errands = HandedErrands()
         self._handed_over = False
+        self._errand_handed_over = False
         self._adopted = False
         self._refused = False
         self._ask_again_at = 0.0
@@ -116,8 +126,13 @@ class WorkPoolExecutor(BaseExecutor):
         """Put a task into the job store, in the scheduler's own transaction.
 
         A task whose work queue or job variables are wrong is refused at once: its job is stored as failed,
-        with the reason.
+        with the reason. Callbacks and connection tests are no jobs: see ``store.errands``.
         """
+        if isinstance(workload, (ExecuteCallback, TestConnection)):
+            self._errands.hand_over(workload, session)
+            self.running.add(workload.key)
+            self._errand_handed_over = True
+            return
         if not isinstance(workload, ExecuteTask):
             super().queue_workload(workload, session)
             return
@@ -193,6 +208,7 @@ class WorkPoolExecutor(BaseExecutor):
         now, monotonic = _now(), time.monotonic()
         self._attempt("the embedded worker", self._mind_worker)
         self._attempt("telling the ends of jobs", lambda: self._tell_ends(duties, now, monotonic))
+        self._attempt("telling the ends of errands", lambda: self._tell_errands(monotonic))
         self._attempt("slots", lambda: duties.allocate(now=now, monotonic=monotonic))
         self._attempt("looking after jobs", lambda: duties.look_after(now=now, monotonic=monotonic))
         self._attempt("purging old jobs", lambda: duties.purge(now=now, monotonic=monotonic))
@@ -214,6 +230,9 @@ class WorkPoolExecutor(BaseExecutor):
             if self._handed_over:
                 self._worker.look_now()
                 self._handed_over = False
+            if self._errand_handed_over:
+                self._worker.look_for_errands()
+                self._errand_handed_over = False
             self._worker.supervise()
 
     def _tell_ends(self, duties: Duties, now: datetime, monotonic: float) -> None:
@@ -227,6 +246,21 @@ class WorkPoolExecutor(BaseExecutor):
         for job in ended:
             self._tell(job)
 
+    def _tell_errands(self, monotonic: float) -> None:
+        """Tell which callbacks and connection tests have ended."""
+        for errand in self._errands.ended(monotonic):
+            if errand.failed is None:
+                self.running.discard(errand.key)
+            elif errand.failed:
+                self.fail(errand.key, info=errand.reason)
+            else:
+                self.success(errand.key)
+
+    def fail_connection_test(self, key: ConnectionTestKey) -> None:
+        """Give up a connection test that has taken too long; Airflow has failed it, the worker stops it."""
+        super().fail_connection_test(key)
+        self._errands.forget(key)
+
     def _count(self, duties: Duties, monotonic: float) -> None:
         """Bring ``running`` into line with the store: a hand-over may have been rolled back, or jobs adopted.
 
@@ -235,12 +269,13 @@ class WorkPoolExecutor(BaseExecutor):
         """
         if not (self._adopted or duties.count_is_due(monotonic)):
             return
-        if self._adopted or duties.active_count() != len(self.running):
+        tasks = {key for key in self.running if isinstance(key, TaskInstanceKey)}
+        if self._adopted or duties.active_count() != len(tasks):
             # A task that Airflow is about to hear of must not seem to be here still, even if an earlier round of
             # it is: Airflow would take it for handed over anew, and ignore its end.
             active = {_key(job) for job in duties.active()} - self.event_buffer.keys()
-            self.running.clear()
-            self.running.update(active)
+            self.running -= tasks
+            self.running |= active
         self._adopted = False
 
     def _tell(self, job: EndedJob) -> None:

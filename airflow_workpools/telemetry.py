@@ -25,21 +25,20 @@ def write_reason(job: EndedJob, *, now: datetime) -> None:
     log.warning(
         "Job %s of %s.%s (%s) %s: %s", job.id, job.dag_id, job.task_id, job.ref, job.state, job.reason
     )
-    if job.log_path is None:
-        return
-    line = {
-        "timestamp": now.isoformat(),
-        "level": "error",
-        "event": f"Work queue {job.ref}: {job.reason}",
-        "logger": "airflow_workpools",
-    }
-    path = Path(_log_folder(), job.log_path)
+    if job.log_path is not None:
+        add_to_log(job.log_path, f"Work queue {job.ref}: {job.reason}", now=now)
+
+
+def add_to_log(log_path: str, event: str, *, now: datetime) -> None:
+    """Add an error to a log that people look at in the UI. One that can't be written costs the line, not more."""
+    line = {"timestamp": now.isoformat(), "level": "error", "event": event, "logger": "airflow_workpools"}
+    path = Path(_log_folder(), log_path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
     except OSError as error:
-        log.warning("Could not write the reason of job %s into its task's log %s: %s", job.id, path, error)
+        log.warning("Could not write into the log %s: %s: %s", path, event, error)
 
 
 def _log_folder() -> str:

@@ -118,14 +118,14 @@ def mint_workload_token(task_instance_id: UUID, valid_for_seconds: float) -> str
     Airflow makes one when it queues a task. Here a task may wait in the store for any time, so it gets another one
     when it is claimed.
     """
-    token: str = _jwt_generator().generate(
+    token: str = jwt_generator().generate(
         extras={"sub": str(task_instance_id), "scope": "workload"}, valid_for=valid_for_seconds
     )
     return token
 
 
 @cache
-def _jwt_generator() -> JWTGenerator:
+def jwt_generator() -> JWTGenerator:
     """Return what signs tokens, set up as ``BaseExecutor.jwt_generator`` does."""
     from airflow.api_fastapi.auth.tokens import JWTGenerator, get_signing_args
     from airflow.configuration import conf

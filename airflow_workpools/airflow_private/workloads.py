@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import selectors
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pydantic import TypeAdapter
@@ -56,6 +56,7 @@ def warm_up_for_workloads() -> None:
     for step in (
         _workload_decoder,
         _supervise_promptly,
+        _supervise_callbacks_promptly,
         _share_message_decoders,
         _share_type_adapters,
         _load_certificates,
@@ -140,7 +141,9 @@ def _forget_database() -> None:
 
 def parse_workload(text: str) -> Any:
     """Return the workload that this JSON holds, as ``airflow.sdk.execution_time.execute_workload`` does."""
-    return _workload_decoder().validate_json(text)
+    from airflow_workpools.airflow_private import errands
+
+    return errands.unpack(_workload_decoder().validate_json(text))
 
 
 def log_file_of(workload: Any) -> Path | None:
@@ -161,8 +164,12 @@ def run_workload(workload: Any, *, server: str | None, on_begun: Callable[[], No
     :param on_begun: called when the task's own code is about to run: all that Airflow does before is over then.
     """
     from airflow.executors.base_executor import BaseExecutor
+    from airflow.executors.workloads import ExecuteTask
 
-    _to_call_when_begun.append(on_begun)
+    if isinstance(workload, ExecuteTask):
+        _to_call_when_begun.append(on_begun)
+    else:
+        on_begun()  # it does not tell when its own code begins; it must not keep tasks from starting
     BaseExecutor.run_workload(workload, server=server)
     return 0
 
@@ -195,18 +202,39 @@ def _supervise_promptly() -> None:
 
         def wait(self) -> int:
             self._last_heartbeat_attempt = self._last_successful_heartbeat
-            try:
-                end = _PidFd(self.pid)
-            except OSError:  # before Linux 5.3; or the process is waited for already
-                return int(super().wait())
-            with end:
-                # False, "needs no more": the supervisor unregisters it, closes it, and waits for the process.
-                on_readable = (lambda _: False), (lambda _: self.selector.unregister(end))
-                self.selector.register(end, selectors.EVENT_READ, on_readable)
+            with _end_noticed(self):
                 return int(super().wait())
 
     # The coordinator for Python tasks looks the class up by this name whenever it starts a task.
     supervisor.ActivitySubprocess = PromptSubprocess
+
+
+@cache
+def _supervise_callbacks_promptly() -> None:
+    """Make Airflow's supervisor of callbacks notice at once, too, when the callback has ended."""
+    from airflow.sdk.execution_time import callback_supervisor
+
+    class PromptCallbackSubprocess(callback_supervisor.CallbackSubprocess):
+        def wait(self) -> int:
+            with _end_noticed(self):
+                return int(super().wait())
+
+    callback_supervisor.CallbackSubprocess = PromptCallbackSubprocess
+
+
+@contextmanager
+def _end_noticed(process: Any) -> Iterator[None]:
+    """Let what a supervisor selects on become readable once its process can be waited for."""
+    try:
+        end = _PidFd(process.pid)
+    except OSError:  # before Linux 5.3; or the process is waited for already
+        yield
+        return
+    with end:
+        # False, "needs no more": the supervisor unregisters it, closes it, and waits for the process.
+        on_readable = (lambda _: False), (lambda _: process.selector.unregister(end))
+        process.selector.register(end, selectors.EVENT_READ, on_readable)
+        yield
 
 
 class _PidFd:

@@ -6,10 +6,9 @@ at once.
 The very first thing the child does is to fork the process runner from itself, while it still has one
 thread and no connection.
 
-The executor and its worker hold the two ends of a socket. A byte from the executor means "look for work now",
-one from the worker "jobs have ended". When
-the executor is gone, however it ended, the worker reads an end of file, says that it is offline, and ends;
-jobs go on and the next worker adopts them.
+The executor and its worker hold the two ends of a socket. A byte from the executor means "look for work now" (there
+is another one for errands), one from the worker "jobs have ended". When the executor is gone, however it ended, the
+worker reads an end of file, says that it is offline, and ends; jobs go on and the next worker adopts them.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from airflow_workpools.core.backoff import Backoff
 from airflow_workpools.errors import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from airflow_workpools.infrastructure.process import ProcessInfrastructure
     from airflow_workpools.settings import Settings
@@ -49,6 +48,7 @@ log = logging.getLogger(__name__)
 KEEP_LEFTOVERS = timedelta(days=7)
 """How long the directories of ended jobs are kept that a crash kept from being removed."""
 _LOOK_NOW = b"!"
+_LOOK_FOR_ERRANDS = b"+"
 _NEWS = b"."
 
 
@@ -94,9 +94,16 @@ class EmbeddedWorker:
 
     def look_now(self) -> None:
         """Tell the worker that there is work. Losing this call costs a second, never a job."""
+        self._say(_LOOK_NOW)
+
+    def look_for_errands(self) -> None:
+        """Tell the worker that there is a callback or a connection test. Losing this call costs some seconds."""
+        self._say(_LOOK_FOR_ERRANDS)
+
+    def _say(self, word: bytes) -> None:
         if self._socket is not None:
             with contextlib.suppress(OSError):
-                self._socket.send(_LOOK_NOW)
+                self._socket.send(word)
 
     def has_news(self) -> bool:
         """Say whether the worker has told of ended jobs since the last time. Losing its call costs a second."""
@@ -184,6 +191,7 @@ def run_embedded_worker(channel: socket.socket, *, settings: Settings) -> None:
 
 async def _serve(channel: socket.socket, *, settings: Settings, runner: Any) -> None:
     from airflow_workpools.store.pools import keep_secrets_pools_fresh
+    from airflow_workpools.worker.errands import errands_of
     from airflow_workpools.worker.loop import Worker, WorkerTimes
     from airflow_workpools.worker.roster import Roster
 
@@ -197,8 +205,15 @@ async def _serve(channel: socket.socket, *, settings: Settings, runner: Any) -> 
         times=WorkerTimes(heartbeat=settings.worker.heartbeat_seconds, claim=settings.worker.claim_seconds),
         on_ended=partial(_tell_executor, channel),
     )
+    errands = errands_of(record, infrastructures["process"], worker.clock)
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, worker.stop)
+    running = asyncio.create_task(errands.run(), name="errands")
+
+    def stop() -> None:
+        running.cancel()
+        worker.stop()
+
+    loop.add_signal_handler(signal.SIGTERM, stop)
     ended = threading.Event()
     keep_secrets_pools_fresh(settings, stop=ended)
     roster = Roster(settings.home / "workers")
@@ -206,7 +221,8 @@ async def _serve(channel: socket.socket, *, settings: Settings, runner: Any) -> 
     roster.enter(record.id)
     await asyncio.to_thread(_sweep, infrastructures["process"])
     warming = asyncio.create_task(asyncio.to_thread(wake_execution_api), name="wake the Execution API")
-    listener = asyncio.create_task(_listen(channel, worker), name="listen to the executor")
+    on_heard = {_LOOK_NOW: worker.look_now, _LOOK_FOR_ERRANDS: errands.look_now}
+    listener = asyncio.create_task(_listen(channel, on_heard, stop), name="listen to the executor")
     await worker.run()
     listener.cancel()
     warming.cancel()
@@ -261,16 +277,20 @@ def _tell_executor(channel: socket.socket) -> None:
         channel.send(_NEWS)
 
 
-async def _listen(channel: socket.socket, worker: Any) -> None:
+async def _listen(
+    channel: socket.socket, on_heard: Mapping[bytes, Callable[[], None]], on_end: Callable[[], None]
+) -> None:
     """Pass on what the executor says; its end is our end."""
     loop = asyncio.get_running_loop()
     channel.setblocking(False)
     try:
-        while await loop.sock_recv(channel, 4096):
-            worker.look_now()
+        while heard := await loop.sock_recv(channel, 4096):
+            for word, call in on_heard.items():
+                if word in heard:
+                    call()
     except OSError:
         log.warning("Embedded worker lost its executor")
-    worker.stop()
+    on_end()
 
 
 def _parts(settings: Settings, runner: Any) -> tuple[Any, Any, dict[str, Any]]:

@@ -53,6 +53,9 @@ class StubWorker:
     def look_now(self) -> None:
         self.heard.append("look now")
 
+    def look_for_errands(self) -> None:
+        self.heard.append("look for errands")
+
     def has_news(self) -> bool:
         return True
 

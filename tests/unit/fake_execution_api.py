@@ -23,6 +23,8 @@ class FakeExecutionApi(ThreadingHTTPServer):
         self.requests: list[tuple[str, str, Any]] = []
         """Method, path and body of each request, in order."""
         self.tokens: set[str | None] = set()
+        self.connection: dict[str, Any] = {}
+        """What a connection test has to test."""
 
     @property
     def url(self) -> str:
@@ -43,12 +45,17 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         self.server.requests.append((self.command, path, body))
         self.server.tokens.add(self.headers.get("Authorization"))
-        answer = json.dumps(_RUN if path.endswith("/run") else {"message": "fine"}).encode()
+        answer = json.dumps(self._answer_to(path)).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
+
+    def _answer_to(self, path: str) -> Any:
+        if path.endswith("/run"):
+            return _RUN
+        return self.server.connection if path.endswith("/connection") else {"message": "fine"}
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _answer  # noqa: N815
 

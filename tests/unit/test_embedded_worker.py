@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_workpools.worker import embedded
 from airflow_workpools.worker.embedded import EmbeddedWorker, wake_execution_api
 
 
@@ -60,6 +62,32 @@ def test_the_worker_hears_that_there_is_work(worker, notes):
     worker.start()
     worker.look_now()
     until(lambda: text(notes) == b"<!")
+
+
+def test_the_worker_hears_of_errands_by_another_word(worker, notes):
+    worker.start()
+    worker.look_for_errands()
+    until(lambda: text(notes) == b"<+")
+
+
+def test_each_word_wakes_only_whom_it_is_for():
+    heard = []
+
+    async def scenario() -> None:
+        ours, theirs = socket.socketpair()
+        on_heard = {b"!": lambda: heard.append("jobs"), b"+": lambda: heard.append("errands")}
+        listening = asyncio.ensure_future(embedded._listen(theirs, on_heard, lambda: heard.append("end")))
+        for words in (b"+", b"!!"):
+            ours.send(words)
+            said = len(heard)
+            while len(heard) == said:
+                await asyncio.sleep(0.001)
+        ours.close()
+        await listening
+        theirs.close()
+
+    asyncio.run(scenario())
+    assert heard == ["errands", "jobs", "end"]
 
 
 def test_the_executor_hears_that_jobs_have_ended_once():
