@@ -220,7 +220,7 @@ async def _serve(channel: socket.socket, *, settings: Settings, runner: Any) -> 
     await asyncio.to_thread(_bury_the_dead, roster, client)
     roster.enter(record.id)
     await asyncio.to_thread(_sweep, infrastructures["process"])
-    warming = asyncio.create_task(asyncio.to_thread(wake_execution_api), name="wake the Execution API")
+    warming = asyncio.create_task(keep_waking_execution_api(), name="wake the Execution API")
     on_heard = {_LOOK_NOW: worker.look_now, _LOOK_FOR_ERRANDS: errands.look_now}
     listener = asyncio.create_task(_listen(channel, on_heard, stop), name="listen to the executor")
     await worker.run()
@@ -254,6 +254,16 @@ def _sweep(infrastructure: ProcessInfrastructure) -> None:
         log.info("Removed what was left of %d old jobs", swept)
 
 
+async def keep_waking_execution_api(*, attempts: int = 60, pause: float = 2.0) -> bool:
+    """Wake the Execution API, which may be started after the scheduler; return whether it answered at last."""
+    for _ in range(attempts):
+        if await asyncio.to_thread(wake_execution_api):
+            return True
+        await asyncio.sleep(pause)
+    log.info("The Execution API has not answered yet; the first task will wake it")
+    return False
+
+
 def wake_execution_api(seconds: float = 30.0) -> bool:
     """Ask the Execution API how it is, so that it is ready when the first task asks it; return whether it answered.
 
@@ -267,7 +277,7 @@ def wake_execution_api(seconds: float = 30.0) -> bool:
         with urllib.request.urlopen(url, timeout=seconds) as answer:
             return bool(answer.status == HTTPStatus.OK)
     except (OSError, ValueError, HTTPException) as error:
-        log.info("The Execution API does not answer yet at %s: %s", url, error)
+        log.debug("The Execution API does not answer yet at %s: %s", url, error)
         return False
 
 

@@ -18,8 +18,8 @@ class FakeExecutionApi(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.requests: list[tuple[str, str, Any]] = []
         """Method, path and body of each request, in order."""
         self.tokens: set[str | None] = set()
@@ -91,9 +91,9 @@ _RUN = {
 
 
 @contextmanager
-def fake_execution_api() -> Iterator[FakeExecutionApi]:
+def fake_execution_api(port: int = 0) -> Iterator[FakeExecutionApi]:
     """Serve the API for a while, in a thread."""
-    with FakeExecutionApi() as api:
+    with FakeExecutionApi(port) as api:
         thread = threading.Thread(target=api.serve_forever, daemon=True)
         thread.start()
         try:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from airflow_workpools.worker import embedded
-from airflow_workpools.worker.embedded import EmbeddedWorker, wake_execution_api
+from airflow_workpools.worker.embedded import EmbeddedWorker, keep_waking_execution_api, wake_execution_api
+from tests.unit.fake_execution_api import fake_execution_api
 
 
 def until(condition: Callable[[], bool], seconds: float = 10) -> None:
@@ -211,3 +212,21 @@ def test_an_execution_api_that_does_not_answer_harms_nobody(monkeypatch):
     assert wake_execution_api(seconds=1) is False
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", "nonsense")
     assert wake_execution_api(seconds=1) is False
+
+
+def test_an_execution_api_that_comes_later_is_woken_when_it_comes(monkeypatch):
+    from airflow_workpools.cli.local_airflow import free_port
+
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/execution/"
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", url)
+
+    async def scenario() -> None:
+        waking = asyncio.create_task(keep_waking_execution_api(pause=0.01))
+        await asyncio.sleep(0.1)
+        with fake_execution_api(port) as api:
+            assert await waking
+            assert api.asked("/health") == [None]
+        assert not await keep_waking_execution_api(attempts=2, pause=0.01)
+
+    asyncio.run(scenario())

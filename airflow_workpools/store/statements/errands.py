@@ -80,9 +80,7 @@ def pass_on(kind: ErrandKind, id_: uuid.UUID, before: str, mark: str) -> Update:
     """Give an errand to a worker. Of two who try at once, the second finds the note changed."""
     rows, note, _ = _PLACES[kind]
     return (
-        update(rows)
-        .where(rows.c.id == id_, rows.c.state.in_(_ACTIVE), note == before)
-        .values({note: mark})
+        update(rows).where(rows.c.id == id_, rows.c.state.in_(_ACTIVE), note == before).values({note: mark})
     )
 
 
