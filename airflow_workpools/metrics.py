@@ -92,7 +92,7 @@ def send(samples: Iterable[Sample]) -> None:
         elif metric.kind == TIMER:
             stats.timing(metric.name, value, tags=dict(tags))
         else:
-            stats.incr(metric.name, int(value), tags=dict(tags))
+            stats.incr(metric.name, value, tags=dict(tags))
 
 
 # -- what is now ---------------------------------------------------------------------------------------------
