@@ -43,6 +43,8 @@ class Collector:
     port: int = 0
     points: dict[tuple[str, tuple[tuple[str, str], ...]], Point] = field(default_factory=dict)
     spans: list[Span] = field(default_factory=list)
+    told: dict[str, list[float]] = field(default_factory=dict)
+    """All that was told of a metric, in the order in which it came, whatever its tags."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -86,6 +88,7 @@ class Collector:
                 value = float(point.count)
             else:
                 value = point.as_double if point.WhichOneof("value") == "as_double" else float(point.as_int)
+            self.told.setdefault(metric.name, []).append(value)
             self.points[metric.name, tags] = Point(metric.name, tags, kind, value)
 
 

@@ -96,6 +96,25 @@ def _of_a_task(collected: Collector, run_id: str) -> dict[str, Span] | None:
     return {**named, **parts} if len(parts) == 3 else None
 
 
+def test_a_worker_that_is_started_again_does_not_repeat_what_its_scheduler_told(observed: Observed) -> None:
+    airflow, collected = observed
+    killed = airflow.worker_pid()
+    os.kill(killed, signal.SIGKILL)
+    airflow.wait(lambda: _other_worker(airflow, killed), what="another embedded worker")
+    airflow.run("queued_backlog")
+    airflow.wait(
+        lambda: collected.value("workpools.job.ended", **QUEUE, cause="succeeded") == 36,
+        what="the count of all jobs",
+    )
+    counts = collected.told["airflow.workpools.job.ended"]
+    assert counts == sorted(counts)
+
+
+def _other_worker(airflow: AirflowInstance, killed: int) -> bool:
+    names = airflow.rows("select name from workpool_worker where state = 'online'")
+    return any(not row["name"].endswith(f":{killed}") for row in names)
+
+
 def test_a_signal_makes_the_scheduler_tell_what_it_holds(observed: Observed) -> None:
     airflow = observed.airflow
     os.kill(airflow.local.process(SCHEDULER).pid, signal.SIGUSR2)
@@ -106,6 +125,11 @@ def test_a_signal_makes_the_scheduler_tell_what_it_holds(observed: Observed) -> 
     assert said["embedded_worker"]["pid"] == airflow.worker_pid()
     assert any("process runner" in title for title in said["embedded_worker"]["children"].values())
     assert said["seconds_since"]["reconciliation"] < 60
+
+
+def test_what_sends_all_this_leaves_the_process_runner_alone(observed: Observed) -> None:
+    log = (observed.airflow.local.logs / f"{SCHEDULER}.log").read_text()
+    assert "threads, though a process that forks should have one" not in log
 
 
 def _dumped(airflow: AirflowInstance) -> dict[str, Any] | None:
