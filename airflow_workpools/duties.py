@@ -6,8 +6,9 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from airflow_workpools import metrics, tracing
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import Delivery, InvalidPool, WorkPool
@@ -15,6 +16,7 @@ from airflow_workpools.core.weights import combined_weight
 from airflow_workpools.dags.executors import work_pool_executor
 from airflow_workpools.store import airflow_pools
 from airflow_workpools.store.jobs import SqlStore
+from airflow_workpools.store.overview import PoolOverview, put_together, scheduled_tasks
 from airflow_workpools.store.pools import work_pools
 from airflow_workpools.store.records import JobFilter
 from airflow_workpools.telemetry import write_reason
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from opentelemetry.trace import TracerProvider
     from sqlalchemy.orm import Session
 
     from airflow_workpools.settings import Settings
@@ -67,6 +70,8 @@ class Duties:
     _purge_at: float = float("-inf")
     _ranks: Mapping[str, int] = field(default_factory=dict)
     _known_problems: Mapping[str, str] = field(default_factory=dict)
+    _gauges: metrics.GaugeRounds = field(default_factory=metrics.GaugeRounds)
+    _measures: metrics.EndMeasures = field(default_factory=metrics.EndMeasures)
 
     def pools(self, *, fresh: bool = False) -> Mapping[str, WorkPool | InvalidPool]:
         """Return the work pools as they were defined a few seconds ago at most, or as they are now."""
@@ -81,14 +86,26 @@ class Duties:
         """
         if self.scheduler_job_id is None:
             return []
-        ended = self.store.ended(self.scheduler_job_id, limit=limit)
+        tracer_provider = tracing.provider()
+        ended = self.store.ended(self.scheduler_job_id, limit=limit, traced=tracer_provider is not None)
         if ended:
             self.store.mark_reported([job.id for job in ended], now=now)
+            self._measure(ended, tracer_provider)
             try:
                 self._file_reasons([job for job in ended if job.reason and job.latest], now)
             except Exception:  # they are on record as told now: tell them
                 log.exception("The reasons of %d ended jobs could not be filed", len(ended))
         return ended
+
+    def _measure(self, ended: Sequence[EndedJob], tracer_provider: TracerProvider | None) -> None:
+        """Send what is to be counted of jobs; if that fails, the numbers are lost, not the ends."""
+        try:
+            new = self._measures.first_told(ended)
+            metrics.send(sample for job in new for sample in metrics.of_end(job))
+            if tracer_provider is not None:
+                tracing.emit(new, tracer_provider)
+        except Exception:
+            log.exception("%d ended jobs could not be measured", len(ended))
 
     def _file_reasons(self, failed: Sequence[EndedJob], now: datetime) -> None:
         """Write why tasks never started, or ended otherwise than by themselves, where people look for it."""
@@ -243,13 +260,34 @@ class Duties:
 
     # -- for operators --------------------------------------------------------------------------------------
 
-    def summary(self) -> dict[str, Any]:
-        """Return what is known, for the scheduler's debug dump."""
-        return {
-            "pools": {name: type(pool).__name__ for name, pool in self.pools().items()},
-            "problems": dict(self._known_problems),
-            "jobs": {str(ref): dict(states) for ref, states in self.store.counts().items()},
+    def send_gauges(self, *, now: datetime, monotonic: float) -> None:
+        """Send how pools and queues are doing, every few seconds."""
+        self._gauges.step(lambda: self.overview(self._current_run_state(now, monotonic)), monotonic=monotonic)
+
+    def overview(self, run_state: RunState) -> list[PoolOverview]:
+        """Return how pools and queues are doing, with two statements; Airflow pools' slots are not among it."""
+        from airflow.utils.session import create_session
+
+        pools = self.pools()
+        with create_session(scoped=False) as session:
+            scheduled = scheduled_tasks(session, pools, run_state.as_of)
+        return put_together(
+            pools, run_state=run_state, jobs=self.store.counts(), scheduled=scheduled, airflow_slots={}
+        )
+
+    def problems(self) -> Mapping[str, str]:
+        """Return what is wrong with work pools, as it was when slots were allocated last."""
+        return dict(self._known_problems)
+
+    def ages(self, monotonic: float) -> dict[str, float | None]:
+        """Return how many seconds ago each duty with a pace of its own was begun last; None if never."""
+        begun = {
+            "allocation": self._allocated_at,
+            "reconciliation": self._looked_at,
+            "count": self._counted_at,
+            "run state": self._run_state_at,
         }
+        return {name: round(monotonic - at, 1) if at > float("-inf") else None for name, at in begun.items()}
 
 
 def served_pools(pools: Mapping[str, WorkPool | InvalidPool], run_state: RunState) -> dict[str, bool]:

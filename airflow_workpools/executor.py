@@ -8,7 +8,6 @@ no exception out.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from datetime import datetime, timezone
@@ -22,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_workpools.airflow_private.errands import WORKLOAD_TYPES
 from airflow_workpools.core.jobs import JobState
+from airflow_workpools.dump import DutyRecord, dump
 from airflow_workpools.duties import Duties
 from airflow_workpools.errands import HandedErrands
 from airflow_workpools.errors import WorkpoolsError
@@ -75,6 +75,7 @@ class WorkPoolExecutor(BaseExecutor):
         self._refused = False
         self._ask_again_at = 0.0
         self._failures: dict[str, int] = {}
+        self._duty_record = DutyRecord()
         self._ended = threading.Event()
 
     # -- life -----------------------------------------------------------------------------------------------
@@ -213,12 +214,14 @@ class WorkPoolExecutor(BaseExecutor):
         self._attempt("looking after jobs", lambda: duties.look_after(now=now, monotonic=monotonic))
         self._attempt("purging old jobs", lambda: duties.purge(now=now, monotonic=monotonic))
         self._attempt("counting jobs", lambda: self._count(duties, monotonic))
+        self._attempt("sending metrics", lambda: duties.send_gauges(now=now, monotonic=monotonic))
 
     def _attempt(self, name: str, duty: Callable[[], object]) -> None:
         """Do a duty; if it goes wrong, that is logged, and it is tried again with the next heartbeat."""
         try:
             duty()
-        except Exception:
+        except Exception as error:
+            self._duty_record.failed(name, error)
             failures = self._failures[name] = self._failures.get(name, 0) + 1
             if failures & (failures - 1) == 0:  # the 1st, 2nd, 4th, 8th… in a row: don't flood the log
                 self.log.exception("Work pools: %s failed (%d in a row)", name, failures)
@@ -316,9 +319,14 @@ class WorkPoolExecutor(BaseExecutor):
         """Write what this executor knows into the scheduler's log."""
         super().debug_dump()
         if self._duties is not None:
-            self.log.info("Work pools\n\t%s", json.dumps(self._duties.summary(), indent=1, default=str))
-        if self._worker is not None:
-            self.log.info("Embedded worker: pid %s", self._worker.pid)
+            text = dump(
+                self._duties,
+                record=self._duty_record,
+                in_a_row=self._failures,
+                worker_pid=None if self._worker is None else self._worker.pid,
+                jobs=len(self.running),
+            )
+            self.log.info("Work pools\n%s", text)
 
     @staticmethod
     def get_cli_commands() -> list[Any]:

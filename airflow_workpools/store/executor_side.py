@@ -57,9 +57,11 @@ class ExecutorSide(Transactions):
                 adopted.update({job.task_instance_id: job for job in newest})
         return adopted
 
-    def ended(self, scheduler_job_id: int, *, limit: int) -> list[EndedJob]:
-        statement = statements.unreported(scheduler_job_id, limit)
-        return self._transaction(lambda session: [rows.ended_job(row) for row in session.execute(statement)])
+    def ended(self, scheduler_job_id: int, *, limit: int, traced: bool = False) -> list[EndedJob]:
+        statement = statements.unreported(scheduler_job_id, limit, traced=traced)
+        return self._transaction(
+            lambda session: [rows.ended_job(row, traced=traced) for row in session.execute(statement)]
+        )
 
     def mark_reported(self, job_ids: Collection[uuid.UUID], *, now: datetime) -> None:
         def work(session: Session) -> None:

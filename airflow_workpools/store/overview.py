@@ -68,6 +68,7 @@ class PoolOverview:
     """By priority; none if the pool's definition is invalid."""
     workers: tuple[WorkerRecord, ...]
     """Those that serve it, whether online or not."""
+    workers_online: int
 
     @property
     def limit(self) -> int | None:
@@ -103,11 +104,31 @@ class PoolOverview:
 
 
 def overview(session: Session, pools: Pools, store: RunTimeStore, *, now: datetime) -> list[PoolOverview]:
-    """Put together what is known of the given pools, with a fixed number of statements."""
+    """Read what is known of the given pools, with a fixed number of statements."""
     run_state = store.run_state(now=now)
-    jobs = store.counts(list(pools))
-    airflow_slots = {name: slots for name, slots, _ in session.execute(statements.airflow_pools())}
-    scheduled = _scheduled_tasks(session, pools, run_state.as_of)
+    return put_together(
+        pools,
+        run_state=run_state,
+        jobs=store.counts(list(pools)),
+        scheduled=scheduled_tasks(session, pools, run_state.as_of),
+        airflow_slots={name: slots for name, slots, _ in session.execute(statements.airflow_pools())},
+    )
+
+
+def put_together(
+    pools: Pools,
+    *,
+    run_state: RunState,
+    jobs: Mapping[WorkQueueRef, Mapping[JobState, JobCount]],
+    scheduled: Mapping[str, int],
+    airflow_slots: Mapping[str, int],
+) -> list[PoolOverview]:
+    """Put together what is known of the given pools.
+
+    :param jobs: the jobs that have not ended.
+    :param scheduled: tasks that wait in Airflow, by Airflow pool.
+    :param airflow_slots: slots of Airflow pools.
+    """
     return [
         PoolOverview(
             pool=pool,
@@ -115,11 +136,12 @@ def overview(session: Session, pools: Pools, store: RunTimeStore, *, now: dateti
             status=_pool_status(pool, run_state),
             queues=tuple(
                 _queue_overview(
-                    WorkQueueRef(name, queue.name), queue, run_state, jobs, scheduled, airflow_slots, now
+                    WorkQueueRef(name, queue.name), queue, run_state, jobs, scheduled, airflow_slots
                 )
                 for queue in (pool.queues if isinstance(pool, WorkPool) else ())
             ),
             workers=_workers_of(pool, run_state),
+            workers_online=_workers_online(pool, run_state),
         )
         for name, pool in pools.items()
     ]
@@ -132,7 +154,6 @@ def _queue_overview(
     jobs: Mapping[WorkQueueRef, Mapping[JobState, JobCount]],
     scheduled: Mapping[str, int],
     airflow_slots: Mapping[str, int],
-    now: datetime,
 ) -> QueueOverview:
     state, counts = run_state.queue(ref), jobs.get(ref, {})
     holding = [count for job_state, count in counts.items() if job_state in OCCUPYING]
@@ -140,7 +161,7 @@ def _queue_overview(
     return QueueOverview(
         ref=ref,
         queue=queue,
-        status=queue_status(paused=state.paused, last_polled_at=state.last_polled_at, now=now),
+        status=queue_status(paused=state.paused, last_polled_at=state.last_polled_at, now=run_state.as_of),
         paused=state.paused,
         last_polled_at=state.last_polled_at,
         occupied=sum(count.slots for count in holding),
@@ -151,7 +172,8 @@ def _queue_overview(
     )
 
 
-def _scheduled_tasks(session: Session, pools: Pools, now: datetime) -> Mapping[str, int]:
+def scheduled_tasks(session: Session, pools: Pools, now: datetime) -> Mapping[str, int]:
+    """Count the tasks that wait in Airflow for a slot of these pools, by Airflow pool."""
     names = [
         WorkQueueRef(pool.name, queue.name).airflow_pool
         for pool in pools.values()
@@ -167,10 +189,17 @@ def _scheduled_tasks(session: Session, pools: Pools, now: datetime) -> Mapping[s
 def _pool_status(pool: AnyPool, run_state: RunState) -> PoolStatus:
     if isinstance(pool, InvalidPool):
         return PoolStatus.INVALID
-    online = run_state.workers_online(pool.name, push=pool.delivery is Delivery.PUSH)
-    return pool_status(paused=run_state.pool_paused(pool.name), workers_online=online)
+    paused = run_state.pool_paused(pool.name)
+    return pool_status(paused=paused, workers_online=_workers_online(pool, run_state))
 
 
 def _workers_of(pool: AnyPool, run_state: RunState) -> tuple[WorkerRecord, ...]:
-    push = isinstance(pool, WorkPool) and pool.delivery is Delivery.PUSH
-    return run_state.workers_of(pool.name, push=push)
+    return run_state.workers_of(pool.name, push=_is_push(pool))
+
+
+def _workers_online(pool: AnyPool, run_state: RunState) -> int:
+    return run_state.workers_online(pool.name, push=_is_push(pool))
+
+
+def _is_push(pool: AnyPool) -> bool:
+    return isinstance(pool, WorkPool) and pool.delivery is Delivery.PUSH

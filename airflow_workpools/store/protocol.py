@@ -66,8 +66,11 @@ class ExecutorStore(Protocol):
         """
         ...
 
-    def ended(self, scheduler_job_id: int, *, limit: int) -> list[EndedJob]:
-        """Return ended jobs of this scheduler that Airflow has not heard of, oldest end first."""
+    def ended(self, scheduler_job_id: int, *, limit: int, traced: bool = False) -> list[EndedJob]:
+        """Return ended jobs of this scheduler that Airflow has not heard of, oldest end first.
+
+        :param traced: also return the trace of each one's task.
+        """
         ...
 
     def mark_reported(self, job_ids: Collection[uuid.UUID], *, now: datetime) -> None:

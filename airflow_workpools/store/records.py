@@ -6,7 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_workpools.core.ends import EndCause, JobPhase, end_cause, phases
 
 if TYPE_CHECKING:
     import uuid
@@ -83,6 +86,34 @@ class EndedJob:
     """The task's log, relative to Airflow's log folder, where the job did not succeed."""
     latest: bool
     """False if the same try has been handed over again since: Airflow must not hear of this end."""
+    desired_state: JobState | None
+    scheduled_at: datetime | None
+    """Since when its task waited in Airflow to be handed over; None if Airflow has forgotten."""
+    handed_over_at: datetime
+    claimed_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime
+    context_carrier: Mapping[str, str] | None = field(default=None, hash=False)
+    """The trace of its task, where that was asked for."""
+
+    @cached_property
+    def cause(self) -> EndCause:
+        return end_cause(
+            self.state,
+            desired_state=self.desired_state,
+            exit_code=self.exit_code,
+            claimed_at=self.claimed_at,
+            started_at=self.started_at,
+        )
+
+    @cached_property
+    def phases(self) -> list[JobPhase]:
+        return phases(
+            handed_over_at=self.handed_over_at,
+            claimed_at=self.claimed_at,
+            started_at=self.started_at,
+            ended_at=self.ended_at,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

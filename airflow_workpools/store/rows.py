@@ -95,13 +95,21 @@ def job_summary(row: Row[Any]) -> JobSummary:
     return JobSummary(**_identity(row))
 
 
-def ended_job(row: Row[Any]) -> EndedJob:
+def ended_job(row: Row[Any], *, traced: bool) -> EndedJob:
+    job = _identity(row)
     return EndedJob(
-        **_identity(row),
+        **job,
         reason=row.reason,
         exit_code=row.exit_code,
-        log_path=None if row.workload is None else rules.log_path(row.workload),
+        log_path=None if job["state"] is JobState.SUCCEEDED else rules.log_path(row.workload),
         latest=bool(row.latest),
+        desired_state=_desired_state(row),
+        scheduled_at=row.scheduled_at,
+        handed_over_at=row.handed_over_at,
+        claimed_at=row.claimed_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        context_carrier=rules.context_carrier(row.workload) if traced else None,
     )
 
 

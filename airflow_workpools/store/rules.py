@@ -86,6 +86,12 @@ def log_path(workload: str) -> str | None:
     return path if isinstance(path, str) else None
 
 
+def context_carrier(workload: str) -> dict[str, str] | None:
+    """Return the trace context of a workload's task, if it has one."""
+    carrier = (json.loads(workload).get("ti") or {}).get("context_carrier")
+    return carrier if isinstance(carrier, dict) else None
+
+
 def fit_text(text: str) -> str:
     """Make a text fit for every database: no NUL, no half characters, and not without end."""
     return text.replace("\x00", "")[:MAX_TEXT].encode(errors="replace").decode()

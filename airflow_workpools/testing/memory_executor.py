@@ -66,7 +66,7 @@ class ExecutorSide(MemoryJobs):
                 adopted[task_instance_id] = summary(rounds[-1])
         return adopted
 
-    def ended(self, scheduler_job_id: int, *, limit: int) -> list[EndedJob]:
+    def ended(self, scheduler_job_id: int, *, limit: int, traced: bool = False) -> list[EndedJob]:
         with self._lock:
             found = [
                 job
@@ -74,7 +74,7 @@ class ExecutorSide(MemoryJobs):
                 if job.record.state in ENDED and job.record.reported_at is None
             ]
             found.sort(key=lambda job: (job.record.ended_at, job.record.id))
-            return [self._ended(job) for job in found[:limit]]
+            return [self._ended(job, traced=traced) for job in found[:limit]]
 
     def mark_reported(self, job_ids: Collection[uuid.UUID], *, now: datetime) -> None:
         with self._lock:
@@ -123,9 +123,15 @@ class ExecutorSide(MemoryJobs):
     def _of(self, scheduler_job_id: int) -> list[StoredJob]:
         return self._find(lambda job: job.record.scheduler_job_id == scheduler_job_id)
 
-    def _ended(self, job: StoredJob) -> EndedJob:
+    def _ended(self, job: StoredJob, *, traced: bool) -> EndedJob:
+        ended_at, facts = job.record.ended_at, self._facts(job)
+        assert ended_at is not None
         return EndedJob(
-            **pick(job.record, *IDENTITY, "reason", "exit_code"),
+            **pick(job.record, *IDENTITY, "reason", "exit_code", "desired_state"),
+            **pick(job.record, "handed_over_at", "claimed_at", "started_at"),
+            ended_at=ended_at,
+            scheduled_at=facts.scheduled_at if facts else None,
+            context_carrier=rules.context_carrier(job.workload) if traced else None,
             log_path=None if job.record.state is JobState.SUCCEEDED else rules.log_path(job.workload),
             latest=self._is_newest(job),
         )

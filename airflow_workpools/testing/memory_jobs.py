@@ -25,6 +25,7 @@ class TaskInstanceFacts(NamedTuple):
 
     state: str | None
     updated_at: datetime
+    scheduled_at: datetime | None = None
 
 
 class StoredJob:

@@ -181,8 +181,10 @@ def run_embedded_worker(channel: socket.socket, *, settings: Settings) -> None:
 
     :param channel: the worker's end of the socket to the executor.
     """
+    from airflow_workpools.airflow_private.telemetry import end_inherited_telemetry
     from airflow_workpools.infrastructure.process import ProcessRunner
 
+    end_inherited_telemetry()
     _title("airflow_workpools: embedded worker")
     # Forked before anything else: no thread, no event loop and no connection may be in the runner.
     runner = ProcessRunner.fork()

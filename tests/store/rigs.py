@@ -103,6 +103,9 @@ class Airflow(Protocol):
     def put(self, state: str | None, updated_at: datetime, *jobs: NewJob) -> None:
         """Make the task instances of jobs be so."""
 
+    def scheduled(self, since: datetime, *jobs: NewJob) -> None:
+        """Say since when the task instances of jobs waited before their hand-over."""
+
     def remove(self, job: NewJob, ended_at: datetime | None) -> None:
         """Give the try's task instance a new id; with an end, the try goes to the history."""
 
@@ -165,6 +168,11 @@ class AirflowInMemory:
         for job in jobs:
             self._store.task_instances[job.task_instance_id] = TaskInstanceFacts(state, updated_at)
 
+    def scheduled(self, since: datetime, *jobs: NewJob) -> None:
+        for job in jobs:
+            facts = self._store.task_instances[job.task_instance_id]
+            self._store.task_instances[job.task_instance_id] = facts._replace(scheduled_at=since)
+
     def remove(self, job: NewJob, ended_at: datetime | None) -> None:
         del self._store.task_instances[job.task_instance_id]
         if ended_at is not None:
@@ -192,6 +200,11 @@ class AirflowInSql:
                 _task_instances,
                 [_try_of(job) | values | {"id": job.task_instance_id} for job in new],
             )
+
+    def scheduled(self, since: datetime, *jobs: NewJob) -> None:
+        these = _task_instances.c.id.in_([job.task_instance_id for job in jobs])
+        with self.session() as session:
+            session.execute(sa.update(_task_instances).where(these).values(scheduled_dttm=since))
 
     def remove(self, job: NewJob, ended_at: datetime | None) -> None:
         with self.session() as session:

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import json
 import uuid
+
+import pytest
 
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.core.names import WorkQueueRef
@@ -47,6 +50,12 @@ def test_the_end_of_a_job_comes_with_all_that_airflow_wants_to_know(rig: Rig) ->
             ref=WorkQueueRef("etl", "high"),
             log_path="dag/run/task/1.log",
             latest=True,
+            desired_state=None,
+            scheduled_at=None,
+            handed_over_at=NOW,
+            claimed_at=NOW,
+            started_at=None,
+            ended_at=later(1),
         )
     ]
 
@@ -182,3 +191,72 @@ def test_adoption_in_a_transaction_that_is_rolled_back_has_not_happened(sql: Rig
         sql.store.adopt([id_], OTHER, session=session)
         session.rollback()
     assert sql.store.active_count(SCHEDULER) == 1
+
+
+# -- what is measured -----------------------------------------------------------------------------------------
+
+
+def test_an_end_says_since_when_its_task_had_been_scheduled(rig: Rig) -> None:
+    worker, known, gone = rig.worker(), new_job(), new_job()
+    ids = rig.claimed(known, gone, worker=worker)
+    rig.airflow.scheduled(later(-30), known, gone)
+    rig.store.report(worker, [Report(job_id=id_, state=JobState.RUNNING) for id_ in ids], now=later(2))
+    rig.airflow.remove(gone, later(3))  # retried: its task instance has a new id
+    end(rig, *ids, worker=worker, at=3)
+    found = {job.id: job for job in rig.store.ended(SCHEDULER, limit=9)}
+    assert [found[id_].scheduled_at for id_ in ids] == [later(-30), None]
+    assert {(job.handed_over_at, job.claimed_at, job.started_at, job.ended_at) for job in found.values()} == {
+        (NOW, NOW, later(2), later(3))
+    }
+
+
+def test_the_trace_of_a_task_comes_with_its_end_if_asked_for(rig: Rig) -> None:
+    carrier = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    workloads = [json.dumps({"ti": {"context_carrier": carrier}}), '{"ti": {"context_carrier": null}}', "{}"]
+    worker = rig.worker()
+    ids = rig.claimed(*(new_job(workload=text) for text in workloads), worker=worker)
+    end(rig, *ids, worker=worker)
+    traced = {job.id: job for job in rig.store.ended(SCHEDULER, limit=9, traced=True)}
+    assert [traced[id_].context_carrier for id_ in ids] == [carrier, None, None]
+    assert [job.log_path for job in traced.values()] == [None] * 3
+    assert [job.context_carrier for job in rig.store.ended(SCHEDULER, limit=9)] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("reports", "cause"),
+    [
+        ([(JobState.RUNNING, None), (JobState.SUCCEEDED, 0)], "succeeded"),
+        ([(JobState.RUNNING, None), (JobState.FAILED, -9)], "killed"),
+        ([(JobState.RUNNING, None), (JobState.FAILED, 1)], "exit_code"),
+        ([(JobState.RUNNING, None), (JobState.FAILED, None)], "lost"),
+        ([(JobState.FAILED, None)], "could_not_start"),
+    ],
+)
+def test_what_a_worker_reports_has_its_cause(
+    rig: Rig, reports: list[tuple[JobState, int | None]], cause: str
+) -> None:
+    worker = rig.worker()
+    (id_,) = rig.claimed(new_job(), worker=worker)
+    for at, (state, code) in enumerate(reports):
+        rig.store.report(worker, [Report(job_id=id_, state=state, exit_code=code)], now=later(at))
+    assert [str(job.cause) for job in rig.store.ended(SCHEDULER, limit=9)] == [cause]
+
+
+def test_what_the_store_ends_by_itself_has_its_cause(rig: Rig) -> None:
+    worker = rig.worker()
+    refused, cancelled, lost, late = new_job(), new_job(), new_job(), new_job(start_timeout_seconds=5.0)
+    with rig.airflow.session() as session:
+        rig.store.hand_over_failed(refused, "no such queue", now=NOW, session=session)
+    rig.claimed(lost, late, worker=worker)
+    rig.hand_over(cancelled)
+    rig.airflow.put("running", NOW, lost)
+    rig.airflow.put("queued", NOW, refused)
+    rig.store.request_cancel(
+        job_ids=[cancelled.task_instance_id, lost.task_instance_id], reason="x", now=later(1)
+    )
+    rig.store.reconcile(now=later(6), grace_seconds=30)  # wishes the late one's end
+    end(rig, late.task_instance_id, worker=worker, at=7, state=JobState.CANCELLED)
+    rig.store.reconcile(now=later(3600), grace_seconds=30)
+    causes = {job.id: str(job.cause) for job in rig.store.ended(SCHEDULER, limit=9)}
+    expected = {refused: "refused", cancelled: "cancelled", late: "start_timeout", lost: "lost"}
+    assert causes == {job.task_instance_id: cause for job, cause in expected.items()}

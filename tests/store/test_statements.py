@@ -190,7 +190,8 @@ QUESTIONS = {
         worker.line(WorkQueueRef("etl", "low"), 50),
     ],
     "workpool_job_unreported": [
-        executor.unreported(SCHEDULER, 10),
+        executor.unreported(SCHEDULER, 10, traced=False),
+        executor.unreported(SCHEDULER, 10, traced=True),
         executor.count(executor.active_of(SCHEDULER)),
     ],
     "workpool_job_of_worker": [worker.held_by(ID), worker.wishes(ID)],

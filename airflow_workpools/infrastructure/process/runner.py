@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
+from airflow_workpools.airflow_private.telemetry import end_inherited_telemetry
 from airflow_workpools.infrastructure.process import frames
 from airflow_workpools.infrastructure.process.files import JobDirectory, JobExit
 from airflow_workpools.infrastructure.process.huge_pages import use_huge_pages
@@ -335,6 +336,7 @@ def run_as_runner(connection: socket.socket, make_task: Callable[[], Task]) -> N
         become_independent(keep=connection.fileno())
         task = make_task()
         task.warm_up()
+        end_inherited_telemetry()
         settle_memory()
         Runner(connection, task).serve()
         code = 0

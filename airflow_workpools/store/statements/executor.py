@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, case, func, select, update
 
 from airflow_workpools.core.jobs import ENDED, JobState
+from airflow_workpools.store.statements.airflow import task_instance
 from airflow_workpools.store.statements.common import (
     active,
     in_states,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select, Update
 
     from airflow_workpools.store.statements.common import Condition
+
+_SUCCEEDED = JobState.SUCCEEDED.value
 
 
 def last_round(task_instance_id: uuid.UUID) -> Select[Any]:
@@ -55,18 +58,31 @@ def tell_again(job_ids: Collection[uuid.UUID]) -> Update:
     return update(jobs).where(with_ids(job_ids), jobs.c.reported_at.is_not(None)).values(reported_at=None)
 
 
-def unreported(scheduler_job_id: int, limit: int) -> Select[Any]:
+def unreported(scheduler_job_id: int, limit: int, *, traced: bool) -> Select[Any]:
     """Ended jobs of a scheduler of which Airflow has not heard, the oldest end first.
 
-    A workload is large, and wanted only for the log of what did not succeed.
+    A workload is large, and wanted only for the log of what did not succeed, and for traces.
     """
+    workload = jobs.c.workload if traced else case((jobs.c.state != _SUCCEEDED, jobs.c.workload))
+    scheduled_at = (
+        select(task_instance.c.scheduled_dttm)
+        .where(task_instance.c.id == jobs.c.task_instance_id)
+        .correlate(jobs)
+        .scalar_subquery()
+    )
     return (
         select(
             *_summary,
             jobs.c.reason,
             jobs.c.exit_code,
-            case((jobs.c.state != JobState.SUCCEEDED.value, jobs.c.workload)).label("workload"),
+            workload.label("workload"),
             (~newer_round()).label("latest"),
+            jobs.c.desired_state,
+            scheduled_at.label("scheduled_at"),
+            jobs.c.handed_over_at,
+            jobs.c.claimed_at,
+            jobs.c.started_at,
+            jobs.c.ended_at,
         )
         .where(
             jobs.c.scheduler_job_id == scheduler_job_id,

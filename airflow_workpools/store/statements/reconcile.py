@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.utils.sqlalchemy import UtcDateTime
-from sqlalchemy import String, Uuid, and_, case, column, exists, func, literal, or_, select, table, update
+from sqlalchemy import and_, case, exists, func, literal, or_, select, update
 
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.store import rules
+from airflow_workpools.store.statements.airflow import task_instance, task_instance_history
 from airflow_workpools.store.statements.common import may_become, newer_round, occupying, unwished
 from airflow_workpools.store.statements.executor import cancel_waiting, wish
-from airflow_workpools.store.tables import jobs, metadata, workers
+from airflow_workpools.store.tables import jobs, workers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,21 +21,6 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select, Update
 
     from airflow_workpools.store.statements.common import Condition
-
-# As far as we read them: Airflow's models would take a second to import.
-task_instance = table(
-    "task_instance",
-    column("id", Uuid()),
-    column("state", String()),
-    column("updated_at", UtcDateTime()),
-    schema=metadata.schema,
-)
-task_instance_history = table(
-    "task_instance_history",
-    column("task_instance_id", Uuid()),
-    column("end_date", UtcDateTime()),
-    schema=metadata.schema,
-)
 
 
 def cancel_stale(now: datetime) -> Update:

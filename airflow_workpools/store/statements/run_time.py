@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, delete, exists, func, or_, select, true, update
 
 from airflow_workpools.store import rules
+from airflow_workpools.store.statements.airflow import task_instance
 from airflow_workpools.store.statements.common import (
     active,
     in_states,
@@ -18,7 +19,6 @@ from airflow_workpools.store.statements.common import (
     waiting,
     with_ids,
 )
-from airflow_workpools.store.statements.reconcile import task_instance
 from airflow_workpools.store.tables import jobs, pools, queues, workers
 
 if TYPE_CHECKING:
