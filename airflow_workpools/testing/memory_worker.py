@@ -254,12 +254,18 @@ def _note(job: StoredJob, report: Report, now: datetime) -> None:
     if state is JobState.CANCELLED:
         state = record.desired_state or state
     if state is JobState.RUNNING:
-        values["started_at"] = record.started_at or report.started_at or now
+        values["started_at"] = record.started_at or _start(record, report, now) or now
     if state in ENDED:
-        values["started_at"] = record.started_at or report.started_at
+        values["started_at"] = record.started_at or _start(record, report, now)
         values["ended_at"] = now
         values["exit_code"] = record.exit_code if report.exit_code is None else report.exit_code
     job.change(state, **values)
+
+
+def _start(record: JobRecord, report: Report, now: datetime) -> datetime | None:
+    if report.started_at is None or record.claimed_at is None:
+        return None
+    return max(record.claimed_at, min(report.started_at, now))
 
 
 def _reason(record: JobRecord, report: Report) -> str | None:

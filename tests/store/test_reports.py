@@ -105,6 +105,14 @@ def test_when_a_job_started_may_be_told_with_its_end(rig: Rig, worker: uuid.UUID
     assert [rig.record(id_).started_at for id_ in ids] == [later(1), later(2), None, later(4)]
 
 
+def test_a_start_is_between_the_claim_and_now_whatever_a_clock_says(rig: Rig, worker: uuid.UUID) -> None:
+    ids = rig.claimed(*(new_job() for _ in range(3)), worker=worker, now=later(5))
+    assert report(rig, worker, ids[0], JobState.RUNNING, at=9, started_at=later(1))
+    assert report(rig, worker, ids[1], JobState.SUCCEEDED, at=9, started_at=later(99))
+    assert report(rig, worker, ids[2], JobState.FAILED, at=9, started_at=later(1))
+    assert [rig.record(id_).started_at for id_ in ids] == [later(5), later(9), later(5)]
+
+
 def test_many_reports_of_all_kinds_are_one_call(rig: Rig, worker: uuid.UUID) -> None:
     ids = rig.claimed(*(new_job() for _ in range(6)), worker=worker)
     stranger = uuid.uuid4()

@@ -223,14 +223,20 @@ def report(target: JobState, worker_id: uuid.UUID, reports: Sequence[Report], no
     if target is JobState.CANCELLED:  # the wish says what this end means
         values["state"] = func.coalesce(jobs.c.desired_state, target.value)
     if target is JobState.RUNNING or target in ENDED:
-        starts = {r.job_id: r.started_at for r in reports if r.started_at}
-        unknown = literal(now, jobs.c.started_at.type) if target is JobState.RUNNING else null()
-        values["started_at"] = func.coalesce(jobs.c.started_at, _each("started_at", starts, unknown))
+        starts = {r.job_id: min(r.started_at, now) for r in reports if r.started_at}
+        values["started_at"] = func.coalesce(jobs.c.started_at, _start(target, starts, now))
     if target in ENDED:
         codes = {r.job_id: r.exit_code for r in reports if r.exit_code is not None}
         values |= {"ended_at": now, "exit_code": _each("exit_code", codes, jobs.c.exit_code)}
     ids = [r.job_id for r in reports]
     return update(jobs).where(with_ids(ids), jobs.c.worker_id == worker_id, guard).values(values)
+
+
+def _start(target: JobState, given: Mapping[uuid.UUID, datetime], now: datetime) -> ColumnElement[Any]:
+    """When a job started: not before it was claimed. Clocks differ, and an old report may be of an earlier claim."""
+    unknown = literal(now, jobs.c.started_at.type) if target is JobState.RUNNING else null()
+    said = _each("started_at", given, unknown)
+    return case((said < jobs.c.claimed_at, jobs.c.claimed_at), else_=said)
 
 
 def _handle(report: Report) -> dict[str, Any]:
