@@ -307,9 +307,13 @@ class LocalAirflow:
 
     # -- the end
 
+    def release(self, component: str) -> subprocess.Popen[bytes]:
+        """Disown a component that the caller ends itself: that it ends is no failure from now on."""
+        return self._running.pop(component)
+
     def kill9(self, component: str) -> None:
         """Kill a component as a crash would: its own process only, without a chance to clean up."""
-        process = self._running.pop(component)
+        process = self.release(component)
         process.kill()
         process.wait()
 

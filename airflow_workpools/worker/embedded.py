@@ -8,7 +8,9 @@ thread and no connection.
 
 The executor and its worker hold the two ends of a socket. A byte from the executor means "look for work now" (there
 is another one for errands), one from the worker "jobs have ended". When the executor is gone, however it ended, the
-worker reads an end of file, says that it is offline, and ends; jobs go on and the next worker adopts them.
+worker says that it is offline, and ends; jobs go on and the next worker adopts them. Other children of the scheduler
+hold the executor's end open, too (LocalExecutor forks many): so the executor shuts the connection down, which counts
+for all, and the worker also watches the executor's process.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import logging
 import os
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -36,7 +39,7 @@ from airflow_workpools.core.backoff import Backoff
 from airflow_workpools.errors import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from airflow_workpools.infrastructure.process import ProcessInfrastructure
     from airflow_workpools.settings import Settings
@@ -144,6 +147,8 @@ class EmbeddedWorker:
 
     def _drop_socket(self) -> None:
         if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
             self._socket.close()
             self._socket = None
 
@@ -224,7 +229,7 @@ async def _serve(channel: socket.socket, *, settings: Settings, runner: Any) -> 
     await asyncio.to_thread(_sweep, infrastructures["process"])
     warming = asyncio.create_task(keep_waking_execution_api(), name="wake the Execution API")
     on_heard = {_LOOK_NOW: worker.look_now, _LOOK_FOR_ERRANDS: errands.look_now}
-    listener = asyncio.create_task(_listen(channel, on_heard, stop), name="listen to the executor")
+    listener = asyncio.create_task(listen(channel, on_heard, stop), name="listen to the executor")
     await worker.run()
     listener.cancel()
     warming.cancel()
@@ -289,20 +294,46 @@ def _tell_executor(channel: socket.socket) -> None:
         channel.send(_NEWS)
 
 
-async def _listen(
+async def listen(
     channel: socket.socket, on_heard: Mapping[bytes, Callable[[], None]], on_end: Callable[[], None]
 ) -> None:
     """Pass on what the executor says; its end is our end."""
     loop = asyncio.get_running_loop()
     channel.setblocking(False)
-    try:
-        while heard := await loop.sock_recv(channel, 4096):
-            for word, call in on_heard.items():
-                if word in heard:
-                    call()
-    except OSError:
-        log.warning("Embedded worker lost its executor")
+    with _end_of_executor(channel) as ended:
+        if ended is not None:
+            loop.add_reader(ended, channel.shutdown, socket.SHUT_RD)
+        try:
+            while heard := await loop.sock_recv(channel, 4096):
+                for word, call in on_heard.items():
+                    if word in heard:
+                        call()
+        except OSError:
+            log.warning("Embedded worker lost its executor")
+        finally:
+            if ended is not None:
+                loop.remove_reader(ended)
     on_end()
+
+
+@contextlib.contextmanager
+def _end_of_executor(channel: socket.socket) -> Iterator[int | None]:
+    """Give a descriptor that can be read once the process that made the channel has ended; None without pidfd."""
+    pid, _, _ = struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    ended = None
+    try:
+        if pid == 0:  # that is what the kernel says once nobody has this pid any more
+            raise ProcessLookupError
+        ended = os.pidfd_open(pid)
+    except ProcessLookupError:
+        channel.shutdown(socket.SHUT_RD)
+    except OSError as error:
+        log.warning("The end of process %d can't be watched: %s", pid, error)
+    try:
+        yield ended
+    finally:
+        if ended is not None:
+            os.close(ended)
 
 
 def _parts(settings: Settings, runner: Any) -> tuple[Any, Any, dict[str, Any]]:

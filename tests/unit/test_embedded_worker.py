@@ -9,12 +9,17 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from airflow_workpools.worker import embedded
-from airflow_workpools.worker.embedded import EmbeddedWorker, keep_waking_execution_api, wake_execution_api
+from airflow_workpools.worker.embedded import (
+    EmbeddedWorker,
+    keep_waking_execution_api,
+    listen,
+    wake_execution_api,
+)
 from tests.unit.fake_execution_api import fake_execution_api
 
 
@@ -77,7 +82,7 @@ def test_each_word_wakes_only_whom_it_is_for():
     async def scenario() -> None:
         ours, theirs = socket.socketpair()
         on_heard = {b"!": lambda: heard.append("jobs"), b"+": lambda: heard.append("errands")}
-        listening = asyncio.ensure_future(embedded._listen(theirs, on_heard, lambda: heard.append("end")))
+        listening = asyncio.ensure_future(listen(theirs, on_heard, lambda: heard.append("end")))
         for words in (b"+", b"!!"):
             ours.send(words)
             said = len(heard)
@@ -230,3 +235,55 @@ def test_an_execution_api_that_comes_later_is_woken_when_it_comes(monkeypatch):
         assert not await keep_waking_execution_api(attempts=2, pause=0.01)
 
     asyncio.run(scenario())
+
+
+def fork_sibling() -> int:
+    """Make another child, as LocalExecutor makes many: it holds all that the executor's process has open."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.pause()
+        finally:
+            os._exit(0)
+    return pid
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def test_stop_ends_the_worker_though_a_sibling_holds_the_channel_open(worker, notes):
+    worker.start()
+    pid = fork_sibling()
+    try:
+        worker.stop(timeout_seconds=5)
+    finally:
+        kill(pid)
+    assert text(notes) == b"<>"
+
+
+def test_a_worker_ends_with_its_executor_though_a_sibling_holds_the_channel_open(notes, tmp_path):
+    def main(channel: socket.socket) -> None:
+        notes.write_bytes(b"begun")
+        asyncio.run(listen(channel, {}, lambda: notes.write_bytes(b"alone") and None))
+
+    sibling = tmp_path / "sibling"
+    executor = os.fork()
+    if executor == 0:
+        try:
+            worker = EmbeddedWorker(main=main)
+            worker.start()
+            sibling.write_text(f"{fork_sibling()}.")
+            signal.pause()
+        finally:
+            os._exit(0)
+    try:
+        until(lambda: text(notes) == b"begun" and text(sibling).endswith(b"."))
+    finally:
+        kill(executor)
+    try:
+        until(lambda: text(notes) == b"alone")
+    finally:
+        kill(int(text(sibling).rstrip(b".")))
