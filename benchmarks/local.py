@@ -3,7 +3,8 @@
 
 One run, one machine, one PostgreSQL. Each executor is started ``--rounds`` times, in turns. After each start:
 
-1. idle memory: proportional set size of the scheduler and all its descendants;
+1. idle memory: proportional set size of the scheduler and all its descendants; also of one whose executor does
+   nothing, so that one sees what an executor adds;
 2. the first run of 100 mapped tasks that do nothing, from the trigger to the end of the last task;
 3. warm runs of the same, with the CPU time of everything that belongs to this Airflow, and of PostgreSQL;
 4. from the trigger of a single task to its start, with nothing else going on.
@@ -34,6 +35,8 @@ from tests.postgres import PostgresServer, postgres_server
 
 DAGS = Path(__file__).parent / "dags"
 EXECUTORS = {"LocalExecutor": "LocalExecutor", "WorkPoolExecutor": "airflow_workpools.WorkPoolExecutor"}
+IDLE = "benchmarks.idle_executor.IdleExecutor"
+"""An executor that does nothing: what the scheduler and its log server need by themselves."""
 TASKS = 100
 
 
@@ -58,10 +61,10 @@ class Bench:
         self.airflow = LocalAirflow(
             home=home,
             dags_folder=DAGS,
-            executor=EXECUTORS[name],
+            executor=EXECUTORS.get(name, IDLE),
             database_url=database,
             ports=Ports.choose(),
-            settings={"AIRFLOW__CORE__PARALLELISM": "32"},
+            settings={"AIRFLOW__CORE__PARALLELISM": "32", "PYTHONPATH": str(Path(__file__).parents[1])},
         )
         self.records = LocalRecords(database)
 
@@ -89,6 +92,14 @@ class Bench:
             for number in range(starts):
                 self._settle(1 + (number * 0.37) % 1)  # at different moments of the scheduler's loop
                 figures.trigger_to_start.append(self._time_to_start())
+
+    def idle_pss_mb(self) -> float:
+        """Start Airflow only to see what memory its scheduler takes while nothing runs."""
+        with self.airflow:
+            self.airflow.start()
+            self.airflow.wait_ready()
+            self._settle()
+            return processes.pss_mb(processes.tree(self.airflow.process(SCHEDULER).pid))
 
     def _settle(self, seconds: float = 3) -> None:
         time.sleep(seconds)
@@ -147,8 +158,11 @@ def median_cpu(figures: Figures) -> dict[str, float]:
     return medians | {"all": statistics.median(sum(run.values()) for run in figures.cpu_per_task)}
 
 
-def report(console: Console, results: dict[str, Figures]) -> float:
-    """Print the medians of both, and ours in relation to LocalExecutor's; return the ratio of warm runs."""
+def report(console: Console, results: dict[str, Figures], idle_mb: float) -> float:
+    """Print the medians of both, and ours in relation to LocalExecutor's; return the ratio of warm runs.
+
+    :param idle_mb: memory of a scheduler whose executor does nothing.
+    """
     table = Table("median of all rounds", *results, "ratio")
     rows = {
         "first run after start, s": "first_wall",
@@ -160,6 +174,13 @@ def report(console: Console, results: dict[str, Figures]) -> float:
     for title, name in rows.items():
         local, ours = (statistics.median(getattr(results[executor], name)) for executor in EXECUTORS)
         table.add_row(title, f"{local:.3g}", f"{ours:.3g}", f"{ours / local:.2f}" if local else "")
+    local, ours = (statistics.median(results[executor].idle_pss_mb) - idle_mb for executor in EXECUTORS)
+    table.add_row(
+        f"of it by the executor, MB (without: {idle_mb:.0f})",
+        f"{local:.3g}",
+        f"{ours:.3g}",
+        f"{ours / local:.2f}",
+    )
     cpu = {name: median_cpu(figures) for name, figures in results.items()}
     for part in sorted(set().union(*cpu.values()), key=lambda part: (part == "all", part)):
         local, ours = (cpu[executor].get(part, 0) * 1000 for executor in EXECUTORS)
@@ -184,6 +205,10 @@ def main(arguments: list[str] | None = None) -> None:
     folder = Path(tempfile.mkdtemp(prefix="workpools-bench-"))
     try:
         with postgres_server() as server:
+            database = server.create_database("idle")
+            idle = Bench("idle", server, folder / "idle", database)
+            idle.airflow.migrate()
+            idle_mb = idle.idle_pss_mb()
             benches = {}
             for name in EXECUTORS:
                 database = server.create_database(name.lower())
@@ -202,7 +227,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.output.write_text(
         json.dumps({name: asdict(figures) for name, figures in results.items()}, indent=1)
     )
-    ratio = report(console, results)
+    ratio = report(console, results, idle_mb)
     print(f"wall_ratio: {ratio:.2f}")
 
 

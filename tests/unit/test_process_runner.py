@@ -13,7 +13,7 @@ from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_workpools.infrastructure.process import huge_pages, runner
+from airflow_workpools.infrastructure.process import runner
 from airflow_workpools.infrastructure.process.runner import become_independent, settle_memory
 
 if TYPE_CHECKING:
@@ -128,8 +128,3 @@ def test_a_runner_with_more_than_one_thread_says_so() -> None:
 
     (warning,) = answer_of(settle)
     assert warning.startswith("The process runner has 2 threads")
-
-
-def test_where_the_kernel_refuses_huge_pages_all_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huge_pages, "_MADV_COLLAPSE", 9999)
-    assert answer_of(lambda _: huge_pages.use_huge_pages()) == 0
