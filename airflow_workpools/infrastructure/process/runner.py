@@ -55,8 +55,8 @@ log = logging.getLogger(__name__)
 _READ_SIZE = 1 << 16
 MAX_STARTING = max(4, 2 * (os.cpu_count() or 1))
 """Most jobs that are busy with their start at a time: enough to keep every processor at work."""
-MAX_START_SECONDS = 10.0
-"""A job whose start takes longer (it reads a large DAG file, or waits for the API server) keeps no other waiting."""
+MAX_START_SECONDS = 2.0
+"""A job whose start takes longer keeps no other waiting: its DAG file waits for something, or the API server does."""
 
 
 @dataclass
