@@ -21,6 +21,7 @@ from airflow_workpools.core.errands import ErrandKind
 from airflow_workpools.errors import InfrastructureUnavailable, LaunchRejected
 from airflow_workpools.infrastructure.base import LaunchSpec, Phase
 from airflow_workpools.telemetry import add_to_log
+from airflow_workpools.worker.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -107,19 +108,11 @@ class Errands:
                 except Exception as error:
                     pause = backoff.next()
                     log.warning("Errands: looking failed, again in %.1f s: %s", pause, error, exc_info=True)
-                await self._pause(pause)
+                await wait_for(self._look_now, pause)
         finally:
             for task in self._active.values():
                 task.cancel()
             await asyncio.gather(*self._active.values(), return_exceptions=True)
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait so long at most. Not by ``asyncio.wait_for``: before Python 3.12 it may swallow a cancellation."""
-        called = asyncio.ensure_future(self._look_now.wait())
-        try:
-            await asyncio.wait({called}, timeout=seconds)
-        finally:
-            called.cancel()
 
     async def _look(self) -> bool:
         """Take what waits, and what others left behind; say whether that was all."""

@@ -20,10 +20,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from airflow_workpools.core.backoff import Backoff
 from airflow_workpools.core.jobs import ENDED
@@ -33,6 +33,7 @@ from airflow_workpools.store.records import WorkerState
 from airflow_workpools.worker import reports
 from airflow_workpools.worker.launcher import Launcher
 from airflow_workpools.worker.recovery import Recovery
+from airflow_workpools.worker.waiting import at_most, wait_for
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -189,7 +190,7 @@ class Worker:
             except Exception as error:
                 delay = backoff.next()
                 log.warning("Worker: could not %s, trying again in %.1f s: %s", what, delay, error)
-                await _wait(self._stop, delay)
+                await wait_for(self._stop, delay)
         return None
 
     # -- heartbeat ------------------------------------------------------------------------------------------
@@ -223,13 +224,13 @@ class Worker:
                 if jobs:
                     self._launcher.begin(jobs, await asyncio.to_thread(self.client.pools))
         if not jobs:
-            await _wait(self._look_now, self.times.claim)
+            await wait_for(self._look_now, self.times.claim)
 
     # -- observe --------------------------------------------------------------------------------------------
 
     async def _observe(self, kind: str) -> None:
         infrastructure = self.infrastructures[kind]
-        await _at_most(infrastructure.wait_for_change(), self.times.observe)
+        await at_most(infrastructure.wait_for_change(), self.times.observe)
         watched = {
             id_: tracked for id_, tracked in self._tracked.items() if tracked.kind == kind and tracked.handle
         }
@@ -282,7 +283,7 @@ class Worker:
 
     async def _report(self) -> None:
         await self._to_tell.wait()
-        await _wait(self._end_to_tell, self.times.progress_delay)
+        await wait_for(self._end_to_tell, self.times.progress_delay)
         await asyncio.sleep(self.times.report_delay)
         await self._flush()
 
@@ -312,22 +313,3 @@ class Worker:
         for report in ended:
             if report.handle is not None and report.handle.kind in self.infrastructures:
                 await self.infrastructures[report.handle.kind].cleanup(report.handle)
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    await _at_most(event.wait(), seconds)
-
-
-async def _at_most(waiting: Coroutine[Any, Any, object], seconds: float) -> None:
-    """Wait so long at most.
-
-    Not by ``asyncio.wait_for``: before Python 3.12 it may swallow a cancellation that comes in the very moment in
-    which what it waits for is done, and the worker would never end.
-    """
-    task = asyncio.ensure_future(waiting)
-    try:
-        await asyncio.wait({task}, timeout=seconds)
-    finally:
-        task.cancel()
-    if task.done() and not task.cancelled():
-        task.result()
