@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +17,10 @@ from airflow_workpools.errors import WorkpoolsError
 
 # Without proxies: it is this machine's own port.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+CREATE_ATTEMPTS = 10
+"""How often something is asked for on a database that is busy."""
 
 
 class ApiError(WorkpoolsError):
@@ -76,24 +81,31 @@ class LocalApi:
         answer = self.call("GET", "importErrors")
         return [f"{item['filename']}: {item['stack_trace']}" for item in answer["import_errors"]]
 
-    def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> str:
-        """Start a run of a DAG and return its run id.
+    def create(self, path: str, body: Any) -> None:
+        """Make something, and make sure that it is made once.
 
-        On SQLite Airflow may answer "database is locked" when it is busy: the same run is then asked for again.
+        On SQLite Airflow may answer "database is locked" when it is busy: then it is asked again, and that it is there
+        by now is good news.
+
+        :raises ApiError: if it is refused, or was there before.
         """
-        run_id = f"manual__{datetime.now(timezone.utc).isoformat()}"
-        body = {"logical_date": None, "conf": conf or {}, "dag_run_id": run_id}
-        for attempts_left in reversed(range(5)):
+        for attempt in range(CREATE_ATTEMPTS):
             try:
-                self.call("POST", f"dags/{quote(dag_id)}/dagRuns", body)
+                self.call("POST", path, body)
             except ApiError as error:
-                if error.status == 409:
-                    break
-                if error.status < 500 or not attempts_left:
+                if error.status == HTTPStatus.CONFLICT and attempt:
+                    return
+                if error.status < HTTPStatus.INTERNAL_SERVER_ERROR or attempt + 1 == CREATE_ATTEMPTS:
                     raise
                 time.sleep(0.3)
             else:
-                break
+                return
+
+    def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> str:
+        """Start a run of a DAG and return its run id."""
+        run_id = f"manual__{datetime.now(timezone.utc).isoformat()}"
+        body = {"logical_date": None, "conf": conf or {}, "dag_run_id": run_id}
+        self.create(f"dags/{quote(dag_id)}/dagRuns", body)
         return run_id
 
     def run_state(self, dag_id: str, run_id: str) -> str:

@@ -84,7 +84,7 @@ def airflow(
         instance.start()
         for name, definition in POOLS.items():
             instance.create_pool(name, **definition)
-        instance.api.call("POST", "pools", {"name": "wide", "slots": 50})
+        instance.api.create("pools", {"name": "wide", "slots": 50})
         yield instance
 
 

@@ -94,7 +94,7 @@ class AirflowInstance:
     def create_pool(self, name: str, **definition: Any) -> None:
         """Declare a process pool as a connection."""
         extra = json.dumps({"type": "process", **definition})
-        self.api.call("POST", "connections", {"connection_id": name, "conn_type": "workpool", "extra": extra})
+        self.api.create("connections", {"connection_id": name, "conn_type": "workpool", "extra": extra})
 
     def workpools(self, *arguments: str) -> str:
         """Run ``airflow workpools …``."""

@@ -59,7 +59,7 @@ def directories(airflow: AirflowInstance) -> list[str]:
 
 
 def test_the_callback_of_a_missed_deadline_runs_in_a_process_of_its_own(airflow: AirflowInstance) -> None:
-    airflow.api.call("POST", "variables", {"key": "whom_to_page", "value": "Ada"})
+    airflow.api.create("variables", {"key": "whom_to_page", "value": "Ada"})
     run_id = airflow.trigger("late_told")
     airflow.wait_run("late_told", run_id)
     row = ended(airflow, "late_told")

@@ -72,7 +72,7 @@ def test_a_backfill_waits_in_its_own_queue(airflow: AirflowInstance) -> None:
 def test_one_variable_switches_the_pool(airflow: AirflowInstance) -> None:
     before = airflow.run("switch_pool_by_variable")
     assert {task.queue for task in before} == {"etl/low", "etl/critical"}
-    airflow.api.call("POST", "variables", {"key": "etl_pool", "value": "production"})
+    airflow.api.create("variables", {"key": "etl_pool", "value": "production"})
     airflow.wait(
         lambda: airflow.rows("select 1 from slot_pool where pool = 'production.critical'"),
         what="gate 1 to know the other pool",

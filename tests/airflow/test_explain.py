@@ -124,7 +124,7 @@ def stuck(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stuck]:
         stack.callback(commands.close)
         instance.start()
         for name, slots in AIRFLOW_POOLS.items():
-            instance.api.call("POST", "pools", {"name": name, "slots": slots})
+            instance.api.create("pools", {"name": name, "slots": slots})
         for name, definition in POOLS.items():
             instance.create_pool(name, **definition)
         instance.create_pool("invalid", concurrency_limit=-1)

@@ -45,7 +45,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
         stack.callback(instance.stop)
         instance.start()
         instance.create_pool("thin", concurrency_limit=2)
-        instance.api.call("POST", "pools", {"name": "wide", "slots": 50})
+        instance.api.create("pools", {"name": "wide", "slots": 50})
         yield Observed(instance, collected)
 
 
