@@ -2,8 +2,8 @@
 """A rehearsal of what supervises a task, so that jobs which are forked afterwards do nothing for the first time.
 
 Code that runs for the first time is slow: Python has not specialised it, libraries fill their caches, and every
-page that is written to for this is copied in each forked process. Measured with a task that does nothing: a
-supervisor that was rehearsed once takes 700 of 4,400 page faults and a quarter of its CPU time less.
+page that is written to for this is copied in each forked process. Counted with a task that does nothing: a supervisor
+that was rehearsed once takes some 700 of 4,400 page faults less.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from airflow_workpools.core.slots import QueueLoad, WaitingJob, choose
 from airflow_workpools.settings import RESERVE_AFTER
 from airflow_workpools.store import airflow_statements as statements
 from airflow_workpools.store import rules
+from airflow_workpools.store.rules import ANY_ROOM
 
 if TYPE_CHECKING:
     import uuid
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from airflow_workpools.core.pools import WorkPool
     from airflow_workpools.store.protocol import RunTimeStore
     from airflow_workpools.store.records import RunState
-
-ANY_ROOM = 1_000_000
-"""More slots than any pool gives out at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)

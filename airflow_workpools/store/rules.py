@@ -108,6 +108,10 @@ class Head(NamedTuple):
     length: int
 
 
+ANY_ROOM = 1_000_000
+"""Room of a worker that has no limit of its own: more slots than any pool gives out at a time."""
+
+
 def wanted(room: int, most: int | None) -> int:
     """Return how many jobs a worker can take at most: each needs a slot."""
     return room if most is None else min(room, most)

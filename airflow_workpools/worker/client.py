@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     )
 
 Pools = Callable[[], "Mapping[str, WorkPool | InvalidPool]"]
-ANY_ROOM = 32_767
-"""More slots than any job has: the embedded worker takes whatever the limits of the pools allow."""
-
 MintToken = Callable[[UUID, float], str]
 """Makes a workload token for a task instance, valid so many seconds."""
 
@@ -113,7 +110,7 @@ class SqlClient:
 
     def claim(self, worker_id: UUID, *, most: int, now: datetime) -> list[ClaimedJob]:
         pools = list(self.pools().values())
-        jobs = self.store.claim(worker_id, pools, room=ANY_ROOM, most=most, now=now)
+        jobs = self.store.claim(worker_id, pools, room=rules.ANY_ROOM, most=most, now=now)
         return [self._with_token(job) for job in jobs]
 
     def _with_token(self, job: ClaimedJob) -> ClaimedJob:
