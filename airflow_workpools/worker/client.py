@@ -15,6 +15,7 @@ from uuid import UUID
 
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import Delivery, WorkPool
+from airflow_workpools.store import rules
 
 if TYPE_CHECKING:
     from datetime import datetime
