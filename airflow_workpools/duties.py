@@ -6,12 +6,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_workpools import metrics, tracing
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import Delivery, InvalidPool, WorkPool
+from airflow_workpools.core.untaken import Offers
 from airflow_workpools.core.weights import combined_weight
 from airflow_workpools.dags.executors import work_pool_executor
 from airflow_workpools.store import airflow_pools
@@ -65,6 +67,7 @@ class Duties:
     _allocated_at: float = float("-inf")
     _settled: object = None
     """For what pools it is known that no slot has to be moved as long as no task waits."""
+    _offers: Offers = field(default_factory=Offers)
     _looked_at: float = float("-inf")
     _counted_at: float = float("-inf")
     _purge_at: float = float("-inf")
@@ -166,6 +169,7 @@ class Duties:
                 served,
                 held_back,
                 overdue_since=now - self.settings.reserve_after,
+                rooms=partial(self._offers.rooms, monotonic=monotonic),
             )
         if not plan:
             self._settled = pools, served, paused

@@ -14,13 +14,14 @@ stays as it is: giving one queue what another has not given up yet would exceed 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.core.names import WorkQueueRef, airflow_pool_description, is_managed_description
 from airflow_workpools.core.pools import InvalidPool, WorkPool
 from airflow_workpools.core.slots import QueueLoad, airflow_slots
+from airflow_workpools.core.untaken import Offer
 from airflow_workpools.store import airflow_statements as statements
 
 if TYPE_CHECKING:
@@ -114,21 +115,26 @@ def allocate_slots(
     held_back: Mapping[WorkQueueRef, int] | None = None,
     *,
     overdue_since: datetime,
+    rooms: Callable[[Mapping[str, Offer]], Mapping[str, int]] = lambda _: {},
 ) -> Plan:
     """Give every work queue's Airflow pool the slots it should have now, in ``session``'s transaction.
 
     :param served: for each work pool, whether a worker is ready to take its jobs.
     :param held_back: of paused queues, the slots of jobs that were handed over before and wait in the store.
     :param overdue_since: when a task that needs several slots must have become scheduled to have them kept now.
+    :param rooms: says how many more slots some Airflow pools can use, whatever waits in them; see ``core.untaken``.
     :return: what was changed.
     """
     held_back = held_back or {}
     current, loads = _look(session, pools, held_back, overdue_since)
+    can_use = rooms(offers_of(current, loads))
+    loads = within(can_use, loads)
     plan = plan_slots(pools, run_state, served, current=current, loads=loads)
     if not plan:
         return plan
     locked = _lock(session, {*_managed_names(pools), *_ours(current)})
     current, loads = _look(session, pools, held_back, overdue_since)
+    loads = within(can_use, loads)
     busy = {_ref_of(name).pool for name in _ours(current) - locked}
     plan = plan_slots(pools, run_state, served, current=current, loads=loads).without(busy)
     _write(session, plan)
@@ -270,6 +276,29 @@ def without_held_back(loads: Mapping[str, Load], held_back: Mapping[WorkQueueRef
         if (load := result.get(ref.airflow_pool)) is not None:
             result[ref.airflow_pool] = replace(load, occupied=max(0, load.occupied - slots))
     return result
+
+
+def offers_of(current: Mapping[str, AirflowPool], loads: Mapping[str, Load]) -> dict[str, Offer]:
+    """Return, of each Airflow pool of ours with tasks that wait, what is offered to them now."""
+    return {
+        name: Offer(
+            slots=current[name].slots,
+            occupied=load.occupied,
+            demand=load.demand,
+            next_slots=load.smallest,
+        )
+        for name, load in loads.items()
+        # One without a limit keeps nothing from others.
+        if load.demand and name in current and current[name].ours and current[name].slots >= 0
+    }
+
+
+def within(rooms: Mapping[str, int], loads: Mapping[str, Load]) -> dict[str, Load]:
+    """Take no more for demand than what an Airflow pool can use."""
+    return {
+        name: replace(load, demand=min(load.demand, rooms[name])) if name in rooms else load
+        for name, load in loads.items()
+    }
 
 
 def _priority_order(pools: Pools) -> dict[str, int]:

@@ -620,6 +620,31 @@ def test_while_nothing_waits_slots_cost_one_question(stage: Scheduler, executor:
     assert len(sent) > 1
 
 
+def test_slots_that_airflow_does_not_let_a_queue_use_go_to_the_one_behind_it(
+    stage: Scheduler, executor: WorkPoolExecutor
+) -> None:
+    stage.pool("etl", concurrency_limit=4, queues={"high": {"priority": 1}, "low": {"priority": 2}})
+    stage.rig.worker(last_heartbeat_at=datetime.now(timezone.utc) + timedelta(minutes=5))
+    next_round(executor)
+    for _ in range(6):
+        stage.workload("etl/high", state="scheduled")
+    waiting = [stage.workload("etl/low", state="scheduled").ti.id for _ in range(6)]
+    duties, began = executor._started(), time.monotonic()
+
+    def slots(second: int) -> dict[str, int]:
+        duties.allocate(now=datetime.now(timezone.utc), monotonic=began + second)
+        slots = {pool.pool: pool.slots for pool in stage.rows(Pool)}
+        for _ in range(slots["etl.low"] - (6 - len(waiting))):
+            stage.change_task(waiting.pop(), state="queued")  # nothing holds back the tasks of this queue
+        return slots
+
+    first = slots(1)
+    assert (first["etl.high"], first["etl.low"]) == (4, 0)
+    for second in range(2, 30):
+        last = slots(second)
+    assert (last["etl.high"], last["etl.low"]) == (0, 4)
+
+
 def test_the_ends_of_100_refused_tasks_are_told_with_few_statements(
     stage: Scheduler, executor: WorkPoolExecutor
 ) -> None:

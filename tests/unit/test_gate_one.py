@@ -11,12 +11,15 @@ import pytest
 from airflow_workpools.core.names import WorkQueueRef, airflow_pool_description
 from airflow_workpools.core.pools import InvalidPool, PoolSource, WorkPool, parse_work_pool
 from airflow_workpools.core.templates import BaseJobTemplate
+from airflow_workpools.core.untaken import Offer
 from airflow_workpools.store.airflow_pools import (
     AirflowPool,
     Load,
     TaskGroup,
     loads_of,
+    offers_of,
     plan_slots,
+    within,
     without_held_back,
 )
 from airflow_workpools.store.records import QueueRunState, RunState
@@ -195,3 +198,24 @@ def test_a_large_task_is_overdue_only_when_it_is_first_in_line(groups, overdue):
 def test_a_large_task_that_its_dag_keeps_from_starting_is_not_overdue():
     blocked = replace(line("a", 1, 1, overdue=(1, 6)), max_active_tasks=0)
     assert loads_of({"etl": ETL}, [blocked, line("b", 1, 2)], [])["etl.low"].overdue == 0
+
+
+def test_what_is_offered_to_tasks_that_wait():
+    foreign = AirflowPool(3, "somebody else's")
+    unlimited = AirflowPool(-1, airflow_pool_description(WorkQueueRef("free")))
+    current = ours(high=3, low=4) | {"default_pool": foreign, "free": unlimited}
+    loads = {
+        "etl.high": Load(1, 9, smallest=2),
+        "etl.low": Load(4, 0),
+        "etl.gone": Load(0, 5),
+        "default_pool": Load(0, 5),
+        "free": Load(0, 5),
+    }
+    assert offers_of(current, loads) == {"etl.high": Offer(slots=3, occupied=1, demand=9, next_slots=2)}
+
+
+def test_what_a_queue_can_not_use_goes_to_those_behind_it():
+    loads = {"etl.high": Load(0, 9), "etl.low": Load(0, 40)}
+    slots = plan(current=ours(), loads=within({"etl.high": 1}, loads)).change
+    assert slots["etl.high"] == 1
+    assert slots["etl.low"] == 9
