@@ -53,6 +53,10 @@ CREATE_POOL = (
 """The ``airflow`` command that creates the example's work pool, as a user would."""
 RUN_TIMEOUT_SECONDS = 300
 USUAL_PORT = 8080
+LOCK = "lock"
+"""File that a demo holds; where it is, the folder is a demo's."""
+MADE_BY_AIRFLOW = frozenset({"airflow.cfg", "logs"})
+"""What any ``airflow`` command makes in a folder that is its AIRFLOW_HOME."""
 
 
 class Interrupted(BaseException):
@@ -122,7 +126,7 @@ class Demo:
         """Remove what an earlier demo left, processes too if it was killed."""
         sweep(self.home, grace_seconds=2)
         for entry in self.home.iterdir():
-            if entry.name == "lock":
+            if entry.name == LOCK:
                 continue
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
@@ -218,12 +222,24 @@ class Demo:
 
 @contextlib.contextmanager
 def exclusive(home: Path) -> Iterator[None]:
-    """Hold the folder: two demos in one would remove each other's files.
+    """Hold the folder: two demos in one would remove each other's files, and a demo empties its folder.
 
-    :raises WorkpoolsError: if another demo holds it.
+    :raises WorkpoolsError: if another demo holds it, or if it holds what no demo has made.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "lock").open("w") as lock:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        inside = {entry.name for entry in home.iterdir()}
+    except OSError as error:
+        raise WorkpoolsError(
+            f"{home} cannot be the demo's folder: {error.strerror}; choose another --home"
+        ) from None
+    foreign = inside - MADE_BY_AIRFLOW
+    if foreign and LOCK not in inside:
+        raise WorkpoolsError(
+            f"{home} holds what no demo has made ({sorted(foreign)[0]!r}), and a demo empties its folder; "
+            "choose another --home"
+        )
+    with (home / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -25,7 +25,7 @@ and the deed. A job whose wish is ``cancelled`` ends in ``cancelled`` however it
 unless it had ended by itself before it could be stopped.
 
 Everything that guards a change of state derives from :data:`TRANSITIONS`: the ``WHERE state IN`` of the
-SQL, the in-memory store, and the drawing in the docs.
+SQL, and the in-memory store.
 """
 
 from __future__ import annotations

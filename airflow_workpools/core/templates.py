@@ -317,7 +317,12 @@ def _unknown_problems(template: BaseJobTemplate, values: Mapping[str, Any]) -> l
 
 def _missing_problems(template: BaseJobTemplate, values: Mapping[str, Any]) -> list[str]:
     required = template.variables.get("required", [])
-    return [f"job variable {name!r} is required, but not given" for name in required if name not in values]
+    return [
+        f"job variable {name!r} is required, but not given; set it in the task's executor_config, or for all "
+        "tasks in the work pool's job variables"
+        for name in required
+        if name not in values
+    ]
 
 
 def _wrong_values(template: BaseJobTemplate, values: Mapping[str, Any]) -> list[str]:

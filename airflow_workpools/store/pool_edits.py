@@ -335,14 +335,16 @@ def _definition_in(connection: Any) -> dict[str, Any]:
     try:
         text = connection.get_extra()
         definition = json.loads(text or "{}")
+        if not isinstance(definition, dict):
+            raise TypeError("it is no JSON object")
     except Exception as error:
-        # Another Fernet key, or text that is no JSON: nothing of it could be kept.
+        # Another Fernet key, or text that is no JSON object: nothing of it could be kept.
         name, reason = connection.conn_id, str(error) or type(error).__name__
         raise InvalidInput(
             f"the definition of work pool {name!r} cannot be read ({reason}); "
             f"replace it with `airflow workpools create {name} --overwrite`"
         ) from error
-    return dict(definition)
+    return definition
 
 
 def _queue_definition(queue: WorkQueue) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow_workpools.core.jobs import ENDED, JobState
 from airflow_workpools.core.json_values import JsonError, plain_json
 from airflow_workpools.core.slots import QueueLoad, choose
+from airflow_workpools.core.wording import counted
 from airflow_workpools.errors import InvalidInput, InvalidJobVariables
 from airflow_workpools.store.records import Report, ReportOutcome
 
@@ -64,6 +65,16 @@ def unknown_job(*job_ids: uuid.UUID) -> str:
     """Say that jobs do not exist, and why that may be."""
     ids = ", ".join(map(str, job_ids))
     return f"there is no job {ids}: it was mistyped, or it ended so long ago that it was purged"
+
+
+def has_active_jobs(what: str, active: int) -> str:
+    """Say why a work pool or queue can't be deleted, and the way out."""
+    has, it = ("has", "it") if active == 1 else ("have", "they")
+    them = "it" if active == 1 else "them"
+    return (
+        f"{what} has {counted(active, 'job')} that {has} not ended; cancel {them} (`airflow workpools jobs cancel`), "
+        f"or wait until {it} {has} ended"
+    )
 
 
 # -- hand-over -----------------------------------------------------------------------------------------------

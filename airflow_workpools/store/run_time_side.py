@@ -132,6 +132,4 @@ def _remove(session: Session, table: Table, ids: Collection[uuid.UUID]) -> int:
 def _refuse_if_active(session: Session, what: str, *pool_and_queue: Any) -> None:
     active = session.execute(count(statements.active_in(*pool_and_queue))).scalar_one()
     if active:
-        raise Conflict(
-            f"{what} has {active} jobs that have not ended; cancel them, or wait until they have ended"
-        )
+        raise Conflict(rules.has_active_jobs(what, active))

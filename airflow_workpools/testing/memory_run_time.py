@@ -150,9 +150,7 @@ class RunTimeSide(MemoryJobs):
             return job.record.state in ACTIVE and matches(job.record.ref)
 
         if active := len(self._find(is_active)):
-            raise Conflict(
-                f"{what} has {active} jobs that have not ended; cancel them, or wait until they have ended"
-            )
+            raise Conflict(rules.has_active_jobs(what, active))
 
 
 def _passes(record: JobRecord, which: JobFilter) -> bool:

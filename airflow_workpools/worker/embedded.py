@@ -197,6 +197,7 @@ def run_embedded_worker(channel: socket.socket, *, settings: Settings) -> None:
 
 
 async def _serve(channel: socket.socket, *, settings: Settings, runner: Any) -> None:
+    from airflow_workpools.store.airflow_connections import airflow_connections
     from airflow_workpools.store.pools import keep_secrets_pools_fresh
     from airflow_workpools.worker.errands import errands_of
     from airflow_workpools.worker.loop import Worker, WorkerTimes
@@ -209,6 +210,7 @@ async def _serve(channel: socket.socket, *, settings: Settings, runner: Any) -> 
         infrastructures=infrastructures,
         clock=lambda: datetime.now(timezone.utc),
         environ=dict(os.environ),
+        connections=airflow_connections,
         times=WorkerTimes(heartbeat=settings.worker.heartbeat_seconds, claim=settings.worker.claim_seconds),
         on_ended=partial(_tell_executor, channel),
     )

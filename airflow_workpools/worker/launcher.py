@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,20 +16,25 @@ from airflow_workpools.worker.launching import launch_spec
 from airflow_workpools.worker.tracking import Tracked
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Iterable, Mapping
     from datetime import datetime
     from uuid import UUID
 
+    from airflow_workpools.core.pools import WorkPool
     from airflow_workpools.infrastructure.base import Infrastructure
     from airflow_workpools.store.records import ClaimedJob, Report
 
 log = logging.getLogger(__name__)
+
+ReadConnections = Callable[[Collection[str]], "Mapping[str, Mapping[str, Any]]"]
+"""Returns the fields of those Airflow connections that there are, by id; may block."""
 
 
 @dataclass(kw_only=True)
 class Launcher:
     """Launches claimed jobs.
 
+    :param connections: reads the Airflow connections that a pool's base job template asks for.
     :param in_flight: most jobs that are being launched at a time.
     :param tracked: where a job is entered as soon as it may exist on its infrastructure.
     :param tell: takes what is to be reported of a job.
@@ -40,6 +46,7 @@ class Launcher:
     infrastructures: Mapping[str, Infrastructure]
     worker_name: str
     environ: Mapping[str, str]
+    connections: ReadConnections
     in_flight: int
     tracked: dict[UUID, Tracked]
     clock: Callable[[], datetime]
@@ -94,7 +101,13 @@ class Launcher:
                 raise NotFound(f"work pool '{job.ref.pool}' does not exist any more, or is not valid")
             tracked = self.tracked[job.id] = Tracked(job=job, kind=pool.type)
             infrastructure = self.infrastructures[pool.type]
-            spec = launch_spec(job, pool, worker=self.worker_name, environ=self.environ)
+            spec = launch_spec(
+                job,
+                pool,
+                worker=self.worker_name,
+                environ=self.environ,
+                connections=await self._connections_for(pool),
+            )
             async for handle in infrastructure.launch(spec):
                 tracked.handle = handle
                 tracked.running = infrastructure.runs_at_launch
@@ -107,6 +120,10 @@ class Launcher:
         except Exception as error:
             log.exception("Worker: launching job %s failed", job.id)
             await self._retry(job, f"{type(error).__name__}: {error}")
+
+    async def _connections_for(self, pool: WorkPool) -> Mapping[str, Mapping[str, Any]]:
+        conn_ids = pool.base_job_template.connection_ids
+        return await asyncio.to_thread(self.connections, conn_ids) if conn_ids else {}
 
     async def _retry(self, job: ClaimedJob, reason: str) -> None:
         """The launch may have left something behind; only what is surely not there is launched again."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.core.templates import RenderContext, render
 from airflow_workpools.infrastructure.base import LaunchSpec
@@ -15,11 +15,19 @@ if TYPE_CHECKING:
     from airflow_workpools.store.records import ClaimedJob
 
 
-def launch_spec(job: ClaimedJob, pool: WorkPool, *, worker: str, environ: Mapping[str, str]) -> LaunchSpec:
+def launch_spec(
+    job: ClaimedJob,
+    pool: WorkPool,
+    *,
+    worker: str,
+    environ: Mapping[str, str],
+    connections: Mapping[str, Mapping[str, Any]] | None = None,
+) -> LaunchSpec:
     """Render a job through its pool's base job template.
 
     :param worker: the worker's name, for the labels.
     :param environ: the worker's environment, for ``{{ $NAME }}``.
+    :param connections: fields of Airflow connections by id, for ``{{ conn.ID.field }}``.
     :raises InvalidJobVariables: if the variables do not fit the template (it may have changed since
     hand-over).
     :raises NotFound: if the pool has no such queue any more.
@@ -41,6 +49,7 @@ def launch_spec(job: ClaimedJob, pool: WorkPool, *, worker: str, environ: Mappin
             job_id=str(job.id),
         ),
         environ=environ,
+        connections=connections,
     )
     return LaunchSpec(
         job_id=job.id,

@@ -31,7 +31,7 @@ from airflow_workpools.errors import InfrastructureUnavailable, NotFound
 from airflow_workpools.infrastructure.base import Phase
 from airflow_workpools.store.records import WorkerState
 from airflow_workpools.worker import reports
-from airflow_workpools.worker.launcher import Launcher
+from airflow_workpools.worker.launcher import Launcher, ReadConnections
 from airflow_workpools.worker.recovery import Recovery
 from airflow_workpools.worker.waiting import at_most, wait_for
 
@@ -79,6 +79,8 @@ class Worker:
     infrastructures: Mapping[str, Infrastructure]
     clock: Clock
     environ: Mapping[str, str]
+    connections: ReadConnections = lambda _: {}
+    """Reads Airflow connections for base job templates."""
     times: WorkerTimes = field(default_factory=WorkerTimes)
     launches_in_flight: int = 16
     """Most jobs that are being launched at a time, and so most that are claimed at a time: what is claimed is out
@@ -106,6 +108,7 @@ class Worker:
             infrastructures=self.infrastructures,
             worker_name=self.record.name,
             environ=self.environ,
+            connections=self.connections,
             in_flight=self.launches_in_flight,
             tracked=self._tracked,
             clock=self.clock,

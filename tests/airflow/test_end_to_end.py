@@ -158,6 +158,19 @@ def test_a_work_pool_can_be_used_as_soon_as_it_is_there(airflow: AirflowInstance
 
 
 @on_sqlite
+def test_a_job_gets_what_its_template_takes_from_a_connection(airflow: AirflowInstance) -> None:
+    airflow.api.create("connections", {"connection_id": "hall", "conn_type": "generic", "host": "welcome"})
+    template = {
+        "variables": {"type": "object", "properties": {}},
+        "job_configuration": {"env": {"GREETING": "{{ conn.hall.host }} in {{ ctx.work_pool }}"}},
+    }
+    airflow.create_pool("greeting", base_job_template=template)
+    airflow.wait(lambda: airflow.rows("select 1 from slot_pool where pool = 'greeting'"), what="gate 1")
+    (task,) = airflow.run("greeted")
+    assert "the job was told welcome in greeting" in airflow.log(task)
+
+
+@on_sqlite
 def test_the_log_can_be_read_while_a_task_runs_and_afterwards(airflow: AirflowInstance) -> None:
     run_id = airflow.trigger("long_talk")
     task = airflow.wait(lambda: airflow.running("long_talk", run_id), what="the task to run")[0]

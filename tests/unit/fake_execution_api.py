@@ -9,8 +9,15 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+
+HEARTBEAT_SECONDS = 40
+"""How long a supervisor of Airflow's sleeps if nothing wakes it: longer than any of these tests takes."""
 
 
 class FakeExecutionApi(ThreadingHTTPServer):
@@ -101,3 +108,22 @@ def fake_execution_api(port: int = 0) -> Iterator[FakeExecutionApi]:
         finally:
             api.shutdown()
             thread.join()
+
+
+@contextmanager
+def workload_home(path: Path) -> Iterator[None]:
+    """Configure Airflow as it is where workloads run: a home with ``dags`` and ``logs``, and no database."""
+    environment = {
+        "AIRFLOW_HOME": str(path),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{path}/none.db",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(path / "dags"),
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(path / "logs"),
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "1",
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": str(HEARTBEAT_SECONDS),
+        "_AIRFLOW_PROCESS_CONTEXT": "server",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield

@@ -117,7 +117,7 @@ def test_a_replacement_does_not_drop_a_queue_that_has_active_jobs(home: AirflowH
     message = home.refused("create etl --overwrite --queue high --paused")
 
     assert "work queue 'etl/low' has 1 job" in message
-    assert "cancel them, or wait" in message
+    assert "cancel it (`airflow workpools jobs cancel`), or wait" in message
     assert home.inspected("etl") == before
     home.ok("create etl --overwrite --queue low")
 
@@ -181,6 +181,20 @@ def test_an_update_mends_a_pool_whose_definition_is_invalid(home: AirflowHome) -
     assert home.listed()["etl"]["status"] == "NOT_READY"
 
 
+@pytest.mark.parametrize("extra", ["[1]", "null", '"text"', "{"])
+def test_a_pool_whose_definition_is_no_object_is_replaced_and_not_updated(
+    home: AirflowHome, extra: str
+) -> None:
+    home.ok("create etl")
+    home.sql(f"UPDATE connection SET extra = '{extra}', is_extra_encrypted = 0")
+
+    message = home.refused("update etl -l 1")
+
+    assert "'etl' cannot be read" in message
+    assert "`airflow workpools create etl --overwrite`" in message
+    home.ok("create etl --overwrite")
+
+
 # -- delete
 
 
@@ -206,7 +220,8 @@ def test_a_pool_with_running_jobs_is_not_deleted(home: AirflowHome) -> None:
     message = home.refused("delete etl")
 
     assert "'etl'" in message
-    assert "1 job" in message
+    assert "1 job that has not ended" in message
+    assert "`airflow workpools jobs cancel`" in message
     assert "etl" in home.listed()
 
 

@@ -116,7 +116,8 @@ def test_a_queue_with_jobs_is_not_deleted(home: AirflowHome) -> None:
     message = home.refused("queue delete etl/gpu")
 
     assert "etl/gpu" in message
-    assert "1 job" in message
+    assert "1 job that has not ended" in message
+    assert "`airflow workpools jobs cancel`" in message
     assert "gpu" in queues(home)
 
 

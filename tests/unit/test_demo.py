@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import json
 import signal
+from dataclasses import replace
 from io import StringIO
 from typing import TYPE_CHECKING
 
 import pytest
 from rich.console import Console
 
-from airflow_workpools.cli.demo import Interrupted, Interrupts, example_dag, exclusive, snapshot
+from airflow_workpools.cli.demo import Demo, Interrupted, Interrupts, example_dag, exclusive, snapshot
 from airflow_workpools.cli.demo_view import draw, open_view, plain
 from airflow_workpools.cli.local_records import TaskTry
 from airflow_workpools.errors import WorkpoolsError
@@ -87,6 +89,87 @@ def test_two_demos_do_not_share_a_folder(tmp_path: Path) -> None:
         pass
     with exclusive(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("name", ["thesis.odt", "airflow.db"])
+def test_a_demo_does_not_empty_a_folder_that_is_not_its_own(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("years of work")
+    (tmp_path / "logs").mkdir()
+    demo = Demo(home=tmp_path, console=Console(file=StringIO()))
+
+    with pytest.raises(WorkpoolsError, match=f"{name}.*choose another --home"), exclusive(tmp_path):
+        demo._clear()
+
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([name, "logs"])
+
+
+def test_a_demo_empties_what_an_earlier_one_and_airflow_left(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "airflow.cfg").touch()
+    demo = Demo(home=tmp_path, console=Console(file=StringIO()))
+    with exclusive(tmp_path):
+        (tmp_path / "report.json").touch()
+
+    with exclusive(tmp_path):
+        demo._clear()
+        assert [entry.name for entry in tmp_path.iterdir()] == ["lock"]
+
+
+def test_a_file_is_no_folder_for_a_demo(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WorkpoolsError, match="choose another --home"), exclusive(tmp_path / "file"):
+        pass
+
+
+LANES = {"critical": [3], "high": [3, 3, 3], "low": [7, 7, 7, 7, 6, 6]}
+"""How many of each queue's tasks run one after the other in each of the pool's ten slots."""
+
+
+def run_as_it_should() -> list[TaskTry]:
+    return [
+        replace(task, started_at=3.0 * number, ended_at=3.0 * number + 3)
+        for queue, lanes in LANES.items()
+        for length in lanes
+        for number, task in enumerate(tries(queue, *["success"] * length))
+    ]
+
+
+def told(home: Path, tasks: list[TaskTry]) -> tuple[int, str]:
+    """Return the exit code of a demo whose tasks ran so, and what it printed."""
+    output = StringIO()
+    return Demo(home=home, console=Console(file=output, width=200))._tell(tasks), output.getvalue()
+
+
+def test_a_demo_in_which_all_held_succeeds_and_is_summed_up(tmp_path: Path) -> None:
+    code, text = told(tmp_path, run_as_it_should())
+    assert code == 0
+    assert "52 of 52 tasks succeeded in 21.0 s" in text
+    assert "10 in work pool 'etl', whose limit is 10" in text
+    assert "3 in high (limit 3, priority 5)" in text
+    assert "They started in this order: 1 critical, 3 high, 6 low" in text
+    assert json.loads((tmp_path / "report.json").read_text()) == {
+        "tasks": 52,
+        "succeeded": 52,
+        "wall_seconds": 21.0,
+        "limits": {"pool": 10, "queues": {"critical": 1, "high": 3}},
+        "max_running": {"pool": 10, "queues": {"critical": 1, "high": 3, "low": 6}},
+    }
+
+
+def test_a_demo_in_which_something_went_wrong_fails_and_says_what(tmp_path: Path) -> None:
+    right = run_as_it_should()
+    wrong = {
+        "the pool was never full": [replace(task, started_at=0.0, ended_at=0.0) for task in right],
+        "queue 'critical' ran 3 tasks at once": [
+            replace(task, started_at=0.0) if "critical" in task.queue else task for task in right
+        ],
+        "51 of 51 did": right[:-1],
+        "51 of 52 did": [replace(right[0], state="failed"), *right[1:]],
+    }
+    for words, tasks in wrong.items():
+        code, text = told(tmp_path, tasks)
+        assert code == 1
+        assert words in text
 
 
 def test_the_example_is_found() -> None:

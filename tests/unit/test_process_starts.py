@@ -16,7 +16,7 @@ from airflow_workpools.infrastructure.process import runner as runner_module
 from tests.unit.fake_execution_api import fake_execution_api
 from tests.unit.infrastructure_contract import launch, wait_for_end, wait_until_begun, working
 from tests.unit.process_platform import ProcessPlatform
-from tests.unit.test_process_workload import DAG_FILE, Rig
+from tests.unit.test_process_workload import Rig
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -174,7 +174,6 @@ print(seen, note.exists())
 """
     with fake_execution_api() as api:
         rig = Rig(tmp_path, api)
-        assert "note.write_text" in DAG_FILE
         environment = {
             **os.environ,
             "AIRFLOW_HOME": str(tmp_path),

@@ -316,7 +316,8 @@ class TestCheckingVariables:
         assert variable_problems(one, {"imgae": "x", "cpu": 0, "env": {"A": 1}}, pool="gpu") == (
             "work pool 'gpu': there is no job variable 'imgae' (did you mean 'image'?); "
             "allowed are: cpu, env, image",
-            "work pool 'gpu': job variable 'image' is required, but not given",
+            "work pool 'gpu': job variable 'image' is required, but not given; set it in the task's "
+            "executor_config, or for all tasks in the work pool's job variables",
             "work pool 'gpu': job variable 'cpu' must be at least 1",
             "work pool 'gpu': job variable 'env.A' must be text, not a whole number",
         )

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import json
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -85,6 +85,7 @@ class Stage:
     pools: dict[str, WorkPool | InvalidPool] = field(default_factory=lambda: {"etl": etl()})
     platform: dict[uuid.UUID, Any] = field(default_factory=dict)
     now: datetime = NOW
+    connections: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def hand_over(self, *, priority_weight: int = 1, **variables: Any) -> uuid.UUID:
         job = NewJob(
@@ -128,8 +129,13 @@ class Stage:
             infrastructures={"process": infrastructure or ScriptedInfrastructure(self.platform)},
             clock=lambda: self.now,
             environ={},
+            connections=self._connections,
             times=QUICK,
         )
+
+    def _connections(self, conn_ids: Collection[str]) -> dict[str, dict[str, Any]]:
+        self.store._fail("connections")
+        return {conn_id: self.connections[conn_id] for conn_id in conn_ids if conn_id in self.connections}
 
 
 @contextlib.asynccontextmanager
@@ -445,6 +451,37 @@ def test_variables_that_no_longer_fit_the_template_fail_the_job_with_the_reason(
         async with working(stage.worker()):
             await until(lambda: stage.record(job).state is JobState.FAILED)
             assert "nice" in (stage.record(job).reason or "")
+
+    play(scenario)
+
+
+WITH_CONNECTION = {
+    "variables": {"type": "object", "properties": {}},
+    "job_configuration": {"env": {"DSN": "{{ conn.warehouse.login }}@{{ conn.warehouse.extra.region }}"}},
+}
+
+
+def test_a_template_gets_the_fields_of_connections_even_if_they_cannot_be_read_at_once():
+    async def scenario(stage: Stage) -> None:
+        stage.pools["etl"] = etl(base_job_template=WITH_CONNECTION)
+        stage.connections["warehouse"] = {"login": "etl", "extra": {"region": "north"}}
+        stage.store.failures["connections"] = 1
+        job = stage.hand_over()
+        async with working(stage.worker()) as infrastructure:
+            await until(lambda: infrastructure.launched)
+        assert infrastructure.launched[0].configuration == {"env": {"DSN": "etl@north"}}
+        assert "etl@north" not in repr(stage.record(job))
+
+    play(scenario)
+
+
+def test_a_connection_that_is_missing_fails_the_job_with_the_reason():
+    async def scenario(stage: Stage) -> None:
+        stage.pools["etl"] = etl(base_job_template=WITH_CONNECTION)
+        job = stage.hand_over()
+        async with working(stage.worker()):
+            await until(lambda: stage.record(job).state is JobState.FAILED)
+        assert "no Airflow connection 'warehouse'" in (stage.record(job).reason or "")
 
     play(scenario)
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 import traces
 from airflow.sdk import DAG, task
 
@@ -33,6 +35,14 @@ with DAG("unknown_queue", schedule=None) as unknown_queue:
 
 with DAG("unknown_variable", schedule=None) as unknown_variable:
     say.override(task_id="lost", work_queue="etl/low", executor_config={"imgae": "x"})("never said")
+
+with DAG("greeted", schedule=None) as greeted:
+
+    @task(work_queue="greeting")
+    def read_greeting() -> None:
+        print(f"the job was told {os.environ['GREETING']}")
+
+    read_greeting()
 
 with DAG("long_talk", schedule=None) as long_talk:
 
