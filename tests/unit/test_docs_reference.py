@@ -105,7 +105,9 @@ def _types(column: Column[object]) -> set[str]:
     length = getattr(column.type, "length", None)
     if kind in ("String", "StringID", "Text"):
         exact = f"text, {length}"
-        return {exact, f"{exact} each", "text"} if kind in ("String", "StringID") else {"text", "text, 10,000"}
+        return (
+            {exact, f"{exact} each", "text"} if kind in ("String", "StringID") else {"text", "text, 10,000"}
+        )
     return {
         "Boolean": {"boolean"},
         "Integer": {"number", "slots"},
