@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_workpools.cli.definition import get_workpools_cli_commands
 from airflow_workpools.core.jobs import OCCUPYING, TRANSITIONS, JobState
 from airflow_workpools.provider_info import get_provider_info
 from airflow_workpools.store.records import WorkerKind, WorkerState
@@ -15,6 +16,7 @@ from airflow_workpools.store.tables import metadata
 from tests.unit.test_docs import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from sqlalchemy import Column, Table
 
 REFERENCE = ROOT / "docs/reference"
@@ -60,6 +62,30 @@ def test_the_settings_page_says_the_unit_of_every_number_that_has_one() -> None:
         for name, option in options.items()
     }
     assert units == described
+
+
+# -- commands ------------------------------------------------------------------------------------------------
+
+CLI = (REFERENCE / "cli.md").read_text()
+
+
+def commands(found: Iterable[Any], *above: str) -> Iterator[tuple[str, set[str]]]:
+    """Return every command with its options."""
+    for one in found:
+        if hasattr(one, "subcommands"):
+            yield from commands(one.subcommands, *above, one.name)
+        else:
+            options = {flag for argument in one.args for flag in argument.flags if flag.startswith("-")}
+            yield " ".join((*above, one.name)[1:]), options
+
+
+COMMANDS = dict(commands(get_workpools_cli_commands()))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_page_has_every_command_and_its_options(command: str) -> None:
+    assert re.search(rf"`(airflow workpools )?{command}( [^`]*)?`", CLI)
+    assert {option for option in COMMANDS[command] if not re.search(rf"`{option}[` ]", CLI)} == set()
 
 
 # -- tables --------------------------------------------------------------------------------------------------
