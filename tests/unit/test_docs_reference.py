@@ -85,7 +85,7 @@ COMMANDS = dict(commands(get_workpools_cli_commands()))
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_page_has_every_command_and_its_options(command: str) -> None:
     assert re.search(rf"`(airflow workpools )?{command}( [^`]*)?`", CLI)
-    assert {option for option in COMMANDS[command] if not re.search(rf"`{option}[` ]", CLI)} == set()
+    assert {option for option in COMMANDS[command] if not re.search(rf"[` ]{option}[` ]", CLI)} == set()
 
 
 # -- tables --------------------------------------------------------------------------------------------------
