@@ -273,7 +273,9 @@ def test_tables_of_a_newer_version_are_left_alone(without_ours: sa.Engine, tmp_p
     )
     assert done.returncode
     message = done.stderr.strip().splitlines()[-1]
-    assert message.startswith("airflow_workpools.errors.WorkpoolsError: The tables of airflow-provider-workpools")
+    assert message.startswith(
+        "airflow_workpools.errors.WorkpoolsError: The tables of airflow-provider-workpools"
+    )
     assert "revision 9999_later" in message
     assert message.endswith("install the version that made them, or a newer one")
     assert definitions(without_ours) == before

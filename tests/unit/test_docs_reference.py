@@ -17,6 +17,7 @@ from tests.unit.test_docs import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
     from sqlalchemy import Column, Table
 
 REFERENCE = ROOT / "docs/reference"
