@@ -339,6 +339,8 @@ def _ensure_tables() -> None:
 
     try:
         ensure_tables()
+    except WorkpoolsError:
+        raise
     except Exception as error:
         raise WorkpoolsError(
             "The tables of airflow-provider-workpools can't be created or upgraded in the metadata database; "

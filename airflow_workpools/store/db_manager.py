@@ -12,6 +12,7 @@ from sqlalchemy import inspect
 from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
+from airflow_workpools import __version__
 from airflow_workpools.errors import WorkpoolsError
 from airflow_workpools.store.sessions import airflow_session
 from airflow_workpools.store.tables import metadata
@@ -66,7 +67,10 @@ def check_tables(session: Session) -> None:
 
 
 def ensure_tables() -> None:
-    """Create or upgrade our tables if that has not been done; several schedulers may do so at once."""
+    """Create or upgrade our tables if that has not been done; several schedulers may do so at once.
+
+    :raises WorkpoolsError: if they are newer than this version.
+    """
     retrying = Retrying(
         retry=retry_if_exception_type(DBAPIError),
         stop=stop_after_attempt(_ATTEMPTS),
@@ -78,11 +82,26 @@ def ensure_tables() -> None:
     retrying(_ensure_tables)
 
 
+def _refuse_newer(manager: Any) -> None:
+    """Leave tables alone that a newer version of this provider has made: it knows what is in them.
+
+    :raises WorkpoolsError: if they are of a revision that is not known here.
+    """
+    revision = manager.get_current_revision()
+    known = {script.revision for script in manager.get_script_object().walk_revisions()}
+    if revision is not None and revision not in known:
+        raise WorkpoolsError(
+            f"The tables of airflow-provider-workpools in the metadata database are of revision {revision}, which "
+            f"version {__version__} does not know: install the version that made them, or a newer one"
+        )
+
+
 def _ensure_tables() -> None:
     from airflow.utils.db import DBLocks, create_global_lock
 
     with airflow_session() as session, create_global_lock(session=session, lock=DBLocks.MIGRATIONS):
         manager: Any = WorkpoolsDBManager(session)
         if not manager.check_migration():
+            _refuse_newer(manager)
             log.info("Creating or upgrading the tables of airflow-provider-workpools")
             manager.initdb()

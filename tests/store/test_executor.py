@@ -126,6 +126,22 @@ def test_tables_that_cannot_be_made_stop_the_start_with_what_to_do(
     executor.end()
 
 
+def test_tables_of_a_newer_version_stop_the_start_with_what_to_do(stage: Scheduler) -> None:
+    with stage.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version_workpools SET version_num = '9999_later'")
+    executor = WorkPoolExecutor()
+    try:
+        with pytest.raises(
+            WorkpoolsError, match=r"revision 9999_later, which version .* install the version"
+        ) as caught:
+            executor.start()
+    finally:
+        executor.end()
+        with stage.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE alembic_version_workpools SET version_num = '0001_workpools'")
+    assert "airflow db migrate" not in str(caught.value)
+
+
 def test_settings_that_make_no_sense_stop_the_start(
     stage: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -262,6 +262,25 @@ def test_schedulers_that_start_at_once_make_the_tables_together(
         assert connection.exec_driver_sql(f"SELECT count(*) FROM {VERSIONS}").scalar_one() == 1
 
 
+def test_tables_of_a_newer_version_are_left_alone(without_ours: sa.Engine, tmp_path: Path) -> None:
+    run_python(tmp_path / "home", url_of(without_ours), "-c", ENSURE)
+    before = definitions(without_ours)
+    with without_ours.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE {VERSIONS} SET version_num = '9999_later'")
+    environment = airflow_environment(tmp_path / "home", url_of(without_ours))
+    done = subprocess.run(
+        [sys.executable, "-c", ENSURE], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode
+    message = done.stderr.strip().splitlines()[-1]
+    assert message.startswith(
+        "airflow_workpools.errors.WorkpoolsError: The tables of airflow-provider-workpools"
+    )
+    assert "revision 9999_later" in message
+    assert message.endswith("install the version that made them, or a newer one")
+    assert definitions(without_ours) == before
+
+
 MANAGE = """
 from sqlalchemy import insert
 from airflow_workpools.store.tables import pools

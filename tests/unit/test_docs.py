@@ -7,6 +7,7 @@ import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from xml.etree import ElementTree
 
 import pytest
 from packaging.version import Version
@@ -128,3 +129,43 @@ def test_the_changelog_is_kept_and_fits_the_version() -> None:
 def test_the_changelogs_sections_have_the_agreed_names() -> None:
     sections = re.findall(r"^### (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert set(sections) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_every_page_of_the_reference_can_be_reached_from_the_index() -> None:
+    index = (ROOT / "docs/index.md").read_text()
+    pages = [page.name for page in (ROOT / "docs/reference").glob("*.md")]
+    assert [name for name in pages if f"(reference/{name})" not in index] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_links_in_the_docs_lead_to_headings_that_exist(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s#]*)#([^)\s]+)\)", page.read_text())
+    local = [(target, anchor) for target, anchor in links if not target.startswith(("http://", "https://"))]
+    broken = [
+        f"{target}#{anchor}"
+        for target, anchor in local
+        if anchor not in _anchors(page.parent / target if target else page)
+    ]
+    assert broken == []
+
+
+def _anchors(page: Path) -> list[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs").rglob("*.svg")), ids=lambda picture: picture.name)
+def test_a_picture_can_be_read_in_the_dark_and_by_those_who_do_not_see_it(picture: Path) -> None:
+    root = ElementTree.parse(picture).getroot()
+    within = {element.tag.rpartition("}")[2]: element.text or "" for element in root}
+    if "desc" not in within:
+        pytest.skip("a plot, made by a program")
+    assert root.get("role") == "img"
+    assert {root[0].get("id"), root[1].get("id")} == set((root.get("aria-labelledby") or "").split())
+    assert within["title"].strip()
+    assert within["desc"].strip()
+    assert "@media (prefers-color-scheme: dark)" in within["style"]
+    shown = [page for page in PAGES if re.search(rf"!\[[^]]{{40,}}\]\({picture.name}\)", page.read_text())]
+    assert shown, f"no page shows {picture.name} with a text alternative"
