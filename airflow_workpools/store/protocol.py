@@ -170,12 +170,21 @@ class WorkerStore(Protocol):
         ...
 
     def requeue(
-        self, worker_id: uuid.UUID, job_ids: Collection[uuid.UUID], reason: str, *, now: datetime
+        self,
+        worker_id: uuid.UUID,
+        job_ids: Collection[uuid.UUID],
+        reason: str,
+        *,
+        now: datetime,
+        start_attempts: Mapping[uuid.UUID, int] | None = None,
     ) -> int:
         """Let jobs wait again that were not seen running.
 
         Those that should be stopped end instead, and those whose try has been handed over again since.
         Returns how many jobs this changed.
+
+        :param start_attempts: of which claim of a job this is said. What comes late, when the job has been claimed
+            again, even by the same worker, changes nothing.
         """
         ...
 

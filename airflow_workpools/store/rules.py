@@ -82,14 +82,24 @@ def checked_variables(job: NewJob) -> dict[str, Any]:
 
 def log_path(workload: str) -> str | None:
     """Return where a workload wants its log."""
-    path = json.loads(workload).get("log_path")
+    path = _object(workload).get("log_path")
     return path if isinstance(path, str) else None
 
 
 def context_carrier(workload: str) -> dict[str, str] | None:
     """Return the trace context of a workload's task, if it has one."""
-    carrier = (json.loads(workload).get("ti") or {}).get("context_carrier")
+    ti = _object(workload).get("ti")
+    carrier = ti.get("context_carrier") if isinstance(ti, dict) else None
     return carrier if isinstance(carrier, dict) else None
+
+
+def _object(workload: str) -> dict[str, Any]:
+    """Read a workload; one that was changed by hand has nothing in it."""
+    try:
+        found = json.loads(workload)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def fit_text(text: str) -> str:

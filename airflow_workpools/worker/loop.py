@@ -246,10 +246,11 @@ class Worker:
             )
             if report is not None:
                 self._tracked.pop(id_, None)
-                self._tell(report)
+                self._tell(reports.of_claim(tracked.job, report))
             elif observation.phase is Phase.RUNNING and not tracked.running and tracked.handle:
                 tracked.running = True
-                self._tell(reports.launched(tracked.handle, running=True, now=self.clock()))
+                told = reports.launched(tracked.handle, running=True, now=self.clock())
+                self._tell(reports.of_claim(tracked.job, told))
 
     # -- wishes ---------------------------------------------------------------------------------------------
 

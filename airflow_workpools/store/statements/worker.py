@@ -229,7 +229,22 @@ def report(target: JobState, worker_id: uuid.UUID, reports: Sequence[Report], no
         codes = {r.job_id: r.exit_code for r in reports if r.exit_code is not None}
         values |= {"ended_at": now, "exit_code": _each("exit_code", codes, jobs.c.exit_code)}
     ids = [r.job_id for r in reports]
-    return update(jobs).where(with_ids(ids), jobs.c.worker_id == worker_id, guard).values(values)
+    claims = {r.job_id: r.start_attempts for r in reports if r.start_attempts is not None}
+    return (
+        update(jobs)
+        .where(with_ids(ids), jobs.c.worker_id == worker_id, guard, _of_claims(claims))
+        .values(values)
+    )
+
+
+def _of_claims(start_attempts: Mapping[uuid.UUID, int]) -> Condition:
+    """The worker speaks of the claim that the job is in, not of an earlier one that it gave back.
+
+    A report may come twice, the second time when the job has been claimed again, even by the same worker.
+    """
+    if not start_attempts:
+        return true()
+    return jobs.c.start_attempts == _each("start_attempts", start_attempts, jobs.c.start_attempts)
 
 
 def _start(target: JobState, given: Mapping[uuid.UUID, datetime], now: datetime) -> ColumnElement[Any]:
@@ -271,11 +286,13 @@ def states_of(worker_id: uuid.UUID, job_ids: Collection[uuid.UUID]) -> Select[An
     )
 
 
-def requeue(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID, reason: str) -> Update:
+def requeue(
+    job_ids: Collection[uuid.UUID], worker_id: uuid.UUID, reason: str, start_attempts: Mapping[uuid.UUID, int]
+) -> Update:
     """Let jobs wait again, for any worker."""
     return (
         update(jobs)
-        .where(_given_back(job_ids, worker_id), unwished, ~newer_round())
+        .where(_given_back(job_ids, worker_id, start_attempts), unwished, ~newer_round())
         .values(
             state=JobState.PENDING.value,
             worker_id=None,
@@ -287,11 +304,16 @@ def requeue(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID, reason: str) -
     )
 
 
-def end_instead_of_requeue(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID, now: datetime) -> Update:
+def end_instead_of_requeue(
+    job_ids: Collection[uuid.UUID],
+    worker_id: uuid.UUID,
+    now: datetime,
+    start_attempts: Mapping[uuid.UUID, int],
+) -> Update:
     """End jobs that would wait again, did nobody wish them stopped and had their try not been handed over anew."""
     return (
         update(jobs)
-        .where(_given_back(job_ids, worker_id), or_(~unwished, newer_round()))
+        .where(_given_back(job_ids, worker_id, start_attempts), or_(~unwished, newer_round()))
         .values(
             state=func.coalesce(jobs.c.desired_state, JobState.CANCELLED.value),
             reason=case((unwished, rules.HANDED_OVER_AGAIN), else_=jobs.c.reason),
@@ -300,5 +322,13 @@ def end_instead_of_requeue(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID,
     )
 
 
-def _given_back(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID) -> Condition:
-    return and_(with_ids(job_ids), jobs.c.worker_id == worker_id, may_become(JobState.PENDING))
+def _given_back(
+    job_ids: Collection[uuid.UUID], worker_id: uuid.UUID, start_attempts: Mapping[uuid.UUID, int]
+) -> Condition:
+    of_claims = {id_: start_attempts[id_] for id_ in job_ids if id_ in start_attempts}
+    return and_(
+        with_ids(job_ids),
+        jobs.c.worker_id == worker_id,
+        may_become(JobState.PENDING),
+        _of_claims(of_claims),
+    )
