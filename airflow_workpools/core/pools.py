@@ -175,7 +175,7 @@ def queue_status(*, paused: bool, last_polled_at: datetime | None, now: datetime
     """Return the status of a work queue: ready for :data:`QUEUE_READY_FOR` after each poll, unless paused."""
     if paused:
         return QueueStatus.PAUSED
-    polled_lately = last_polled_at is not None and now - last_polled_at <= QUEUE_READY_FOR
+    polled_lately = last_polled_at is not None and abs(now - last_polled_at) <= QUEUE_READY_FOR
     return QueueStatus.READY if polled_lately else QueueStatus.NOT_READY
 
 

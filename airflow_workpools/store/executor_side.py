@@ -106,10 +106,12 @@ class ExecutorSide(Transactions):
 
         return self._transaction(work)
 
-    def reconcile(self, *, now: datetime, grace_seconds: float) -> Reconciled:
+    def reconcile(self, *, now: datetime, grace_seconds: float, by_time: bool = True) -> Reconciled:
         mended = self._mend(now)  # whatever comes after it looks at states and times
+        if not by_time:
+            return Reconciled(stale=self._change(reconcile.cancel_stale(now)), mended=mended)
         # Then the lost: what is found to be wished below gets one round's time to find an owner.
-        lost = self._change(reconcile.fail_lost(now - rules.WORKER_LOST_AFTER, now))
+        lost = self._change(reconcile.fail_lost(now))
         return Reconciled(
             stale=self._change(reconcile.cancel_stale(now)),
             moved_on=self._change(reconcile.stop_moved_on(now - timedelta(seconds=grace_seconds))),

@@ -122,6 +122,7 @@ def _how_far(row: JobRow) -> JobState:
 def _message(row: JobRow, values: dict[str, Any], found: list[str]) -> str:
     new = ", ".join(f"{name} = {value}" for name, value in values.items() if name != "reason")
     return (
-        f"Job {row.id} of {row.dag_id}.{row.task_id} ({row.run_id}, {row.pool}/{row.queue}): its row in workpool_job was "
-        f"changed by hand: {'; '.join(found)}. Mended: {new}. To end a job, use `airflow workpools jobs cancel {row.id}`"
+        f"Job {row.id} of {row.dag_id}.{row.task_id} ({row.run_id}, {row.pool}/{row.queue}): its row in workpool_job "
+        f"was changed by hand: {'; '.join(found)}. Mended: {new}. "
+        f"To end a job, use `airflow workpools jobs cancel {row.id}`"
     )

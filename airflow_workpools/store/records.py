@@ -280,8 +280,13 @@ class WorkerRecord:
         return self.state is WorkerState.ONLINE and not self.silent(now)
 
     def silent(self, now: datetime) -> bool:
-        """Say whether so many heartbeats are missing that it must be taken for dead."""
-        return self.last_heartbeat_at < now - timedelta(seconds=MISSED_HEARTBEATS * self.heartbeat_seconds)
+        """Say whether so many heartbeats are missing that it must be taken for dead.
+
+        A heartbeat from that far ahead is one from before the clock was set back.
+        """
+        return abs(now - self.last_heartbeat_at) > timedelta(
+            seconds=MISSED_HEARTBEATS * self.heartbeat_seconds
+        )
 
 
 class QueueRunState(NamedTuple):

@@ -88,8 +88,8 @@ def worker_record(row: Row[Any]) -> WorkerRecord | None:
         return _worker_record(row)
     except (ValueError, TypeError) as error:
         _complain(
-            f"Worker {row.id}: its row in workpool_worker can't be read: {error}. It was changed by hand; if the worker "
-            "lives, it writes the row anew with its next heartbeat, else delete the row"
+            f"Worker {row.id}: its row in workpool_worker can't be read: {error}. It was changed by hand; if the "
+            "worker lives, it writes the row anew with its next heartbeat, else delete the row"
         )
         return None
 

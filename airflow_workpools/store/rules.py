@@ -222,7 +222,8 @@ def take_turns(lines: Iterable[Sequence[WaitingJob]], *, room: int, most: int) -
 
 def poll_is_due(last_polled_at: datetime | None, now: datetime) -> bool:
     """Say whether a queue's poll is worth writing down."""
-    return last_polled_at is None or now - last_polled_at >= POLL_WRITTEN_EVERY
+    # One that lies ahead was written before the clock was set back.
+    return last_polled_at is None or abs(now - last_polled_at) >= POLL_WRITTEN_EVERY
 
 
 # -- reports -------------------------------------------------------------------------------------------------

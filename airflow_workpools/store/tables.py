@@ -26,7 +26,6 @@ from sqlalchemy import (
     TypeDecorator,
     Uuid,
 )
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.mysql import MEDIUMTEXT, VARCHAR
 
 from airflow_workpools.core.names import MAX_NAME_LENGTH
@@ -60,11 +59,15 @@ def _read_json(text: str) -> Any:
         return Unreadable(text)
 
 
-class _JsonInSqlite(sqlite.JSON):
+class _JsonOnSqlite(TypeDecorator[Any]):
     """JSON on SQLite, which checks nothing that is written."""
 
+    impl = JSON
+    cache_ok = True
+
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
-        return lambda value: None if value is None else _read_json(value)
+        # In place of SQLAlchemy's own, which raises. SQLite gives numbers back as such.
+        return lambda value: _read_json(value) if isinstance(value, str) else value
 
 
 class _JsonAsText(TypeDecorator[Any]):
@@ -83,7 +86,7 @@ class _JsonAsText(TypeDecorator[Any]):
 _json = (
     JSON(none_as_null=True)
     .with_variant(_JsonAsText(), "mysql")
-    .with_variant(_JsonInSqlite(none_as_null=True), "sqlite")
+    .with_variant(_JsonOnSqlite(none_as_null=True), "sqlite")
 )
 
 

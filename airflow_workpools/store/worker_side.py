@@ -164,8 +164,9 @@ class WorkerSide(Transactions):
             alive = [rows.worker_record(row) for row in session.execute(statements.not_stopped(neighbours))]
             intervals = {worker.heartbeat_seconds for worker in alive if worker and worker.silent(now)}
             if intervals:
-                silent_since = {s: now - timedelta(seconds=MISSED_HEARTBEATS * s) for s in intervals}
-                session.execute(statements.stop_silent(neighbours, silent_since))
+                most = {s: timedelta(seconds=MISSED_HEARTBEATS * s) for s in intervals}
+                alive_between = {s: (now - missed, now + missed) for s, missed in most.items()}
+                session.execute(statements.stop_silent(neighbours, alive_between))
             left = session.scalars(statements.left_by(neighbours)).all()
             for some in chunks(left):
                 session.execute(statements.take_over(some, neighbours, worker_id))

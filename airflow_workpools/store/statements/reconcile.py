@@ -207,11 +207,15 @@ def untold(told_before: datetime) -> Select[Any]:
     )
 
 
-def fail_lost(silent_since: datetime, now: datetime) -> Update:
-    """Fail jobs that should be stopped but whose worker has been silent for so long that nobody will."""
+def fail_lost(now: datetime) -> Update:
+    """Fail jobs that should be stopped but whose worker has been silent for so long that nobody will.
+
+    A heartbeat that lies far ahead was written before the clock was set back.
+    """
+    since, until = now - rules.WORKER_LOST_AFTER, now + rules.WORKER_LOST_AFTER
     alive = (
         exists()
-        .where(workers.c.id == jobs.c.worker_id, workers.c.last_heartbeat_at >= silent_since)
+        .where(workers.c.id == jobs.c.worker_id, workers.c.last_heartbeat_at.between(since, until))
         .correlate(jobs)
     )
     return (

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, case, exists, func, literal, null, or_, select, true, union_all, update
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from airflow_workpools.core.names import WorkQueueRef
     from airflow_workpools.store.records import Report, WorkerRecord
     from airflow_workpools.store.statements.common import Condition
+
+_NOT_SAID: Mapping[uuid.UUID, int] = MappingProxyType({})
+"""Of which claims of jobs something is said, where nobody said it."""
 
 # -- workers -------------------------------------------------------------------------------------------------
 
@@ -78,15 +82,16 @@ def not_stopped(which: Condition) -> Select[Any]:
     return select(workers).where(which, workers.c.state != WorkerState.STOPPED.value)
 
 
-def stop_silent(which: Condition, silent_since: Mapping[float, datetime]) -> Update:
+def stop_silent(which: Condition, alive_between: Mapping[float, tuple[datetime, datetime]]) -> Update:
     """Mark workers as stopped that have been silent for too long.
 
-    :param silent_since: for each heartbeat interval, when the last heartbeat must have been.
+    :param alive_between: for each heartbeat interval, in which time the last heartbeat must have been. One that lies
+        further ahead was written before the clock was set back.
     """
     silent = or_(
         *(
-            and_(workers.c.heartbeat_seconds == seconds, workers.c.last_heartbeat_at < when)
-            for seconds, when in silent_since.items()
+            and_(workers.c.heartbeat_seconds == seconds, ~workers.c.last_heartbeat_at.between(*times))
+            for seconds, times in alive_between.items()
         )
     )
     return (
@@ -141,7 +146,11 @@ def line(ref: WorkQueueRef, limit: int) -> Select[Any]:
 
 def _in_line(what: Select[Any], pool: str, queue: str) -> Select[Any]:
     return what.where(
-        jobs.c.pool == pool, jobs.c.queue == queue, waiting, ~_older_round_is_active()
+        jobs.c.pool == pool,
+        jobs.c.queue == queue,
+        waiting,
+        jobs.c.worker_id.is_(None),  # else it was set to wait by hand while a worker has it
+        ~_older_round_is_active(),
     ).order_by(jobs.c.priority_weight.desc(), jobs.c.handed_over_at, jobs.c.id)
 
 
@@ -287,7 +296,10 @@ def states_of(worker_id: uuid.UUID, job_ids: Collection[uuid.UUID]) -> Select[An
 
 
 def requeue(
-    job_ids: Collection[uuid.UUID], worker_id: uuid.UUID, reason: str, start_attempts: Mapping[uuid.UUID, int]
+    job_ids: Collection[uuid.UUID],
+    worker_id: uuid.UUID,
+    reason: str,
+    start_attempts: Mapping[uuid.UUID, int] = _NOT_SAID,
 ) -> Update:
     """Let jobs wait again, for any worker."""
     return (
@@ -308,7 +320,7 @@ def end_instead_of_requeue(
     job_ids: Collection[uuid.UUID],
     worker_id: uuid.UUID,
     now: datetime,
-    start_attempts: Mapping[uuid.UUID, int],
+    start_attempts: Mapping[uuid.UUID, int] = _NOT_SAID,
 ) -> Update:
     """End jobs that would wait again, did nobody wish them stopped and had their try not been handed over anew."""
     return (
