@@ -264,9 +264,15 @@ def _template(
 
 def _queue_problems(queues: Mapping[str, QueueDefinition]) -> Iterator[str]:
     first: dict[int, str] = {}
+    spelled: dict[str, str] = {}
     for name, queue in queues.items():
         if problem := name_problem(name, what="work queue"):
             yield problem
+        if (other := spelled.setdefault(name.casefold(), name)) != name:
+            yield (
+                f"work queues {other!r} and {name!r} differ only in capitals, and to MariaDB and MySQL their Airflow "
+                "pools are one; rename one of them"
+            )
         if queue.priority is None:
             continue
         if queue.priority in first:

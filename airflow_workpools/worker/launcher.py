@@ -93,7 +93,10 @@ class Launcher:
                 raise InvalidInput(job.problem)
             pool = pools.get(job.ref.pool)
             if pool is None:
-                raise NotFound(f"work pool '{job.ref.pool}' does not exist any more, or is not valid")
+                raise NotFound(
+                    f"work pool '{job.ref.pool}' does not exist any more, or is not valid, or its type or delivery was "
+                    "changed to what this worker does not serve"
+                )
             tracked = self.tracked[job.id] = Tracked(job=job, kind=pool.type)
             infrastructure = self.infrastructures[pool.type]
             spec = launch_spec(job, pool, worker=self.worker_name, environ=self.environ)
