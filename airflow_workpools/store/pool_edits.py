@@ -243,7 +243,7 @@ class PoolEditor:
         if alike := [one for one in self.pools if one != name and one.casefold() == name.casefold()]:
             raise Conflict(
                 f"there is a work pool {alike[0]!r}, whose name differs from {name!r} only in capitals: to some "
-                "databases their Airflow pools are one, and an environment variable stands for both; choose another name"
+                "databases their Airflow pools are one, and one environment variable defines both; choose another name"
             )
         present = self.pools.get(name)
         if present is not None and present.source is not PoolSource.BUILTIN:
