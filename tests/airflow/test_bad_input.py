@@ -91,6 +91,10 @@ def test_tasks_that_wait_for_a_pool_that_is_gone_fail_with_the_reason_and_can_be
         for name in ("doomed", REPLACED):
             with contextlib.suppress(Exception):
                 airflow.api.call("DELETE", f"connections/{name}")
+        airflow.wait(
+            lambda: not airflow.rows("select 1 from slot_pool where pool = 'doomed'"),
+            what="the scheduler to know that the pool is gone",
+        )
 
 
 # -- rows changed by hand -------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ def test_the_type_of_a_pool_with_jobs_cannot_change(stage: Scheduler) -> None:
     stage.hand_over(executor, workload)
     with editor(stage) as edit:
         with pytest.raises(
-            Conflict, match="'etl' has 1 jobs of type 'process'.*before its type can be 'other'"
+            Conflict, match=r"'etl' has 1 jobs of type 'process'.*before its type can be 'other'"
         ):
             edit.create_pool("etl", {"type": "other"}, overwrite=True)
         with pytest.raises(Conflict, match="jobs list --pool etl"):

@@ -76,7 +76,7 @@ def test_a_runner_that_dies_at_every_start_is_started_after_growing_delays(
 def test_a_home_that_cannot_be_made_is_named_with_the_way_out() -> None:
     async def scenario() -> None:
         infrastructure = ProcessInfrastructure(home=Path("/proc/nobody-can-make-this"), connection=None)
-        with pytest.raises(InfrastructureUnavailable, match="/proc/nobody-can-make-this.*workpools. home"):
+        with pytest.raises(InfrastructureUnavailable, match=r"/proc/nobody-can-make-this.*workpools. home"):
             await infrastructure.open()
         assert "can't be written to" in (infrastructure.hindrance() or "")
 
