@@ -149,7 +149,6 @@ def _in_line(what: Select[Any], pool: str, queue: str) -> Select[Any]:
         jobs.c.pool == pool,
         jobs.c.queue == queue,
         waiting,
-        jobs.c.worker_id.is_(None),  # else it was set to wait by hand while a worker has it
         ~_older_round_is_active(),
     ).order_by(jobs.c.priority_weight.desc(), jobs.c.handed_over_at, jobs.c.id)
 
@@ -167,10 +166,10 @@ def _older_round_is_active() -> Condition:
 
 
 def take(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID, now: datetime) -> Update:
-    """Give waiting jobs to a worker."""
+    """Give waiting jobs to a worker; not one that somebody has set to wait by hand while another worker has it."""
     return (
         update(jobs)
-        .where(with_ids(job_ids), may_become(JobState.CLAIMED))
+        .where(with_ids(job_ids), may_become(JobState.CLAIMED), jobs.c.worker_id.is_(None))
         .values(state=JobState.CLAIMED.value, worker_id=worker_id, claimed_at=now)
     )
 
