@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
@@ -49,7 +49,7 @@ def database_time(session: Session) -> datetime:
     question = _QUESTIONS.get(session.get_bind().dialect.name)
     if question is None:
         return host_time()
-    told: Any = session.execute(text(question)).scalar_one()
+    told: datetime = session.execute(text(question)).scalar_one()
     return told.replace(tzinfo=timezone.utc) if told.tzinfo is None else told.astimezone(timezone.utc)
 
 
