@@ -222,7 +222,8 @@ async def _serve(channel: socket.socket, *, settings: Settings, runner: Any) -> 
         times=WorkerTimes(heartbeat=settings.worker.heartbeat_seconds, claim=settings.worker.claim_seconds),
         on_ended=partial(_tell_executor, channel),
     )
-    errands = errands_of(record, infrastructures["process"], worker.clock)
+    errands = errands_of(record, infrastructures["process"], clock)
+    errands.may_judge = worker.may_judge
     loop = asyncio.get_running_loop()
     running = asyncio.create_task(errands.run(), name="errands")
 
