@@ -16,7 +16,8 @@ from airflow_workpools.core.pools import Delivery, InvalidPool, WorkPool
 from airflow_workpools.core.untaken import Offers
 from airflow_workpools.core.weights import combined_weight
 from airflow_workpools.dags.executors import work_pool_executor
-from airflow_workpools.store import airflow_pools
+from airflow_workpools.store import airflow_pools, jobless
+from airflow_workpools.store.clock import DatabaseClock
 from airflow_workpools.store.jobs import SqlStore
 from airflow_workpools.store.overview import PoolOverview, put_together, scheduled_tasks
 from airflow_workpools.store.pools import work_pools
@@ -51,6 +52,15 @@ MAX_PURGED = 500
 """Most jobs, and most workers, whose rows are deleted at a time; what is left over follows a few seconds later."""
 ALLOCATE_SECONDS = 0.2
 """Shortest time between two allocations: a busy scheduler loops many times a second."""
+JOBLESS_AFTER_SECONDS = 60.0
+"""A task that has been queued for so long without a job is handed over again: its job's row was deleted."""
+MOVE_SECONDS = 30.0
+"""Time between two looks for waiting tasks whose weight is not that of their queue, though no priority has changed.
+
+There are some if the priority of their queue could not be told when they came to be.
+"""
+CLOCK_NOTICED_SECONDS = 60.0
+"""After a jump of the database's clock, all schedulers and workers have noticed it after this time."""
 RUN_STATE_SECONDS = 1.0
 """Age at which what is known of paused queues and online workers is read again."""
 
@@ -62,6 +72,7 @@ class Duties:
     settings: Settings
     scheduler_job_id: int | None
     store: JobStore = field(default_factory=SqlStore)
+    clock: DatabaseClock = field(default_factory=DatabaseClock)
     _run_state: RunState | None = None
     _run_state_at: float = float("-inf")
     _allocated_at: float = float("-inf")
@@ -70,6 +81,7 @@ class Duties:
     _offers: Offers = field(default_factory=Offers)
     _looked_at: float = float("-inf")
     _counted_at: float = float("-inf")
+    _moved_at: float = float("-inf")
     _purge_at: float = float("-inf")
     _ranks: Mapping[str, int] = field(default_factory=dict)
     _known_problems: Mapping[str, str] = field(default_factory=dict)
@@ -214,20 +226,29 @@ class Duties:
             return
         self._looked_at = monotonic
         pools = self.pools()
-        self._move_waiting_tasks(pools)
+        self._move_waiting_tasks(pools, now, monotonic)
         self._cancel_stranded(now)
-        self.store.reconcile(now=now, grace_seconds=FINISHING_GRACE_SECONDS)
+        # A job that was claimed before the clock jumped seems to be late, or to have been claimed just now.
+        longest = max(
+            (pool.start_timeout_seconds for pool in pools.values() if isinstance(pool, WorkPool)), default=0
+        )
+        settled = self.clock.is_settled(longest + CLOCK_NOTICED_SECONDS)
+        self.store.reconcile(now=now, grace_seconds=FINISHING_GRACE_SECONDS, by_time=settled)
 
-    def _move_waiting_tasks(self, pools: Mapping[str, WorkPool | InvalidPool]) -> None:
+    def _move_waiting_tasks(
+        self, pools: Mapping[str, WorkPool | InvalidPool], now: datetime, monotonic: float
+    ) -> None:
         from airflow.utils.session import create_session
 
         ranks = ranks_of(pools)
         executor = work_pool_executor()
         unusable = {name for name, pool in pools.items() if isinstance(pool, InvalidPool)}
         with create_session(scoped=False) as session:
-            if ranks != self._ranks:
+            if ranks != self._ranks or monotonic - self._moved_at >= MOVE_SECONDS:
                 moved = airflow_pools.reprioritise(session, ranks)
-                log.info("Work queue priorities have changed; %d waiting tasks were moved", moved)
+                self._moved_at = monotonic
+                if moved or ranks != self._ranks:
+                    log.info("%d waiting tasks were moved to the priority of their work queue", moved)
             if executor is not None:
                 airflow_pools.unblock_unmapped(
                     session,
@@ -236,6 +257,14 @@ class Duties:
                     queues=sorted(ranks),
                     waiting_pools=sorted(unusable | self._known_problems.keys()),
                 )
+                if self.scheduler_job_id is not None:
+                    jobless.schedule_again(
+                        session,
+                        sorted(executor.names),
+                        ours_is_default=executor.is_default,
+                        scheduler_job_id=self.scheduler_job_id,
+                        queued_before=now - timedelta(seconds=JOBLESS_AFTER_SECONDS),
+                    )
         self._ranks = ranks
 
     def _cancel_stranded(self, now: datetime) -> None:
@@ -253,7 +282,7 @@ class Duties:
     def purge(self, *, now: datetime, monotonic: float) -> None:
         """Delete rows of jobs that ended long ago, and of workers that are gone, some at a time."""
         days = self.settings.keep_finished_jobs_days
-        if days is None or monotonic < self._purge_at:
+        if days is None or monotonic < self._purge_at or not self.clock.is_settled(PURGE_SECONDS):
             return
         self._purge_at = monotonic + PURGE_SECONDS
         purged = self.store.purge(before=now - timedelta(days=days), limit=MAX_PURGED)

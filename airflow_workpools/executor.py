@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +31,7 @@ from airflow_workpools.store.pools import keep_secrets_pools_fresh, refresh_secr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from airflow.executors.workloads import ExecutorWorkload
     from airflow.models.connection_test import ConnectionTestKey
@@ -91,6 +91,7 @@ class WorkPoolExecutor(BaseExecutor):
         _ensure_tables()
         self._read_secrets_pools(settings)
         self._duties = Duties(settings=settings, scheduler_job_id=_job_id(self))
+        self._attempt("asking the database's time", self._duties.clock.refresh)
         self._worker = EmbeddedWorker(
             main=partial(run_embedded_worker, settings=settings),
             restart_max_delay_seconds=settings.worker.restart_max_delay_seconds,
@@ -140,9 +141,9 @@ class WorkPoolExecutor(BaseExecutor):
         duties = self._started()
         job, refusal = self._job_of(workload, duties, session)
         if refusal is None:
-            duties.store.hand_over(job, now=_now(), session=session)
+            duties.store.hand_over(job, now=duties.clock(), session=session)
         else:
-            duties.store.hand_over_failed(job, refusal, now=_now(), session=session)
+            duties.store.hand_over_failed(job, refusal, now=duties.clock(), session=session)
             self._refused = True
         self.running.add(workload.key)
         self._handed_over = True
@@ -206,7 +207,8 @@ class WorkPoolExecutor(BaseExecutor):
         duties = self._duties
         if duties is None:
             return
-        now, monotonic = _now(), time.monotonic()
+        self._attempt("asking the database's time", duties.clock.refresh)
+        now, monotonic = duties.clock(), time.monotonic()
         self._attempt("the embedded worker", self._mind_worker)
         self._attempt("telling the ends of jobs", lambda: self._tell_ends(duties, now, monotonic))
         self._attempt("telling the ends of errands", lambda: self._tell_errands(monotonic))
@@ -355,7 +357,3 @@ def _job_id(executor: BaseExecutor) -> int | None:
 def _key(job: Any) -> TaskInstanceKey:
     """Return the key under which Airflow's scheduler knows a job's task."""
     return TaskInstanceKey(job.dag_id, job.task_id, job.run_id, job.try_number, job.map_index)
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from airflow_workpools.core.pools import InvalidPool, WorkPool
 from airflow_workpools.errors import InvalidWorkPool, NotFound
 from airflow_workpools.infrastructure.registry import default_templates
 from airflow_workpools.settings import Settings
+from airflow_workpools.store.clock import database_time
 from airflow_workpools.store.db_manager import check_tables
 from airflow_workpools.store.jobs import SqlStore
 from airflow_workpools.store.overview import PoolOverview, overview
@@ -21,6 +21,7 @@ from airflow_workpools.store.sessions import airflow_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from sqlalchemy.orm import Session
 
@@ -95,5 +96,5 @@ def opened() -> Iterator[Context]:
     refresh_secrets_pools(settings)
     pools = work_pools(settings, fresh=True)
     with airflow_session() as session:
-        now = datetime.now(timezone.utc)
+        now = database_time(session)
         yield Context(settings=settings, pools=pools, store=SqlStore(), session=session, now=now)

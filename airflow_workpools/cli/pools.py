@@ -201,6 +201,7 @@ def _everything(found: PoolOverview, *, now: datetime) -> dict[str, Any]:
     return {
         **head,
         "type": pool.type,
+        "reason": found.reason,
         "description": pool.description,
         "concurrency_limit": pool.concurrency_limit,
         "slots_used": found.occupied,
@@ -229,5 +230,6 @@ def _queue(found: QueueOverview) -> dict[str, Any]:
         "waiting": found.waiting,
         "airflow_pool": found.ref.airflow_pool,
         "airflow_pool_slots": found.airflow_slots,
+        "airflow_pool_is_ours": found.airflow_pool_is_ours,
         "last_polled_at": found.last_polled_at.isoformat() if found.last_polled_at else None,
     }

@@ -175,7 +175,7 @@ def queue_status(*, paused: bool, last_polled_at: datetime | None, now: datetime
     """Return the status of a work queue: ready for :data:`QUEUE_READY_FOR` after each poll, unless paused."""
     if paused:
         return QueueStatus.PAUSED
-    polled_lately = last_polled_at is not None and now - last_polled_at <= QUEUE_READY_FOR
+    polled_lately = last_polled_at is not None and abs(now - last_polled_at) <= QUEUE_READY_FOR
     return QueueStatus.READY if polled_lately else QueueStatus.NOT_READY
 
 
@@ -264,9 +264,15 @@ def _template(
 
 def _queue_problems(queues: Mapping[str, QueueDefinition]) -> Iterator[str]:
     first: dict[int, str] = {}
+    spelled: dict[str, str] = {}
     for name, queue in queues.items():
         if problem := name_problem(name, what="work queue"):
             yield problem
+        if (other := spelled.setdefault(name.casefold(), name)) != name:
+            yield (
+                f"work queues {other!r} and {name!r} differ only in capitals, and to MariaDB and MySQL their Airflow "
+                "pools are one; rename one of them"
+            )
         if queue.priority is None:
             continue
         if queue.priority in first:

@@ -134,3 +134,15 @@ class Infrastructure(Protocol):
     async def cleanup(self, handle: Handle) -> None:
         """Remove what an ended job left behind; called when its end is stored. Fine if nothing is left."""
         ...
+
+
+@runtime_checkable
+class MayBeHindered(Protocol):
+    """An infrastructure that may know by itself, at once, that it can't launch anything now.
+
+    A worker claims nothing then: the jobs wait, instead of failing one after the other.
+    """
+
+    def hindrance(self) -> str | None:
+        """Say what hinders it, and the way out; None if nothing is known to."""
+        ...

@@ -20,6 +20,7 @@ from sqlalchemy.sql.functions import coalesce
 
 from airflow_workpools.core.weights import RANK_STEP
 from airflow_workpools.store.statements.common import add_missing, as_written
+from airflow_workpools.store.tables import jobs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -186,9 +187,7 @@ def unmapped_tasks(
     :param queues: work queues that can be used, as ``"pool/queue"``.
     :param waiting_pools: work pools that are known but can't be used now; their tasks wait.
     """
-    ours = TI.executor.in_(executors)
-    if ours_is_default:
-        ours = or_(ours, TI.executor.is_(None))
+    ours = _of_executors(executors, ours_is_default=ours_is_default)
     exists = select(Pool.id).where(as_written(Pool.pool) == as_written(TI.pool)).exists()
     excluded = [TI.queue.startswith(f"{name}/", autoescape=True) for name in sorted(waiting_pools)]
     return (
@@ -202,6 +201,39 @@ def unmapped_tasks(
             *(~condition for condition in excluded),
         )
         .values(pool=_FAILING_POOL)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _of_executors(names: Collection[str], *, ours_is_default: bool) -> ColumnElement[bool]:
+    """Tasks of executors of these names; those that name none, if it is theirs."""
+    named = TI.executor.in_(names)
+    return or_(named, TI.executor.is_(None)) if ours_is_default else named
+
+
+def jobless_tasks(
+    executors: Collection[str], *, ours_is_default: bool, scheduler_job_id: int, queued_before: datetime
+) -> Select[Any]:
+    """Tasks that were handed over but have no job any more: somebody has deleted its row.
+
+    :param executors: names under which tasks name this executor.
+    """
+    has_job = select(jobs.c.id).where(jobs.c.task_instance_id == TI.id).exists()
+    return select(TI.id, TI.dag_id, TI.task_id, TI.run_id, TI.map_index).where(
+        TI.state == TaskInstanceState.QUEUED,
+        TI.queued_by_job_id == scheduler_job_id,
+        TI.queued_dttm < queued_before,
+        _of_executors(executors, ours_is_default=ours_is_default),
+        ~has_job,
+    )
+
+
+def schedule_again(task_instance_ids: Collection[Any]) -> Update:
+    """Let queued tasks wait for their hand-over again; a task that has gone on meanwhile stays as it is."""
+    return (
+        update(TI)
+        .where(TI.id.in_(task_instance_ids), TI.state == TaskInstanceState.QUEUED)
+        .values(state=TaskInstanceState.SCHEDULED, queued_dttm=None)
         .execution_options(synchronize_session=False)
     )
 

@@ -168,11 +168,13 @@ class ErrandStore(Transactions):
 
 def _state_of(session: Session, worker_id: uuid.UUID) -> WorkerState | None:
     row = session.execute(worker_statements.worker(worker_id)).one_or_none()
-    return rows.worker_record(row).state if row is not None else None
+    record = None if row is None else rows.worker_record(row)
+    return None if record is None else record.state
 
 
 def _workers(session: Session) -> dict[uuid.UUID, WorkerRecord]:
-    return {row.id: rows.worker_record(row) for row in session.execute(worker_statements.all_workers())}
+    found = [rows.worker_record(row) for row in session.execute(worker_statements.all_workers())]
+    return {worker.id: worker for worker in found if worker is not None}
 
 
 def _leaves_to(owner: WorkerRecord, worker: WorkerRecord) -> bool:

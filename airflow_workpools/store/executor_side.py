@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from sqlalchemy import and_
 
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.errors import InvalidJobVariables
-from airflow_workpools.store import rows, rules
+from airflow_workpools.store import mending, rows, rules
 from airflow_workpools.store.records import Reconciled
 from airflow_workpools.store.sessions import Transactions, add, changed, chunks
 from airflow_workpools.store.statements import executor as statements
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
     from airflow_workpools.store.records import EndedJob, JobSummary, NewJob
     from airflow_workpools.store.statements.common import Condition
+
+log = logging.getLogger(__name__)
 
 
 class ExecutorSide(Transactions):
@@ -60,7 +63,11 @@ class ExecutorSide(Transactions):
     def ended(self, scheduler_job_id: int, *, limit: int, traced: bool = False) -> list[EndedJob]:
         statement = statements.unreported(scheduler_job_id, limit, traced=traced)
         return self._transaction(
-            lambda session: [rows.ended_job(row, traced=traced) for row in session.execute(statement)]
+            lambda session: [
+                job
+                for row in session.execute(statement)
+                if (job := rows.ended_job(row, traced=traced)) is not None
+            ]
         )
 
     def mark_reported(self, job_ids: Collection[uuid.UUID], *, now: datetime) -> None:
@@ -99,17 +106,39 @@ class ExecutorSide(Transactions):
 
         return self._transaction(work)
 
-    def reconcile(self, *, now: datetime, grace_seconds: float) -> Reconciled:
-        # First of all the lost: what is found to be wished below gets one round's time to find an owner.
-        lost = self._change(reconcile.fail_lost(now - rules.WORKER_LOST_AFTER, now))
+    def reconcile(self, *, now: datetime, grace_seconds: float, by_time: bool = True) -> Reconciled:
+        mended = self._mend(now)  # whatever comes after it looks at states and times
+        if not by_time:
+            return Reconciled(stale=self._change(reconcile.cancel_stale(now)), mended=mended)
+        # Then the lost: what is found to be wished below gets one round's time to find an owner.
+        lost = self._change(reconcile.fail_lost(now))
         return Reconciled(
             stale=self._change(reconcile.cancel_stale(now)),
             moved_on=self._change(reconcile.stop_moved_on(now - timedelta(seconds=grace_seconds))),
             not_started=self._stop_not_started(now),
             superseded=self._stop_superseded(now),
             worker_lost=lost,
+            mended=mended,
             untold=self._tell_again(now),
         )
+
+    def _mend(self, now: datetime) -> int:
+        """Make sense again of rows that were changed by hand, and say so."""
+
+        def work(session: Session) -> list[str]:
+            messages = []
+            for statement in (reconcile.odd_jobs(now), reconcile.odd_ends()):
+                for found in session.execute(statement).all():
+                    row = mending.JobRow(**found._mapping)
+                    mended = mending.mend(row, now=now)
+                    if mended is not None and changed(session, reconcile.mend(row, mended.values)):
+                        messages.append(mended.message)
+            return messages
+
+        messages = self._transaction(work)
+        for message in messages:
+            log.error("%s", message)
+        return len(messages)
 
     def _change(self, statement: Update) -> int:
         return self._transaction(lambda session: changed(session, statement))

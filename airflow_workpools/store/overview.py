@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_workpools.core.jobs import OCCUPYING, JobState
-from airflow_workpools.core.names import WorkQueueRef
+from airflow_workpools.core.names import WorkQueueRef, is_managed_description
 from airflow_workpools.core.pools import (
     Delivery,
     InvalidPool,
@@ -22,7 +22,7 @@ from airflow_workpools.core.pools import (
 from airflow_workpools.store import airflow_statements as statements
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from datetime import datetime
 
     from sqlalchemy.orm import Session
@@ -51,6 +51,8 @@ class QueueOverview:
     """Tasks that wait in Airflow until they may be handed over."""
     airflow_slots: int | None
     """Slots of its Airflow pool; None if there is none yet. -1 is no limit."""
+    airflow_pool_is_ours: bool = True
+    """False if somebody else has made an Airflow pool of that name: then its slots decide, which nobody here sets."""
 
     @property
     def waiting(self) -> int:
@@ -76,8 +78,17 @@ class PoolOverview:
 
     @property
     def reason(self) -> str | None:
-        """Why the pool is invalid; None if it is not."""
-        return self.pool.reason if isinstance(self.pool, InvalidPool) else None
+        """Why the pool is invalid, or can't give slots to its queues; None if nothing is wrong."""
+        if isinstance(self.pool, InvalidPool):
+            return self.pool.reason
+        taken = [queue.ref for queue in self.queues if not queue.airflow_pool_is_ours]
+        if not taken:
+            return None
+        return (
+            f"Airflow pool '{taken[0].airflow_pool}' was made for something else: its slots decide how many tasks of "
+            f"work queue '{taken[0]}' are handed over, and the other queues get none; rename or delete that Airflow "
+            "pool, or name the work pool otherwise"
+        )
 
     @property
     def occupied(self) -> int:
@@ -106,12 +117,14 @@ class PoolOverview:
 def overview(session: Session, pools: Pools, store: RunTimeStore, *, now: datetime) -> list[PoolOverview]:
     """Read what is known of the given pools, with a fixed number of statements."""
     run_state = store.run_state(now=now)
+    found = session.execute(statements.airflow_pools()).all()
     return put_together(
         pools,
         run_state=run_state,
         jobs=store.counts(list(pools)),
         scheduled=scheduled_tasks(session, pools, run_state.as_of),
-        airflow_slots={name: slots for name, slots, _ in session.execute(statements.airflow_pools())},
+        airflow_slots={name: slots for name, slots, _ in found},
+        foreign={name for name, _, description in found if not is_managed_description(description)},
     )
 
 
@@ -122,12 +135,14 @@ def put_together(
     jobs: Mapping[WorkQueueRef, Mapping[JobState, JobCount]],
     scheduled: Mapping[str, int],
     airflow_slots: Mapping[str, int],
+    foreign: Collection[str] = (),
 ) -> list[PoolOverview]:
     """Put together what is known of the given pools.
 
     :param jobs: the jobs that have not ended.
     :param scheduled: tasks that wait in Airflow, by Airflow pool.
     :param airflow_slots: slots of Airflow pools.
+    :param foreign: Airflow pools that were made for something else than a work queue.
     """
     return [
         PoolOverview(
@@ -136,7 +151,13 @@ def put_together(
             status=_pool_status(pool, run_state),
             queues=tuple(
                 _queue_overview(
-                    WorkQueueRef(name, queue.name), queue, run_state, jobs, scheduled, airflow_slots
+                    WorkQueueRef(name, queue.name),
+                    queue,
+                    run_state,
+                    jobs,
+                    scheduled,
+                    airflow_slots,
+                    foreign,
                 )
                 for queue in (pool.queues if isinstance(pool, WorkPool) else ())
             ),
@@ -154,6 +175,7 @@ def _queue_overview(
     jobs: Mapping[WorkQueueRef, Mapping[JobState, JobCount]],
     scheduled: Mapping[str, int],
     airflow_slots: Mapping[str, int],
+    foreign: Collection[str],
 ) -> QueueOverview:
     state, counts = run_state.queue(ref), jobs.get(ref, {})
     holding = [count for job_state, count in counts.items() if job_state in OCCUPYING]
@@ -169,6 +191,7 @@ def _queue_overview(
         pending=pending.jobs if pending else 0,
         scheduled=scheduled.get(ref.airflow_pool, 0),
         airflow_slots=airflow_slots.get(ref.airflow_pool),
+        airflow_pool_is_ours=ref.airflow_pool not in foreign,
     )
 
 

@@ -110,10 +110,12 @@ class PoolEditor:
 
         :param overwrite: replace the pool if it exists. Queues that the new definition lacks are deleted.
         :param paused: pause or resume it before it can be used; None leaves that as it is.
-        :raises Conflict: if it exists, or if a queue to be deleted has jobs that have not ended.
+        :raises Conflict: if it exists, or if a queue to be deleted, or the pool whose type changes, has jobs that have
+            not ended.
         """
         self._check_name_is_free(name, overwrite=overwrite)
         draft = self._checked(name, definition, description)
+        self._check_type_may_change(draft.pool)
         dropped = self._forget_queues(name, {queue.name for queue in draft.pool.queues})
         if paused is not None:
             self.store.set_pool_paused(name, paused)
@@ -127,8 +129,10 @@ class PoolEditor:
         A pool whose definition is invalid can be changed, too: that is how it is mended.
 
         :param description: the new one; None leaves it, empty text removes it.
+        :raises Conflict: if its type changes while it has jobs that have not ended.
         """
         draft = self._draft(name, changes, description)
+        self._check_type_may_change(draft.pool)
         self._write(draft)
         return draft.pool
 
@@ -236,6 +240,11 @@ class PoolEditor:
     def _check_name_is_free(self, name: str, *, overwrite: bool) -> None:
         if problem := name_problem(name, what="work pool"):
             raise InvalidWorkPool(problem)
+        if alike := [one for one in self.pools if one != name and one.casefold() == name.casefold()]:
+            raise Conflict(
+                f"there is a work pool {alike[0]!r}, whose name differs from {name!r} only in capitals: to some "
+                "databases their Airflow pools are one, and one environment variable defines both; choose another name"
+            )
         present = self.pools.get(name)
         if present is not None and present.source is not PoolSource.BUILTIN:
             _check_writable(present)
@@ -249,6 +258,21 @@ class PoolEditor:
             raise Conflict(
                 f"connection {name!r} exists and is of type {conn_type!r}, so its name is taken; "
                 "choose another name, or delete the connection"
+            )
+
+    def _check_type_may_change(self, pool: WorkPool) -> None:
+        """Refuse another type while there are jobs whose variables were checked against the template of this one."""
+        present = self.pools.get(pool.name)
+        if not isinstance(present, WorkPool) or present.type == pool.type:
+            return
+        active = sum(
+            count.jobs for states in self.store.counts([pool.name]).values() for count in states.values()
+        )
+        if active:
+            raise Conflict(
+                f"work pool {pool.name!r} has {active} jobs of type {present.type!r} that have not ended; before its "
+                f"type can be {pool.type!r}, pause it and wait for them, or cancel them "
+                f"(`airflow workpools jobs list --pool {pool.name}`)"
             )
 
     def _editable(self, name: str) -> AnyPool:

@@ -104,6 +104,8 @@ class PoolReader:
             for one in found.values()
         }
         pools = {pool.name: pool for pool in self._parsed.values()}
+        if session.get_bind().dialect.name == "mysql":
+            pools = set_apart(pools)
         if DEFAULT_POOL not in pools:
             pools[DEFAULT_POOL] = builtin_pool(self.settings, self.templates)
         return dict(sorted(pools.items()))
@@ -119,6 +121,25 @@ class PoolReader:
             else:
                 answers[answer.name] = answer
         self.secrets = answers
+
+
+def set_apart(pools: Pools) -> dict[str, AnyPool]:
+    """Let only the first of several pools be used whose names differ only in capitals.
+
+    To MariaDB and MySQL their Airflow pools are one, and the tasks of the others would wait for ever.
+    """
+    first: dict[str, str] = {}
+    result: dict[str, AnyPool] = {}
+    for name, pool in sorted(pools.items()):
+        other = first.setdefault(name.casefold(), name)
+        result[name] = pool
+        if other != name:
+            reason = (
+                f"its name differs only in capitals from that of work pool {other!r}, and to this database their "
+                "Airflow pools are one; rename one of them"
+            )
+            result[name] = InvalidPool(name=name, reason=reason, source=pool.source, team_name=pool.team_name)
+    return result
 
 
 def find_definitions(

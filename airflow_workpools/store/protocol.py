@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy.orm import Session
@@ -99,13 +99,15 @@ class ExecutorStore(Protocol):
         """
         ...
 
-    def reconcile(self, *, now: datetime, grace_seconds: float) -> Reconciled:
+    def reconcile(self, *, now: datetime, grace_seconds: float, by_time: bool = True) -> Reconciled:
         """Bring jobs and Airflow's task instances together again.
 
         Stops jobs whose task instance has moved on (after the grace, where their process may just be
         finishing), jobs that did not start in time, and older rounds that keep a newer one waiting; fails
         jobs that should be stopped but whose worker has been silent for minutes; makes ends to be told again
-        that Airflow has heard of but not acted on.
+        that Airflow has heard of but not acted on. Mends rows that were changed by hand.
+
+        :param by_time: whether to judge by how long something has lasted; not while times can't be compared.
         """
         ...
 
@@ -170,12 +172,21 @@ class WorkerStore(Protocol):
         ...
 
     def requeue(
-        self, worker_id: uuid.UUID, job_ids: Collection[uuid.UUID], reason: str, *, now: datetime
+        self,
+        worker_id: uuid.UUID,
+        job_ids: Collection[uuid.UUID],
+        reason: str,
+        *,
+        now: datetime,
+        start_attempts: Mapping[uuid.UUID, int] | None = None,
     ) -> int:
         """Let jobs wait again that were not seen running.
 
         Those that should be stopped end instead, and those whose try has been handed over again since.
         Returns how many jobs this changed.
+
+        :param start_attempts: of which claim of a job this is said. What comes late, when the job has been claimed
+            again, even by the same worker, changes nothing.
         """
         ...
 

@@ -64,7 +64,10 @@ class ClaimedJob:
     """None, or how the job shall end: ``cancelled``, or ``failed`` when the wish is the job's own fault."""
     start_timeout_seconds: float
     start_attempts: int = 0
+    """How often it was given back: together with its id, which claim of it this is."""
     reason: str | None = None
+    problem: str | None = None
+    """Why it can't be launched: its row was changed by hand, and can't be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +196,8 @@ class Report:
     reason: str | None = None
     started_at: datetime | None = None
     """When the job was first seen to run, which may be told later, or together with its end."""
+    start_attempts: int | None = None
+    """Of which claim it tells; a report that comes so late that the job was claimed anew is not for that claim."""
 
 
 class ReportOutcome(NamedTuple):
@@ -275,8 +280,13 @@ class WorkerRecord:
         return self.state is WorkerState.ONLINE and not self.silent(now)
 
     def silent(self, now: datetime) -> bool:
-        """Say whether so many heartbeats are missing that it must be taken for dead."""
-        return self.last_heartbeat_at < now - timedelta(seconds=MISSED_HEARTBEATS * self.heartbeat_seconds)
+        """Say whether so many heartbeats are missing that it must be taken for dead.
+
+        A heartbeat from that far ahead is one from before the clock was set back.
+        """
+        return abs(now - self.last_heartbeat_at) > timedelta(
+            seconds=MISSED_HEARTBEATS * self.heartbeat_seconds
+        )
 
 
 class QueueRunState(NamedTuple):
@@ -327,6 +337,8 @@ class Reconciled(NamedTuple):
     """Jobs told to stop because the same try was handed over again and waits for them."""
     worker_lost: int = 0
     """Jobs to be stopped that were failed because nobody is left to stop them."""
+    mended: int = 0
+    """Jobs whose row said what cannot be: it was changed by hand."""
     untold: int = 0
     """Ended jobs whose end is told again: their task is queued still."""
 

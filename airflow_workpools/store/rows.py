@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import json
+import logging
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from airflow_workpools.core.jobs import JobState, job_id_for
+from airflow_workpools.core.jobs import ENDED, JobState, job_id_for
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.infrastructure.base import Handle
 from airflow_workpools.store import rules
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy import Row
+
+log = logging.getLogger(__name__)
 
 
 def job_row(job: NewJob, round_: int, now: datetime) -> dict[str, Any]:
@@ -74,7 +79,30 @@ def worker_row(worker: WorkerRecord, now: datetime) -> dict[str, Any]:
     }
 
 
-def worker_record(row: Row[Any]) -> WorkerRecord:
+def worker_record(row: Row[Any]) -> WorkerRecord | None:
+    """Return a worker, or None if its row was changed by hand and can't be read any more.
+
+    A worker that lives comes online again, and writes its row anew.
+    """
+    try:
+        return _worker_record(row)
+    except (ValueError, TypeError) as error:
+        _complain(
+            f"Worker {row.id}: its row in workpool_worker can't be read: {error}. It was changed by hand; if the "
+            "worker lives, it writes the row anew with its next heartbeat, else delete the row"
+        )
+        return None
+
+
+@lru_cache(maxsize=1000)
+def _complain(message: str) -> None:
+    """Log something once: the row may be read many times a minute."""
+    log.error("%s", message)
+
+
+def _worker_record(row: Row[Any]) -> WorkerRecord:
+    if not (row.pools is None or isinstance(row.pools, list)):
+        raise ValueError(f"pools is no list: {row.pools!r}")
     return WorkerRecord(
         id=row.id,
         name=row.name,
@@ -95,8 +123,11 @@ def job_summary(row: Row[Any]) -> JobSummary:
     return JobSummary(**_identity(row))
 
 
-def ended_job(row: Row[Any], *, traced: bool) -> EndedJob:
+def ended_job(row: Row[Any], *, traced: bool) -> EndedJob | None:
+    """Return the end of a job, or None if its row was changed by hand and does not say how it ended."""
     job = _identity(row)
+    if job["state"] not in ENDED:
+        return None
     return EndedJob(
         **job,
         reason=row.reason,
@@ -117,25 +148,26 @@ def claimed_job(row: Row[Any]) -> ClaimedJob:
     return ClaimedJob(
         **_identity(row),
         workload=row.workload,
-        job_variables=row.job_variables,
+        job_variables=_variables(row),
         handle=_handle(row),
         desired_state=_desired_state(row),
         start_timeout_seconds=row.start_timeout_seconds,
         start_attempts=row.start_attempts,
         reason=row.reason,
+        problem=_problem(row),
     )
 
 
 def job_record(row: Row[Any]) -> JobRecord:
     return JobRecord(
-        **_identity(row),
+        **_identity(row, unknown=JobState.RUNNING if row.ended_at is None else JobState.FAILED),
         round=row.round,
         pool_slots=row.pool_slots,
         priority_weight=row.priority_weight,
         desired_state=_desired_state(row),
         reason=row.reason,
         exit_code=row.exit_code,
-        job_variables=row.job_variables,
+        job_variables=_variables(row),
         handle=_handle(row),
         worker_id=row.worker_id,
         scheduler_job_id=row.scheduler_job_id,
@@ -150,12 +182,24 @@ def job_record(row: Row[Any]) -> JobRecord:
     )
 
 
-def states(row: Row[Any]) -> tuple[JobState, JobState | None]:
+def states(row: Row[Any]) -> tuple[JobState | None, JobState | None]:
     """Return what a job is and what it should be."""
-    return JobState(row.state), _desired_state(row)
+    return state_of(row.state), _desired_state(row)
 
 
-def _identity(row: Row[Any]) -> dict[str, Any]:
+def state_of(text: str) -> JobState | None:
+    """Return a state, or None if somebody wrote something by hand that is none."""
+    try:
+        return JobState(text)
+    except ValueError:
+        return None
+
+
+def _identity(row: Row[Any], *, unknown: JobState = JobState.RUNNING) -> dict[str, Any]:
+    """Say which try of which task a job is.
+
+    :param unknown: taken for the state of a job whose state is none; reconciliation mends the row.
+    """
     return {
         "id": row.id,
         "task_instance_id": row.task_instance_id,
@@ -165,16 +209,45 @@ def _identity(row: Row[Any]) -> dict[str, Any]:
         "map_index": row.map_index,
         "try_number": row.try_number,
         "ref": WorkQueueRef(row.pool, row.queue),
-        "state": JobState(row.state),
+        "state": state_of(row.state) or unknown,
     }
 
 
 def _desired_state(row: Row[Any]) -> JobState | None:
-    return None if row.desired_state is None else JobState(row.desired_state)
+    return None if row.desired_state is None else state_of(row.desired_state)
 
 
 def _handle(row: Row[Any]) -> Handle | None:
     if row.handle is None:
         return None
     job_id: uuid.UUID = row.id
-    return Handle(job_id=job_id, kind=row.handle["kind"], data=row.handle["data"])
+    try:
+        return Handle(job_id=job_id, kind=row.handle["kind"], data=dict(row.handle["data"]))
+    except (TypeError, KeyError, ValueError):
+        _complain(
+            f"Job {job_id}: its handle in workpool_job can't be read; it was changed by hand. "
+            "The worker looks for the job on its infrastructure by its id"
+        )
+        return None
+
+
+def _variables(row: Row[Any]) -> dict[str, Any]:
+    return row.job_variables if isinstance(row.job_variables, dict) else {}
+
+
+def _problem(row: Row[Any]) -> str | None:
+    """Say what of a job's row was changed by hand so that the job can't be launched."""
+    if not isinstance(row.job_variables, dict):
+        return _unreadable(row, "job_variables")
+    try:
+        workload = json.loads(row.workload)
+    except ValueError:
+        return _unreadable(row, "workload")
+    return None if isinstance(workload, dict) else _unreadable(row, "workload")
+
+
+def _unreadable(row: Row[Any], column: str) -> str:
+    return (
+        f"{column} of job {row.id} in table workpool_job was changed by hand and can't be read; "
+        "clear the task to hand it over anew"
+    )

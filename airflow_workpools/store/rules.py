@@ -93,14 +93,24 @@ def checked_variables(job: NewJob) -> dict[str, Any]:
 
 def log_path(workload: str) -> str | None:
     """Return where a workload wants its log."""
-    path = json.loads(workload).get("log_path")
+    path = _object(workload).get("log_path")
     return path if isinstance(path, str) else None
 
 
 def context_carrier(workload: str) -> dict[str, str] | None:
     """Return the trace context of a workload's task, if it has one."""
-    carrier = (json.loads(workload).get("ti") or {}).get("context_carrier")
+    ti = _object(workload).get("ti")
+    carrier = ti.get("context_carrier") if isinstance(ti, dict) else None
     return carrier if isinstance(carrier, dict) else None
+
+
+def _object(workload: str) -> dict[str, Any]:
+    """Read a workload; one that was changed by hand has nothing in it."""
+    try:
+        found = json.loads(workload)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def fit_text(text: str) -> str:
@@ -223,7 +233,8 @@ def take_turns(lines: Iterable[Sequence[WaitingJob]], *, room: int, most: int) -
 
 def poll_is_due(last_polled_at: datetime | None, now: datetime) -> bool:
     """Say whether a queue's poll is worth writing down."""
-    return last_polled_at is None or now - last_polled_at >= POLL_WRITTEN_EVERY
+    # One that lies ahead was written before the clock was set back.
+    return last_polled_at is None or abs(now - last_polled_at) >= POLL_WRITTEN_EVERY
 
 
 # -- reports -------------------------------------------------------------------------------------------------

@@ -58,7 +58,9 @@ class RunTimeSide(Transactions):
                     for row in session.execute(statements.queue_states())
                 },
                 workers=tuple(
-                    rows.worker_record(row) for row in session.execute(worker_statements.all_workers())
+                    worker
+                    for row in session.execute(worker_statements.all_workers())
+                    if (worker := rows.worker_record(row)) is not None
                 ),
             )
 
@@ -68,8 +70,11 @@ class RunTimeSide(Transactions):
         statement = statements.active_counts(pools)
         result: dict[WorkQueueRef, dict[JobState, JobCount]] = {}
         for row in self._transaction(lambda session: session.execute(statement).all()):
+            # What is no state was written by hand; until the row is mended the job is taken to run, and holds slots.
+            state = rows.state_of(row.state) or JobState.RUNNING
             states = result.setdefault(WorkQueueRef(row.pool, row.queue), {})
-            states[JobState(row.state)] = JobCount(int(row.job_count), int(row.slots))
+            before = states.get(state, JobCount(0, 0))
+            states[state] = JobCount(before.jobs + int(row.job_count), before.slots + int(row.slots))
         return result
 
     def jobs(self, which: JobFilter | None = None, *, limit: int = 100, offset: int = 0) -> list[JobRecord]:

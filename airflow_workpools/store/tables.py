@@ -31,6 +31,8 @@ from sqlalchemy.dialects.mysql import MEDIUMTEXT, VARCHAR
 from airflow_workpools.core.names import MAX_NAME_LENGTH
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Dialect
 
 metadata = MetaData(schema=airflow_metadata.schema, naming_convention=airflow_metadata.naming_convention)
@@ -44,6 +46,30 @@ def _name() -> String:
     )
 
 
+class Unreadable(str):
+    """What stands in a JSON column and is no JSON: somebody wrote it by hand. One such row must not hide others."""
+
+    __slots__ = ()
+
+
+def _read_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return Unreadable(text)
+
+
+class _JsonOnSqlite(TypeDecorator[Any]):
+    """JSON on SQLite, which checks nothing that is written."""
+
+    impl = JSON
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        # In place of SQLAlchemy's own, which raises. SQLite gives numbers back as such.
+        return lambda value: _read_json(value) if isinstance(value, str) else value
+
+
 class _JsonAsText(TypeDecorator[Any]):
     """JSON on MySQL and MariaDB, whose own type refuses some: half characters, more than 32 levels."""
 
@@ -54,10 +80,14 @@ class _JsonAsText(TypeDecorator[Any]):
         return None if value is None else json.dumps(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
-        return None if value is None else json.loads(value)
+        return None if value is None else _read_json(value)
 
 
-_json = JSON(none_as_null=True).with_variant(_JsonAsText(), "mysql")
+_json = (
+    JSON(none_as_null=True)
+    .with_variant(_JsonAsText(), "mysql")
+    .with_variant(_JsonOnSqlite(none_as_null=True), "sqlite")
+)
 
 
 pools = Table(

@@ -126,14 +126,20 @@ class WorkerSide(Transactions):
         return [outcomes[report.job_id] for report in reports]
 
     def requeue(
-        self, worker_id: uuid.UUID, job_ids: Collection[uuid.UUID], reason: str, *, now: datetime
+        self,
+        worker_id: uuid.UUID,
+        job_ids: Collection[uuid.UUID],
+        reason: str,
+        *,
+        now: datetime,
+        start_attempts: Mapping[uuid.UUID, int] | None = None,
     ) -> int:
-        reason = rules.fit_text(reason)
+        reason, of_claims = rules.fit_text(reason), start_attempts or {}
 
         def work(session: Session) -> int:
             return sum(
-                changed(session, statements.requeue(some, worker_id, reason))
-                + changed(session, statements.end_instead_of_requeue(some, worker_id, now))
+                changed(session, statements.requeue(some, worker_id, reason, of_claims))
+                + changed(session, statements.end_instead_of_requeue(some, worker_id, now, of_claims))
                 for some in chunks(job_ids)
             )
 
@@ -156,10 +162,11 @@ class WorkerSide(Transactions):
                 return []
             neighbours = statements.neighbours(me, hostname)
             alive = [rows.worker_record(row) for row in session.execute(statements.not_stopped(neighbours))]
-            intervals = {worker.heartbeat_seconds for worker in alive if worker.silent(now)}
+            intervals = {worker.heartbeat_seconds for worker in alive if worker and worker.silent(now)}
             if intervals:
-                silent_since = {s: now - timedelta(seconds=MISSED_HEARTBEATS * s) for s in intervals}
-                session.execute(statements.stop_silent(neighbours, silent_since))
+                most = {s: timedelta(seconds=MISSED_HEARTBEATS * s) for s in intervals}
+                alive_between = {s: (now - missed, now + missed) for s, missed in most.items()}
+                session.execute(statements.stop_silent(neighbours, alive_between))
             left = session.scalars(statements.left_by(neighbours)).all()
             for some in chunks(left):
                 session.execute(statements.take_over(some, neighbours, worker_id))
@@ -170,9 +177,10 @@ class WorkerSide(Transactions):
 
 def _registered(session: Session, worker_id: uuid.UUID) -> WorkerRecord:
     row = session.execute(statements.worker(worker_id)).one_or_none()
-    if row is None:
+    record = None if row is None else rows.worker_record(row)
+    if record is None:
         raise NotFound(f"worker {worker_id} is not registered; it has to register before anything else")
-    return rows.worker_record(row)
+    return record
 
 
 def _held(session: Session, worker_id: uuid.UUID, job_ids: Collection[uuid.UUID]) -> list[ClaimedJob]:

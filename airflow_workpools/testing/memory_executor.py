@@ -103,9 +103,13 @@ class ExecutorSide(MemoryJobs):
             of_task_instances = [job for id_ in task_instance_ids for job in self._rounds(id_)]
             return self._cancel([*self._given(job_ids), *of_task_instances], rules.fit_text(reason), now)
 
-    def reconcile(self, *, now: datetime, grace_seconds: float) -> Reconciled:
+    def reconcile(self, *, now: datetime, grace_seconds: float, by_time: bool = True) -> Reconciled:
         finishing_since = now - timedelta(seconds=grace_seconds)
         with self._lock:
+            if not by_time:
+                return Reconciled(
+                    stale=sum(self._cancel([job], self._now_it_is(job), now) for job in self._stale())
+                )
             return Reconciled(
                 worker_lost=self._fail_lost(now),
                 stale=sum(self._cancel([job], self._now_it_is(job), now) for job in self._stale()),
@@ -205,7 +209,7 @@ class ExecutorSide(MemoryJobs):
         alive = {
             worker.id
             for worker in self._workers.values()
-            if worker.last_heartbeat_at >= now - rules.WORKER_LOST_AFTER
+            if abs(worker.last_heartbeat_at - now) <= rules.WORKER_LOST_AFTER
         }
         lost = self._find(lambda job: job.occupies and job.is_wished and job.record.worker_id not in alive)
         for job in lost:

@@ -25,7 +25,7 @@ from airflow_workpools.testing.memory_jobs import IDENTITY, MemoryJobs, StoredJo
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
     from typing import Any
 
@@ -96,13 +96,22 @@ class WorkerSide(MemoryJobs):
         return [outcomes[report.job_id] for report in reports]
 
     def requeue(
-        self, worker_id: uuid.UUID, job_ids: Collection[uuid.UUID], reason: str, *, now: datetime
+        self,
+        worker_id: uuid.UUID,
+        job_ids: Collection[uuid.UUID],
+        reason: str,
+        *,
+        now: datetime,
+        start_attempts: Mapping[uuid.UUID, int] | None = None,
     ) -> int:
+        of_claims = start_attempts or {}
         with self._lock:
             jobs = [
                 job
                 for job in self._given(job_ids)
-                if job.record.worker_id == worker_id and job.record.state in sources_of(JobState.PENDING)
+                if job.record.worker_id == worker_id
+                and job.record.state in sources_of(JobState.PENDING)
+                and job.record.start_attempts == of_claims.get(job.record.id, job.record.start_attempts)
             ]
             for job in jobs:
                 if job.is_wished or not self._is_newest(job):
@@ -156,7 +165,8 @@ class WorkerSide(MemoryJobs):
         if job is None or job.record.worker_id != worker_id:
             return rules.outcome(report, None, None)
         repeated = report.state is job.record.state and report.state not in ENDED
-        if repeated or job.record.state in sources_of(report.state):
+        of_this_claim = report.start_attempts in (None, job.record.start_attempts)
+        if of_this_claim and (repeated or job.record.state in sources_of(report.state)):
             _note(job, report, now)
         return rules.outcome(report, job.record.state, job.record.desired_state)
 

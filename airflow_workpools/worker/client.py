@@ -61,8 +61,19 @@ class WorkerClient(Protocol):
     def report(self, worker_id: UUID, reports: Sequence[Report], *, now: datetime) -> list[ReportOutcome]:
         """Tell what became of jobs."""
 
-    def requeue(self, worker_id: UUID, job_ids: Sequence[UUID], reason: str, *, now: datetime) -> None:
-        """Give claimed jobs back that were not launched."""
+    def requeue(
+        self,
+        worker_id: UUID,
+        job_ids: Sequence[UUID],
+        reason: str,
+        *,
+        now: datetime,
+        start_attempts: Mapping[UUID, int] | None = None,
+    ) -> None:
+        """Give claimed jobs back that were not launched.
+
+        :param start_attempts: which claim of each job it is, so that this may be said twice.
+        """
 
     def wishes(self, worker_id: UUID) -> list[Wish]:
         """Return this worker's jobs that shall be cancelled, with the reason."""
@@ -116,6 +127,8 @@ class SqlClient:
 
     def _with_token(self, job: ClaimedJob) -> ClaimedJob:
         """Put a fresh token into the workload: it has to last from now until the task has started, no longer."""
+        if job.problem is not None:  # it will never be launched, and must not keep the others from being so
+            return job
         workload = json.loads(job.workload)
         workload["token"] = self.mint_token(job.task_instance_id, job.start_timeout_seconds)
         return replace(job, workload=json.dumps(workload))
@@ -123,8 +136,16 @@ class SqlClient:
     def report(self, worker_id: UUID, reports: Sequence[Report], *, now: datetime) -> list[ReportOutcome]:
         return self.store.report(worker_id, reports, now=now)
 
-    def requeue(self, worker_id: UUID, job_ids: Sequence[UUID], reason: str, *, now: datetime) -> None:
-        self.store.requeue(worker_id, job_ids, reason=reason, now=now)
+    def requeue(
+        self,
+        worker_id: UUID,
+        job_ids: Sequence[UUID],
+        reason: str,
+        *,
+        now: datetime,
+        start_attempts: Mapping[UUID, int] | None = None,
+    ) -> None:
+        self.store.requeue(worker_id, job_ids, reason=reason, now=now, start_attempts=start_attempts)
 
     def wishes(self, worker_id: UUID) -> list[Wish]:
         return self.store.wishes(worker_id)

@@ -197,24 +197,35 @@ def run_embedded_worker(channel: socket.socket, *, settings: Settings) -> None:
 
 
 async def _serve(channel: socket.socket, *, settings: Settings, runner: Any) -> None:
+    from sqlalchemy.exc import SQLAlchemyError
+
     from airflow_workpools.store.airflow_connections import airflow_connections
+    from airflow_workpools.store.clock import DatabaseClock
     from airflow_workpools.store.pools import keep_secrets_pools_fresh
+    from airflow_workpools.store.records import MISSED_HEARTBEATS
     from airflow_workpools.worker.errands import errands_of
     from airflow_workpools.worker.loop import Worker, WorkerTimes
     from airflow_workpools.worker.roster import Roster
 
+    clock = DatabaseClock()
+    with contextlib.suppress(SQLAlchemyError):  # asked again with the first heartbeat
+        await asyncio.to_thread(clock.refresh)
     record, client, infrastructures = _parts(settings, runner)
+    unsettled_seconds = 2 * MISSED_HEARTBEATS * settings.worker.heartbeat_seconds
     worker = Worker(
         record=record,
         client=client,
         infrastructures=infrastructures,
-        clock=lambda: datetime.now(timezone.utc),
+        clock=clock,
+        keep_time=clock.refresh,
+        may_judge=lambda: clock.is_settled(unsettled_seconds),
         environ=dict(os.environ),
         connections=airflow_connections,
         times=WorkerTimes(heartbeat=settings.worker.heartbeat_seconds, claim=settings.worker.claim_seconds),
         on_ended=partial(_tell_executor, channel),
     )
-    errands = errands_of(record, infrastructures["process"], worker.clock)
+    errands = errands_of(record, infrastructures["process"], clock)
+    errands.may_judge = worker.may_judge
     loop = asyncio.get_running_loop()
     running = asyncio.create_task(errands.run(), name="errands")
 
@@ -226,8 +237,8 @@ async def _serve(channel: socket.socket, *, settings: Settings, runner: Any) -> 
     ended = threading.Event()
     keep_secrets_pools_fresh(settings, stop=ended)
     roster = Roster(settings.home / "workers")
-    await asyncio.to_thread(_bury_the_dead, roster, client)
-    roster.enter(record.id)
+    await asyncio.to_thread(_bury_the_dead, roster, client, clock)
+    _enter(roster, record.id)
     await asyncio.to_thread(_sweep, infrastructures["process"])
     warming = asyncio.create_task(keep_waking_execution_api(), name="wake the Execution API")
     on_heard = {_LOOK_NOW: worker.look_now, _LOOK_FOR_ERRANDS: errands.look_now}
@@ -239,11 +250,22 @@ async def _serve(channel: socket.socket, *, settings: Settings, runner: Any) -> 
     roster.leave(record.id)
 
 
-def _bury_the_dead(roster: Roster, client: WorkerClient) -> None:
+def _enter(roster: Roster, worker_id: uuid.UUID) -> None:
+    try:
+        roster.enter(worker_id)
+    except OSError as error:
+        log.warning(
+            "%s can't be written to (%s): when this worker is killed, its jobs wait for its silence to be noticed",
+            roster.folder,
+            error.strerror,
+        )
+
+
+def _bury_the_dead(roster: Roster, client: WorkerClient, clock: Callable[[], datetime]) -> None:
     """Say of workers that were killed on this machine that they are gone, so that this one has their jobs now."""
     for worker_id in list(roster.dead()):
         try:
-            client.stop(worker_id, now=datetime.now(timezone.utc))
+            client.stop(worker_id, now=clock())
         except NotFound:
             log.info("Embedded worker %s had ended before it came online", worker_id)
         except Exception as error:

@@ -86,6 +86,8 @@ class Errands:
     times: ErrandTimes = field(default_factory=ErrandTimes)
     at_a_time: Mapping[ErrandKind, int] = field(default_factory=lambda: AT_A_TIME)
     monotonic: Callable[[], float] = time.monotonic
+    may_judge: Callable[[], bool] = lambda: True
+    """Says whether others may be taken for dead: not while times can't be compared, because the clock has jumped."""
 
     def __post_init__(self) -> None:
         self._look_now = asyncio.Event()
@@ -116,6 +118,8 @@ class Errands:
 
     async def _look(self) -> bool:
         """Take what waits, and what others left behind; say whether that was all."""
+        if not self.may_judge():
+            return False
         left = await asyncio.to_thread(
             self.source.take_over, self.worker, known=set(self._active), now=self.clock()
         )

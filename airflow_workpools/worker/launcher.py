@@ -96,9 +96,14 @@ class Launcher:
 
     async def _launch(self, job: ClaimedJob, pools: Mapping[str, Any]) -> None:
         try:
+            if job.problem is not None:
+                raise InvalidInput(job.problem)
             pool = pools.get(job.ref.pool)
             if pool is None:
-                raise NotFound(f"work pool '{job.ref.pool}' does not exist any more, or is not valid")
+                raise NotFound(
+                    f"work pool '{job.ref.pool}' does not exist any more, or is not valid, or its type or delivery was "
+                    "changed to what this worker does not serve"
+                )
             tracked = self.tracked[job.id] = Tracked(job=job, kind=pool.type)
             infrastructure = self.infrastructures[pool.type]
             spec = launch_spec(
@@ -111,10 +116,11 @@ class Launcher:
             async for handle in infrastructure.launch(spec):
                 tracked.handle = handle
                 tracked.running = infrastructure.runs_at_launch
-                self.tell(reports.launched(handle, running=tracked.running, now=self.clock()))
+                told = reports.launched(handle, running=tracked.running, now=self.clock())
+                self.tell(reports.of_claim(job, told))
         except (LaunchRejected, InvalidInput, NotFound) as error:
             self.tracked.pop(job.id, None)
-            self.tell(reports.not_started(job.id, str(error)))
+            self.tell(reports.of_claim(job, reports.not_started(job.id, str(error))))
         except InfrastructureUnavailable as error:
             await self._retry(job, str(error))
         except Exception as error:

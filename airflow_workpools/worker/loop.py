@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, TypeVar
 from airflow_workpools.core.backoff import Backoff
 from airflow_workpools.core.jobs import ENDED
 from airflow_workpools.errors import InfrastructureUnavailable, NotFound
-from airflow_workpools.infrastructure.base import Phase
+from airflow_workpools.infrastructure.base import MayBeHindered, Phase
 from airflow_workpools.store.records import WorkerState
 from airflow_workpools.worker import reports
 from airflow_workpools.worker.launcher import Launcher, ReadConnections
@@ -85,6 +85,10 @@ class Worker:
     launches_in_flight: int = 16
     """Most jobs that are being launched at a time, and so most that are claimed at a time: what is claimed is out
     of the reach of priorities."""
+    keep_time: Callable[[], None] = lambda: None
+    """Called in a thread with each heartbeat: sets the clock right, if it needs that."""
+    may_judge: Callable[[], bool] = lambda: True
+    """Says whether others may be taken for dead: not while times can't be compared, because the clock has jumped."""
     on_ended: Callable[[], None] = lambda: None
     """Called when the ends of jobs have been stored, so that nobody has to ask for them all the time."""
 
@@ -92,6 +96,7 @@ class Worker:
         self._tracked: dict[UUID, Tracked] = {}
         self._reports: list[Report] = []
         self._look_now = asyncio.Event()
+        self._hindrance: str | None = None
         self._to_tell = asyncio.Event()
         self._end_to_tell = asyncio.Event()
         self._stop = asyncio.Event()
@@ -135,7 +140,7 @@ class Worker:
     async def run(self) -> None:
         """Work until :meth:`stop` is called."""
         for infrastructure in self.infrastructures.values():
-            await infrastructure.open()
+            await self._open(infrastructure)
         await self._persist("come online", lambda: self.client.register(self.record, now=self.clock()))
         tasks = [
             asyncio.create_task(self._guard(name, step), name=name)
@@ -156,6 +161,20 @@ class Worker:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._launcher.close()
         await self._leave()
+
+    async def _open(self, infrastructure: Infrastructure) -> None:
+        """Wait until an infrastructure can be used. Until then the worker is not online, and tasks wait in Airflow."""
+        backoff = Backoff(maximum=self.times.max_retry)
+        while not self._stop.is_set():
+            try:
+                return await infrastructure.open()
+            except InfrastructureUnavailable as error:
+                delay = backoff.next()
+                log.error(
+                    "Worker: %s can't be used, trying again in %.1f s: %s", infrastructure.kind, delay, error
+                )
+                await wait_for(self._stop, delay)
+        return None
 
     async def _leave(self) -> None:
         with contextlib.suppress(Exception):
@@ -200,12 +219,14 @@ class Worker:
 
     async def _heartbeat(self) -> None:
         try:
+            await asyncio.to_thread(self.keep_time)
             state = await asyncio.to_thread(self.client.heartbeat, self.record.id, now=self.clock())
         except NotFound:
             state = WorkerState.STOPPED
         if state is WorkerState.STOPPED:
             await self._come_back()
-        await self._recovery.take_over()
+        if self.may_judge():
+            await self._recovery.take_over()
         await asyncio.sleep(self.times.heartbeat)
 
     async def _come_back(self) -> None:
@@ -221,13 +242,28 @@ class Worker:
         self._look_now.clear()
         await self._recovery.find_lost()
         jobs: list[ClaimedJob] = []
-        if room := self._launcher.room:
+        if (room := self._launcher.room) and not self._is_hindered():
             async with self._recovery.unsure_if_it_fails():
                 jobs = await asyncio.to_thread(self.client.claim, self.record.id, most=room, now=self.clock())
                 if jobs:
                     self._launcher.begin(jobs, await asyncio.to_thread(self.client.pools))
         if not jobs:
             await wait_for(self._look_now, self.times.claim)
+
+    def _is_hindered(self) -> bool:
+        """Say whether nothing that is claimed could be launched now, and tell people why."""
+        known = [
+            one.hindrance() if isinstance(one, MayBeHindered) else None
+            for one in self.infrastructures.values()
+        ]
+        reason = "; ".join(one for one in known if one) if known and all(known) else None
+        if reason != self._hindrance:
+            if reason:
+                log.error("Worker: claims no job, all wait: %s", reason)
+            else:
+                log.info("Worker: claims jobs again")
+            self._hindrance = reason
+        return reason is not None
 
     # -- observe --------------------------------------------------------------------------------------------
 
@@ -249,10 +285,11 @@ class Worker:
             )
             if report is not None:
                 self._tracked.pop(id_, None)
-                self._tell(report)
+                self._tell(reports.of_claim(tracked.job, report))
             elif observation.phase is Phase.RUNNING and not tracked.running and tracked.handle:
                 tracked.running = True
-                self._tell(reports.launched(tracked.handle, running=True, now=self.clock()))
+                told = reports.launched(tracked.handle, running=True, now=self.clock())
+                self._tell(reports.of_claim(tracked.job, told))
 
     # -- wishes ---------------------------------------------------------------------------------------------
 

@@ -119,11 +119,19 @@ class Recovery:
 
     async def give_back(self, jobs: Iterable[ClaimedJob], reason: str) -> None:
         """Requeue jobs that did not start, or fail those that did not start often enough."""
-        again = []
+        again: dict[UUID, int] = {}
         for job in jobs:
             if job.start_attempts + 1 < reports.MAX_START_ATTEMPTS:
-                again.append(job.id)
+                again[job.id] = job.start_attempts
             else:
-                self.tell(reports.not_started(job.id, f"{reason} ({job.start_attempts + 1} attempts)"))
+                attempts = f"{reason} ({job.start_attempts + 1} attempts)"
+                self.tell(reports.of_claim(job, reports.not_started(job.id, attempts)))
         if again:
-            await asyncio.to_thread(self.client.requeue, self.record.id, again, reason, now=self.clock())
+            await asyncio.to_thread(
+                self.client.requeue,
+                self.record.id,
+                list(again),
+                reason,
+                now=self.clock(),
+                start_attempts=again,
+            )

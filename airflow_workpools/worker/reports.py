@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from airflow_workpools.infrastructure.base import Handle
+    from airflow_workpools.store.records import ClaimedJob
 
 MAX_START_ATTEMPTS = 2
 """How often a job is launched before its failure to start becomes the failure of the try."""
@@ -61,6 +62,11 @@ def launched(handle: Handle, *, running: bool, now: datetime) -> Report:
 def not_started(job_id: UUID, reason: str) -> Report:
     """Report a job that will never start."""
     return Report(job_id=job_id, state=JobState.FAILED, reason=f"The job could not be started: {reason}")
+
+
+def of_claim(job: ClaimedJob, report: Report) -> Report:
+    """Say of which claim of its job a report is, so that one which comes late or twice harms no later claim."""
+    return replace(report, start_attempts=job.start_attempts)
 
 
 def merge(reports: list[Report]) -> list[Report]:

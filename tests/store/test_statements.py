@@ -71,19 +71,19 @@ def test_ends_take_one_statement_to_hear_and_one_to_note(sql: Rig, engine: sa.En
     assert number_of(engine, lambda: sql.store.mark_reported(ids, now=NOW)) == 1
 
 
-def test_reconciliation_takes_seven_statements(sql: Rig, engine: sa.Engine, crowd: int) -> None:
+def test_reconciliation_takes_nine_statements(sql: Rig, engine: sa.Engine, crowd: int) -> None:
     worker = sql.worker()
     started = [new_job(start_timeout_seconds=1.0) for _ in range(crowd)]
     sql.claimed(*started, worker=worker)
     sql.hand_over(*(new_job() for _ in range(crowd)), state="success")
     sql.airflow.put(None, NOW, *started[::2])
     result = []
-    assert number_of(engine, lambda: result.append(sql.store.reconcile(now=later(99), grace_seconds=9))) == 7
+    assert number_of(engine, lambda: result.append(sql.store.reconcile(now=later(99), grace_seconds=9))) == 9
     assert result[0].total == 2 * crowd
 
 
-def test_reconciling_when_nothing_runs_takes_six(sql: Rig, engine: sa.Engine) -> None:
-    assert number_of(engine, lambda: sql.store.reconcile(now=NOW, grace_seconds=9)) == 6
+def test_reconciling_when_nothing_runs_takes_eight(sql: Rig, engine: sa.Engine) -> None:
+    assert number_of(engine, lambda: sql.store.reconcile(now=NOW, grace_seconds=9)) == 8
 
 
 def test_a_claim_takes_as_many_statements_for_many_jobs_as_for_few(
@@ -305,7 +305,7 @@ def test_every_change_of_state_is_guarded() -> None:
         "take": worker.take(some, some[0], NOW),
         "requeue": worker.requeue(some, some[0], "x"),
         "end_instead_of_requeue": worker.end_instead_of_requeue(some, some[0], NOW),
-        "fail_lost": reconcile.fail_lost(NOW, NOW),
+        "fail_lost": reconcile.fail_lost(NOW),
         "cancel_stale": reconcile.cancel_stale(NOW),
         **{
             f"report {state}": worker.report(state, some[0], [Report(job_id=some[0], state=state)], NOW)

@@ -349,6 +349,25 @@ def test_callbacks_that_take_long_do_not_keep_a_connection_test_waiting(rig: Rig
     rig.run(scenario())
 
 
+def test_while_times_cannot_be_compared_no_errand_is_taken_from_anybody(rig: Rig) -> None:
+    errand, judges = rig.callback("tell"), [False]
+    rig.source.waiting.append(errand)
+    asked: list[int] = []
+
+    def may_judge() -> bool:
+        asked.append(1)
+        return judges[0]
+
+    async def scenario() -> None:
+        async with working(rig.errands(may_judge=may_judge)):
+            await until(lambda: len(asked) > 1)
+            assert rig.source.waiting == [errand]
+            judges[0] = True
+            await until(lambda: errand.id in rig.source.ends)
+
+    rig.run(scenario())
+
+
 def test_an_errand_survives_a_database_that_is_away(rig: Rig) -> None:
     errand = rig.callback("tell")
     rig.source.failures = 3

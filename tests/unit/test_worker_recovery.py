@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_workpools.core.jobs import JobState
-from airflow_workpools.errors import InfrastructureError
+from airflow_workpools.errors import InfrastructureError, InfrastructureUnavailable
 from airflow_workpools.store.records import WorkerState
 from tests.unit.scripted_infrastructure import ScriptedInfrastructure
 from tests.unit.test_worker_loop import Stage, etl, play, until, working
@@ -165,5 +165,100 @@ def test_a_job_that_wants_more_slots_than_are_claimed_at_a_time_is_claimed(slots
         record.record = replace(record.record, pool_slots=slots)
         async with working(stage.worker()) as infrastructure:
             await until(lambda: [spec.job_id for spec in infrastructure.launched] == [job])
+
+    play(scenario)
+
+
+def test_a_requeue_whose_answer_was_lost_and_that_is_repeated_harms_no_later_claim():
+    async def scenario(stage: Stage) -> None:
+        infrastructure = ScriptedInfrastructure()
+        infrastructure.launch_errors = [OSError("a surprise")]
+        job = stage.hand_over()
+        requeue, said = stage.store.requeue, []
+
+        def note(*args: Any, **kwargs: Any) -> Any:
+            said.append((args, kwargs))
+            return requeue(*args, **kwargs)
+
+        stage.store.requeue = note
+        async with working(stage.worker(infrastructure)):
+            await until(lambda: stage.record(job).state is JobState.SUBMITTED)
+            ((args, kwargs),) = said
+            assert requeue(*args, **kwargs) == 0
+            assert stage.record(job).state is JobState.SUBMITTED
+
+    play(scenario)
+
+
+def test_a_job_whose_row_cannot_be_read_fails_with_that_and_the_others_run():
+    async def scenario(stage: Stage) -> None:
+        bad, good = stage.hand_over(), stage.hand_over()
+        claim = stage.store.claim
+
+        def spoil(*args: Any, **kwargs: Any) -> Any:
+            jobs = claim(*args, **kwargs)
+            return [
+                replace(job, workload="{", problem="changed by hand") if job.id == bad else job
+                for job in jobs
+            ]
+
+        stage.store.claim = spoil
+        async with working(stage.worker()) as infrastructure:
+            await until(lambda: stage.record(bad).state is JobState.FAILED)
+            await until(lambda: stage.record(good).state is JobState.SUBMITTED)
+            assert "changed by hand" in (stage.record(bad).reason or "")
+            assert [spec.job_id for spec in infrastructure.launched] == [good]
+
+    play(scenario)
+
+
+class Hindered(ScriptedInfrastructure):
+    """Can't launch anything while it is told so."""
+
+    reason: str | None = "the disk is read-only"
+    opens = 0
+
+    def hindrance(self) -> str | None:
+        return self.reason
+
+    async def open(self) -> None:
+        Hindered.opens += 1
+        if Hindered.opens < 3:
+            raise InfrastructureUnavailable("the disk can't be mounted")
+
+
+def test_a_worker_waits_for_its_infrastructure_and_claims_nothing_that_it_could_not_launch(
+    caplog: pytest.LogCaptureFixture,
+):
+    async def scenario(stage: Stage) -> None:
+        infrastructure = Hindered()
+        Hindered.opens = 0
+        job = stage.hand_over()
+        async with working(stage.worker(infrastructure)):
+            await until(lambda: "claims no job, all wait: the disk is read-only" in caplog.text)
+            assert "can't be used, trying again" in caplog.text
+            assert stage.record(job).state is JobState.PENDING
+            infrastructure.reason = None
+            await until(lambda: stage.record(job).state is JobState.SUBMITTED)
+            assert stage.record(job).start_attempts == 0
+
+    play(scenario)
+
+
+def test_nobody_is_taken_for_dead_while_times_cannot_be_compared():
+    async def scenario(stage: Stage) -> None:
+        job = stage.hand_over()
+        async with working(stage.worker()):
+            await until(lambda: stage.record(job).state is JobState.SUBMITTED)
+        owner = stage.record(job).worker_id
+        heir, judges = stage.worker(), [False]
+        heir.may_judge = lambda: judges[0]
+        beats: list[int] = []
+        heir.keep_time = lambda: beats.append(1)
+        async with working(heir):
+            await until(lambda: len(beats) > 3)
+            assert stage.record(job).worker_id == owner
+            judges[0] = True
+            await until(lambda: stage.record(job).worker_id == heir.record.id)
 
     play(scenario)

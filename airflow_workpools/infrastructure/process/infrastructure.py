@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ValidationError
 
+from airflow_workpools.core.backoff import Backoff
 from airflow_workpools.core.exits import explain_exit
 from airflow_workpools.errors import InfrastructureUnavailable, LaunchRejected
 from airflow_workpools.infrastructure.base import Handle, LaunchSpec, Observation, Phase
@@ -33,6 +35,9 @@ _RUNNING = Observation(phase=Phase.RUNNING)
 _REAP_SECONDS = 5.0
 """How long a process that has ended may wait for its runner to write down how."""
 _LOOK_AGAIN_SECONDS = 0.1
+_WRITABLE = (
+    "Jobs can't be started without it: make it writable for the scheduler's user, or set [workpools] home"
+)
 _Wish = tuple[Handle, float]
 """A job that is to be stopped, and when it is to be killed (loop time)."""
 
@@ -64,6 +69,11 @@ class ProcessInfrastructure:
         self._start_runner = start_runner
         self._starting = asyncio.Lock()
         self._connected = False
+        self._has_launched = False
+        """Whether our runner has launched anything: if so, its end is no failure to start."""
+        self._start_at = 0.0
+        """Not before this (loop time) another runner is started."""
+        self._runner_backoff = Backoff(initial=1.0, maximum=60.0)
         self._api_url = api_url
         self._own: dict[UUID, _Wish | None] = {}
         """Running jobs of our runner, which will tell when they end; and which of them it was asked to stop."""
@@ -85,11 +95,30 @@ class ProcessInfrastructure:
 
     async def open(self) -> None:
         """Make the home and have a runner."""
+        path = self._directories.path
         try:
-            self._directories.path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InfrastructureUnavailable(f"{self._directories.path} cannot be made: {error}") from error
+            reason = error.strerror or str(error)
+            raise InfrastructureUnavailable(f"{path} can't be made ({reason}). {_WRITABLE}") from error
+        if unwritable := self._unwritable():
+            raise InfrastructureUnavailable(unwritable)
         await self._ready_runner()
+
+    def hindrance(self) -> str | None:
+        """Say why no job can be launched now, whichever it is; None if nothing is known to hinder."""
+        if unwritable := self._unwritable():
+            return unwritable
+        seconds = self._start_at - asyncio.get_running_loop().time()
+        if self._runner is None and seconds > 0:
+            failures = self._runner_backoff.failures
+            return f"the process runner has ended at its start {failures} times in a row; it is started again soon"
+        return None
+
+    def _unwritable(self) -> str | None:
+        path = self._directories.path
+        # Asked of the kernel, which also knows of file systems that are read-only, and of root's limits.
+        return None if os.access(path, os.W_OK | os.X_OK) else f"{path} can't be written to. {_WRITABLE}"
 
     async def close(self) -> None:
         """Let go of the runner and the watches; the jobs go on."""
@@ -105,7 +134,8 @@ class ProcessInfrastructure:
     async def _ready_runner(self) -> ProcessRunner:
         async with self._starting:
             if self._runner is None:
-                self._runner, self._connected = self._start_runner(), False
+                await asyncio.sleep(max(0.0, self._start_at - asyncio.get_running_loop().time()))
+                self._runner, self._connected, self._has_launched = self._start_runner(), False, False
             if not self._connected:
                 runner = self._runner
                 await runner.connect(self._on_exit, lambda: self._on_lost(runner))
@@ -121,11 +151,27 @@ class ProcessInfrastructure:
         """The runner died. Its jobs live on and are watched from here; the next launch starts another."""
         if runner is self._runner:
             self._runner, self._connected = None, False
+            self._put_next_runner_off(runner)
             wishes = [wish for wish in self._own.values() if wish is not None]
             self._own.clear()
             for handle, kill_at in wishes:
                 self._stop_foreign(handle, kill_at - asyncio.get_running_loop().time())
             self._changed.set()
+
+    def _put_next_runner_off(self, ended: ProcessRunner) -> None:
+        """Start the next runner at once if the one that ended was of use, else after a growing delay."""
+        if self._has_launched:
+            self._runner_backoff.reset()
+            return
+        delay = self._runner_backoff.next()
+        self._start_at = asyncio.get_running_loop().time() + delay
+        log.error(
+            "The process runner (pid %d) ended before it had launched a job, %d times in a row; what it wrote stands "
+            "in this log. The next is started in %.1f s at the earliest; jobs wait.",
+            ended.pid,
+            self._runner_backoff.failures,
+            delay,
+        )
 
     # -- launch and find ------------------------------------------------------------------------------------
 
@@ -135,7 +181,9 @@ class ProcessInfrastructure:
         directory = self._directories.of(spec.job_id)
         if directory.process() is None:
             runner = await self._ready_runner()
-            if await runner.launch(request) and spec.job_id not in self._exits and not runner.lost:
+            launched = await runner.launch(request)
+            self._has_launched = True
+            if launched and spec.job_id not in self._exits and not runner.lost:
                 self._own[spec.job_id] = None
         process = directory.process()
         if process is None:

@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, case, exists, func, literal, or_, select, update
 
-from airflow_workpools.core.jobs import JobState
-from airflow_workpools.store import rules
+from airflow_workpools.core.jobs import ACTIVE, ENDED, JobState
+from airflow_workpools.store import mending, rules
 from airflow_workpools.store.statements.airflow import task_instance, task_instance_history
-from airflow_workpools.store.statements.common import may_become, newer_round, occupying, unwished
+from airflow_workpools.store.statements.common import (
+    active,
+    in_states,
+    may_become,
+    newer_round,
+    occupying,
+    unwished,
+)
 from airflow_workpools.store.statements.executor import cancel_waiting, wish
 from airflow_workpools.store.tables import jobs, workers
 
@@ -21,6 +28,66 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select, Update
 
     from airflow_workpools.store.statements.common import Condition
+
+
+MAX_MENDED = 100
+"""Most rows that are mended at a time; nobody changes more by hand without knowing it."""
+
+
+def odd_jobs(now: datetime) -> Select[Any]:
+    """Jobs that have not ended and whose rows say what cannot be; hardly ever any."""
+    held_by_one = jobs.c.worker_id.is_not(None)
+    odd = or_(
+        ~in_states(ACTIVE),
+        and_(jobs.c.state == JobState.PENDING.value, held_by_one),
+        and_(occupying, jobs.c.claimed_at.is_(None)),
+        and_(occupying, jobs.c.claimed_at > now + mending.CLOCKS_DIFFER_BY),
+        and_(~unwished, jobs.c.desired_state.not_in(sorted(wish.value for wish in mending.WISHES))),
+        jobs.c.pool_slots < 1,
+    )
+    return select(*_odd).where(active, odd).limit(MAX_MENDED)
+
+
+def odd_ends() -> Select[Any]:
+    """Jobs that have ended, but whose state says something else, before Airflow has heard of it."""
+    return (
+        select(*_odd)
+        .where(jobs.c.ended_at.is_not(None), jobs.c.reported_at.is_(None), ~in_states(ENDED))
+        .limit(MAX_MENDED)
+    )
+
+
+_odd = (
+    jobs.c.id,
+    jobs.c.dag_id,
+    jobs.c.task_id,
+    jobs.c.run_id,
+    jobs.c.pool,
+    jobs.c.queue,
+    jobs.c.state,
+    jobs.c.desired_state,
+    jobs.c.pool_slots,
+    jobs.c.worker_id,
+    jobs.c.handle.is_not(None).label("has_handle"),
+    jobs.c.exit_code,
+    jobs.c.claimed_at,
+    jobs.c.started_at,
+    jobs.c.ended_at,
+)
+
+
+def mend(row: mending.JobRow, values: Mapping[str, Any]) -> Update:
+    """Mend a row, unless it has changed since."""
+    return (
+        update(jobs)
+        .where(
+            jobs.c.id == row.id,
+            jobs.c.state == row.state,
+            jobs.c.worker_id.is_not_distinct_from(row.worker_id),
+            jobs.c.ended_at.is_(None) if row.ended_at is None else jobs.c.ended_at.is_not(None),
+        )
+        .values(**values)
+    )
 
 
 def cancel_stale(now: datetime) -> Update:
@@ -140,11 +207,15 @@ def untold(told_before: datetime) -> Select[Any]:
     )
 
 
-def fail_lost(silent_since: datetime, now: datetime) -> Update:
-    """Fail jobs that should be stopped but whose worker has been silent for so long that nobody will."""
+def fail_lost(now: datetime) -> Update:
+    """Fail jobs that should be stopped but whose worker has been silent for so long that nobody will.
+
+    A heartbeat that lies far ahead was written before the clock was set back.
+    """
+    since, until = now - rules.WORKER_LOST_AFTER, now + rules.WORKER_LOST_AFTER
     alive = (
         exists()
-        .where(workers.c.id == jobs.c.worker_id, workers.c.last_heartbeat_at >= silent_since)
+        .where(workers.c.id == jobs.c.worker_id, workers.c.last_heartbeat_at.between(since, until))
         .correlate(jobs)
     )
     return (

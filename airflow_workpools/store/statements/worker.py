@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, case, exists, func, literal, null, or_, select, true, union_all, update
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from airflow_workpools.core.names import WorkQueueRef
     from airflow_workpools.store.records import Report, WorkerRecord
     from airflow_workpools.store.statements.common import Condition
+
+_NOT_SAID: Mapping[uuid.UUID, int] = MappingProxyType({})
+"""Of which claims of jobs something is said, where nobody said it."""
 
 # -- workers -------------------------------------------------------------------------------------------------
 
@@ -78,15 +82,16 @@ def not_stopped(which: Condition) -> Select[Any]:
     return select(workers).where(which, workers.c.state != WorkerState.STOPPED.value)
 
 
-def stop_silent(which: Condition, silent_since: Mapping[float, datetime]) -> Update:
+def stop_silent(which: Condition, alive_between: Mapping[float, tuple[datetime, datetime]]) -> Update:
     """Mark workers as stopped that have been silent for too long.
 
-    :param silent_since: for each heartbeat interval, when the last heartbeat must have been.
+    :param alive_between: for each heartbeat interval, in which time the last heartbeat must have been. One that lies
+        further ahead was written before the clock was set back.
     """
     silent = or_(
         *(
-            and_(workers.c.heartbeat_seconds == seconds, workers.c.last_heartbeat_at < when)
-            for seconds, when in silent_since.items()
+            and_(workers.c.heartbeat_seconds == seconds, ~workers.c.last_heartbeat_at.between(*times))
+            for seconds, times in alive_between.items()
         )
     )
     return (
@@ -141,7 +146,10 @@ def line(ref: WorkQueueRef, limit: int) -> Select[Any]:
 
 def _in_line(what: Select[Any], pool: str, queue: str) -> Select[Any]:
     return what.where(
-        jobs.c.pool == pool, jobs.c.queue == queue, waiting, ~_older_round_is_active()
+        jobs.c.pool == pool,
+        jobs.c.queue == queue,
+        waiting,
+        ~_older_round_is_active(),
     ).order_by(jobs.c.priority_weight.desc(), jobs.c.handed_over_at, jobs.c.id)
 
 
@@ -158,10 +166,10 @@ def _older_round_is_active() -> Condition:
 
 
 def take(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID, now: datetime) -> Update:
-    """Give waiting jobs to a worker."""
+    """Give waiting jobs to a worker; not one that somebody has set to wait by hand while another worker has it."""
     return (
         update(jobs)
-        .where(with_ids(job_ids), may_become(JobState.CLAIMED))
+        .where(with_ids(job_ids), may_become(JobState.CLAIMED), jobs.c.worker_id.is_(None))
         .values(state=JobState.CLAIMED.value, worker_id=worker_id, claimed_at=now)
     )
 
@@ -229,7 +237,22 @@ def report(target: JobState, worker_id: uuid.UUID, reports: Sequence[Report], no
         codes = {r.job_id: r.exit_code for r in reports if r.exit_code is not None}
         values |= {"ended_at": now, "exit_code": _each("exit_code", codes, jobs.c.exit_code)}
     ids = [r.job_id for r in reports]
-    return update(jobs).where(with_ids(ids), jobs.c.worker_id == worker_id, guard).values(values)
+    claims = {r.job_id: r.start_attempts for r in reports if r.start_attempts is not None}
+    return (
+        update(jobs)
+        .where(with_ids(ids), jobs.c.worker_id == worker_id, guard, _of_claims(claims))
+        .values(values)
+    )
+
+
+def _of_claims(start_attempts: Mapping[uuid.UUID, int]) -> Condition:
+    """The worker speaks of the claim that the job is in, not of an earlier one that it gave back.
+
+    A report may come twice, the second time when the job has been claimed again, even by the same worker.
+    """
+    if not start_attempts:
+        return true()
+    return jobs.c.start_attempts == _each("start_attempts", start_attempts, jobs.c.start_attempts)
 
 
 def _start(target: JobState, given: Mapping[uuid.UUID, datetime], now: datetime) -> ColumnElement[Any]:
@@ -271,11 +294,16 @@ def states_of(worker_id: uuid.UUID, job_ids: Collection[uuid.UUID]) -> Select[An
     )
 
 
-def requeue(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID, reason: str) -> Update:
+def requeue(
+    job_ids: Collection[uuid.UUID],
+    worker_id: uuid.UUID,
+    reason: str,
+    start_attempts: Mapping[uuid.UUID, int] = _NOT_SAID,
+) -> Update:
     """Let jobs wait again, for any worker."""
     return (
         update(jobs)
-        .where(_given_back(job_ids, worker_id), unwished, ~newer_round())
+        .where(_given_back(job_ids, worker_id, start_attempts), unwished, ~newer_round())
         .values(
             state=JobState.PENDING.value,
             worker_id=None,
@@ -287,11 +315,16 @@ def requeue(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID, reason: str) -
     )
 
 
-def end_instead_of_requeue(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID, now: datetime) -> Update:
+def end_instead_of_requeue(
+    job_ids: Collection[uuid.UUID],
+    worker_id: uuid.UUID,
+    now: datetime,
+    start_attempts: Mapping[uuid.UUID, int] = _NOT_SAID,
+) -> Update:
     """End jobs that would wait again, did nobody wish them stopped and had their try not been handed over anew."""
     return (
         update(jobs)
-        .where(_given_back(job_ids, worker_id), or_(~unwished, newer_round()))
+        .where(_given_back(job_ids, worker_id, start_attempts), or_(~unwished, newer_round()))
         .values(
             state=func.coalesce(jobs.c.desired_state, JobState.CANCELLED.value),
             reason=case((unwished, rules.HANDED_OVER_AGAIN), else_=jobs.c.reason),
@@ -300,5 +333,13 @@ def end_instead_of_requeue(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID,
     )
 
 
-def _given_back(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID) -> Condition:
-    return and_(with_ids(job_ids), jobs.c.worker_id == worker_id, may_become(JobState.PENDING))
+def _given_back(
+    job_ids: Collection[uuid.UUID], worker_id: uuid.UUID, start_attempts: Mapping[uuid.UUID, int]
+) -> Condition:
+    of_claims = {id_: start_attempts[id_] for id_ in job_ids if id_ in start_attempts}
+    return and_(
+        with_ids(job_ids),
+        jobs.c.worker_id == worker_id,
+        may_become(JobState.PENDING),
+        _of_claims(of_claims),
+    )

@@ -35,3 +35,11 @@ survivors = sleepers("survivors", "crash", count=8, seconds=6)
 # slot of its work queue; the other, whose author chose an Airflow pool with room for all, waits as `queued`.
 backlog = sleepers("backlog", "narrow", count=18, seconds=1)
 queued_backlog = sleepers("queued_backlog", "thin", count=18, seconds=1, pool="wide")
+
+# Bad input: pools that vanish while tasks wait in Airflow and in the store, rows changed by hand, a home that is
+# read-only, a priority that cannot be told.
+doomed = sleepers("doomed", "doomed", count=4, seconds=6)
+doomed_in_store = sleepers("doomed_in_store", "doomed", count=3, seconds=1, pool="wide")
+by_hand = sleepers("by_hand", "crash", count=4, seconds=10)
+unwritable = sleepers("unwritable", "crash", count=3, seconds=0)
+unranked = sleepers("unranked", "etl/critical", count=2, seconds=1)
