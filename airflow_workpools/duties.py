@@ -13,10 +13,11 @@ from airflow_workpools import metrics, tracing
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import Delivery, InvalidPool, WorkPool
+from airflow_workpools.core.teams import minder
 from airflow_workpools.core.untaken import Offers
 from airflow_workpools.core.weights import combined_weight
 from airflow_workpools.dags.executors import work_pool_executor
-from airflow_workpools.store import airflow_pools
+from airflow_workpools.store import airflow_pools, blocked_tasks, reasons
 from airflow_workpools.store.jobs import SqlStore
 from airflow_workpools.store.overview import PoolOverview, put_together, scheduled_tasks
 from airflow_workpools.store.pools import work_pools
@@ -61,6 +62,8 @@ class Duties:
 
     settings: Settings
     scheduler_job_id: int | None
+    team_name: str | None = None
+    """Team of the executor whose duties these are."""
     store: JobStore = field(default_factory=SqlStore)
     _run_state: RunState | None = None
     _run_state_at: float = float("-inf")
@@ -80,6 +83,16 @@ class Duties:
         """Return the work pools as they were defined a few seconds ago at most, or as they are now."""
         return work_pools(self.settings, fresh=fresh)
 
+    def mine(self, pools: Mapping[str, WorkPool | InvalidPool]) -> dict[str, WorkPool | InvalidPool]:
+        """Return those of the work pools that this executor looks after, not one of another team."""
+        teams = _executor_teams()
+        return {name: pool for name, pool in pools.items() if minder(pool.team_name, teams) == self.team_name}
+
+    @property
+    def leads(self) -> bool:
+        """Whether this executor does what one of a scheduler's executors has to do for all."""
+        return _executor_teams()[0] == self.team_name
+
     # -- ends of jobs ---------------------------------------------------------------------------------------
 
     def ended(self, *, limit: int, now: datetime) -> Sequence[EndedJob]:
@@ -90,7 +103,9 @@ class Duties:
         if self.scheduler_job_id is None:
             return []
         tracer_provider = tracing.provider()
-        ended = self.store.ended(self.scheduler_job_id, limit=limit, traced=tracer_provider is not None)
+        ended = self.store.ended(
+            self.scheduler_job_id, limit=limit, traced=tracer_provider is not None, team_name=self.team_name
+        )
         if ended:
             self.store.mark_reported([job.id for job in ended], now=now)
             self._measure(ended, tracer_provider)
@@ -120,11 +135,13 @@ class Duties:
         for job in failed:
             write_reason(job, now=now)
         with create_session(scoped=False) as session:
-            airflow_pools.file_reasons(session, failed, hostname=get_hostname(), now=now)
+            reasons.file_reasons(session, failed, hostname=get_hostname(), now=now)
 
     def active(self) -> Sequence[JobSummary]:
         """Return this scheduler's jobs that have not ended."""
-        return [] if self.scheduler_job_id is None else self.store.active(self.scheduler_job_id)
+        if self.scheduler_job_id is None:
+            return []
+        return self.store.active(self.scheduler_job_id, team_name=self.team_name)
 
     def count_is_due(self, monotonic: float) -> bool:
         """Say, every few seconds, that the jobs should be counted."""
@@ -135,13 +152,18 @@ class Duties:
 
     def active_count(self) -> int:
         """Count this scheduler's jobs that have not ended."""
-        return 0 if self.scheduler_job_id is None else self.store.active_count(self.scheduler_job_id)
+        if self.scheduler_job_id is None:
+            return 0
+        return self.store.active_count(self.scheduler_job_id, team_name=self.team_name)
 
     def adopt(self, task_instance_ids: Sequence[UUID], *, session: Session) -> set[UUID]:
         """Take over the jobs of these task instances; return the task instances that have one."""
         if self.scheduler_job_id is None:
             return set()
-        return set(self.store.adopt(task_instance_ids, self.scheduler_job_id, session=session))
+        adopted = self.store.adopt(
+            task_instance_ids, self.scheduler_job_id, team_name=self.team_name, session=session
+        )
+        return set(adopted)
 
     # -- gate 1 ---------------------------------------------------------------------------------------------
 
@@ -153,7 +175,8 @@ class Duties:
             return
         self._allocated_at = monotonic
         run_state = self._current_run_state(now, monotonic)
-        pools = self.pools()
+        everybodys = self.pools()
+        pools = self.mine(everybodys)
         served = served_pools(pools, run_state)
         paused = run_state.pools, {ref for ref, queue in run_state.queues.items() if queue.paused}
         with create_session(scoped=False) as session:
@@ -170,6 +193,8 @@ class Duties:
                 held_back,
                 overdue_since=now - self.settings.reserve_after,
                 rooms=partial(self._offers.rooms, monotonic=monotonic),
+                # What is left of deleted pools has no team any more: the leading executor removes it.
+                minds=lambda name: name in pools or (self.leads and name not in everybodys),
             )
         if not plan:
             self._settled = pools, served, paused
@@ -215,13 +240,15 @@ class Duties:
         self._looked_at = monotonic
         pools = self.pools()
         self._move_waiting_tasks(pools)
-        self._cancel_stranded(now)
-        self.store.reconcile(now=now, grace_seconds=FINISHING_GRACE_SECONDS)
+        if self.leads:
+            self._cancel_stranded(now)
+            self.store.reconcile(now=now, grace_seconds=FINISHING_GRACE_SECONDS)
 
     def _move_waiting_tasks(self, pools: Mapping[str, WorkPool | InvalidPool]) -> None:
         from airflow.utils.session import create_session
 
-        ranks = ranks_of(pools)
+        mine = self.mine(pools)
+        ranks = ranks_of(mine)
         executor = work_pool_executor()
         unusable = {name for name, pool in pools.items() if isinstance(pool, InvalidPool)}
         with create_session(scoped=False) as session:
@@ -229,13 +256,18 @@ class Duties:
                 moved = airflow_pools.reprioritise(session, ranks)
                 log.info("Work queue priorities have changed; %d waiting tasks were moved", moved)
             if executor is not None:
-                airflow_pools.unblock_unmapped(
-                    session,
-                    sorted(executor.names),
-                    ours_is_default=executor.is_default,
-                    queues=sorted(ranks),
-                    waiting_pools=sorted(unusable | self._known_problems.keys()),
+                names = sorted(executor.names)
+                blocked_tasks.unblock_foreign(
+                    session, names, ours_is_default=executor.is_default, pools=mine.values()
                 )
+                if self.leads:
+                    blocked_tasks.unblock_unmapped(
+                        session,
+                        names,
+                        ours_is_default=executor.is_default,
+                        queues=sorted(ranks_of(pools)),
+                        waiting_pools=sorted(unusable | self._known_problems.keys()),
+                    )
         self._ranks = ranks
 
     def _cancel_stranded(self, now: datetime) -> None:
@@ -253,7 +285,7 @@ class Duties:
     def purge(self, *, now: datetime, monotonic: float) -> None:
         """Delete rows of jobs that ended long ago, and of workers that are gone, some at a time."""
         days = self.settings.keep_finished_jobs_days
-        if days is None or monotonic < self._purge_at:
+        if days is None or monotonic < self._purge_at or not self.leads:
             return
         self._purge_at = monotonic + PURGE_SECONDS
         purged = self.store.purge(before=now - timedelta(days=days), limit=MAX_PURGED)
@@ -266,6 +298,8 @@ class Duties:
 
     def send_gauges(self, *, now: datetime, monotonic: float) -> None:
         """Send how pools and queues are doing, every few seconds."""
+        if not self.leads:
+            return
         self._gauges.step(lambda: self.overview(self._current_run_state(now, monotonic)), monotonic=monotonic)
 
     def overview(self, run_state: RunState) -> list[PoolOverview]:
@@ -294,10 +328,16 @@ class Duties:
         return {name: round(monotonic - at, 1) if at > float("-inf") else None for name, at in begun.items()}
 
 
+def _executor_teams() -> tuple[str | None, ...]:
+    executor = work_pool_executor()
+    return (None,) if executor is None else executor.teams
+
+
 def served_pools(pools: Mapping[str, WorkPool | InvalidPool], run_state: RunState) -> dict[str, bool]:
     """Say for each pool whether a worker is there to take its jobs."""
     return {
-        name: run_state.workers_online(name, push=pool.delivery is Delivery.PUSH) > 0
+        name: run_state.workers_online(name, push=pool.delivery is Delivery.PUSH, team_name=pool.team_name)
+        > 0
         for name, pool in pools.items()
         if isinstance(pool, WorkPool)
     }

@@ -111,7 +111,7 @@ def overview(session: Session, pools: Pools, store: RunTimeStore, *, now: dateti
         run_state=run_state,
         jobs=store.counts(list(pools)),
         scheduled=scheduled_tasks(session, pools, run_state.as_of),
-        airflow_slots={name: slots for name, slots, _ in session.execute(statements.airflow_pools())},
+        airflow_slots={name: slots for name, slots, *_ in session.execute(statements.airflow_pools())},
     )
 
 
@@ -194,11 +194,11 @@ def _pool_status(pool: AnyPool, run_state: RunState) -> PoolStatus:
 
 
 def _workers_of(pool: AnyPool, run_state: RunState) -> tuple[WorkerRecord, ...]:
-    return run_state.workers_of(pool.name, push=_is_push(pool))
+    return run_state.workers_of(pool.name, push=_is_push(pool), team_name=pool.team_name)
 
 
 def _workers_online(pool: AnyPool, run_state: RunState) -> int:
-    return run_state.workers_online(pool.name, push=_is_push(pool))
+    return run_state.workers_online(pool.name, push=_is_push(pool), team_name=pool.team_name)
 
 
 def _is_push(pool: AnyPool) -> bool:
