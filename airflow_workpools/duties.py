@@ -13,10 +13,11 @@ from airflow_workpools import metrics, tracing
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import Delivery, InvalidPool, WorkPool
+from airflow_workpools.core.teams import minder
 from airflow_workpools.core.untaken import Offers
 from airflow_workpools.core.weights import combined_weight
 from airflow_workpools.dags.executors import work_pool_executor
-from airflow_workpools.store import airflow_pools, jobless
+from airflow_workpools.store import airflow_pools, blocked_tasks, jobless, reasons
 from airflow_workpools.store.clock import DatabaseClock
 from airflow_workpools.store.jobs import SqlStore
 from airflow_workpools.store.overview import PoolOverview, put_together, scheduled_tasks
@@ -71,6 +72,8 @@ class Duties:
 
     settings: Settings
     scheduler_job_id: int | None
+    team_name: str | None = None
+    """Team of the executor whose duties these are."""
     store: JobStore = field(default_factory=SqlStore)
     clock: DatabaseClock = field(default_factory=DatabaseClock)
     _run_state: RunState | None = None
@@ -92,6 +95,16 @@ class Duties:
         """Return the work pools as they were defined a few seconds ago at most, or as they are now."""
         return work_pools(self.settings, fresh=fresh)
 
+    def mine(self, pools: Mapping[str, WorkPool | InvalidPool]) -> dict[str, WorkPool | InvalidPool]:
+        """Return those of the work pools that this executor looks after, not one of another team."""
+        teams = _executor_teams()
+        return {name: pool for name, pool in pools.items() if minder(pool.team_name, teams) == self.team_name}
+
+    @property
+    def leads(self) -> bool:
+        """Whether this executor does what one of a scheduler's executors has to do for all."""
+        return _executor_teams()[0] == self.team_name
+
     # -- ends of jobs ---------------------------------------------------------------------------------------
 
     def ended(self, *, limit: int, now: datetime) -> Sequence[EndedJob]:
@@ -102,7 +115,9 @@ class Duties:
         if self.scheduler_job_id is None:
             return []
         tracer_provider = tracing.provider()
-        ended = self.store.ended(self.scheduler_job_id, limit=limit, traced=tracer_provider is not None)
+        ended = self.store.ended(
+            self.scheduler_job_id, limit=limit, traced=tracer_provider is not None, team_name=self.team_name
+        )
         if ended:
             self.store.mark_reported([job.id for job in ended], now=now)
             self._measure(ended, tracer_provider)
@@ -132,11 +147,13 @@ class Duties:
         for job in failed:
             write_reason(job, now=now)
         with create_session(scoped=False) as session:
-            airflow_pools.file_reasons(session, failed, hostname=get_hostname(), now=now)
+            reasons.file_reasons(session, failed, hostname=get_hostname(), now=now)
 
     def active(self) -> Sequence[JobSummary]:
         """Return this scheduler's jobs that have not ended."""
-        return [] if self.scheduler_job_id is None else self.store.active(self.scheduler_job_id)
+        if self.scheduler_job_id is None:
+            return []
+        return self.store.active(self.scheduler_job_id, team_name=self.team_name)
 
     def count_is_due(self, monotonic: float) -> bool:
         """Say, every few seconds, that the jobs should be counted."""
@@ -147,13 +164,18 @@ class Duties:
 
     def active_count(self) -> int:
         """Count this scheduler's jobs that have not ended."""
-        return 0 if self.scheduler_job_id is None else self.store.active_count(self.scheduler_job_id)
+        if self.scheduler_job_id is None:
+            return 0
+        return self.store.active_count(self.scheduler_job_id, team_name=self.team_name)
 
     def adopt(self, task_instance_ids: Sequence[UUID], *, session: Session) -> set[UUID]:
         """Take over the jobs of these task instances; return the task instances that have one."""
         if self.scheduler_job_id is None:
             return set()
-        return set(self.store.adopt(task_instance_ids, self.scheduler_job_id, session=session))
+        adopted = self.store.adopt(
+            task_instance_ids, self.scheduler_job_id, team_name=self.team_name, session=session
+        )
+        return set(adopted)
 
     # -- gate 1 ---------------------------------------------------------------------------------------------
 
@@ -165,7 +187,8 @@ class Duties:
             return
         self._allocated_at = monotonic
         run_state = self._current_run_state(now, monotonic)
-        pools = self.pools()
+        everybodys = self.pools()
+        pools = self.mine(everybodys)
         served = served_pools(pools, run_state)
         paused = run_state.pools, {ref for ref, queue in run_state.queues.items() if queue.paused}
         with create_session(scoped=False) as session:
@@ -182,6 +205,8 @@ class Duties:
                 held_back,
                 overdue_since=now - self.settings.reserve_after,
                 rooms=partial(self._offers.rooms, monotonic=monotonic),
+                # What is left of deleted pools has no team any more: the leading executor removes it.
+                minds=lambda name: name in pools or (self.leads and name not in everybodys),
             )
         if not plan:
             self._settled = pools, served, paused
@@ -227,6 +252,8 @@ class Duties:
         self._looked_at = monotonic
         pools = self.pools()
         self._move_waiting_tasks(pools, now, monotonic)
+        if not self.leads:
+            return
         self._cancel_stranded(now)
         # A job that was claimed before the clock jumped seems to be late, or to have been claimed just now.
         longest = max(
@@ -240,7 +267,8 @@ class Duties:
     ) -> None:
         from airflow.utils.session import create_session
 
-        ranks = ranks_of(pools)
+        mine = self.mine(pools)
+        ranks = ranks_of(mine)
         executor = work_pool_executor()
         unusable = {name for name, pool in pools.items() if isinstance(pool, InvalidPool)}
         with create_session(scoped=False) as session:
@@ -250,20 +278,25 @@ class Duties:
                 if moved or ranks != self._ranks:
                     log.info("%d waiting tasks were moved to the priority of their work queue", moved)
             if executor is not None:
-                airflow_pools.unblock_unmapped(
-                    session,
-                    sorted(executor.names),
-                    ours_is_default=executor.is_default,
-                    queues=sorted(ranks),
-                    waiting_pools=sorted(unusable | self._known_problems.keys()),
+                names = sorted(executor.names)
+                blocked_tasks.unblock_foreign(
+                    session, names, ours_is_default=executor.is_default, pools=mine.values()
                 )
-                if self.scheduler_job_id is not None:
+                if self.leads and self.scheduler_job_id is not None:
                     jobless.schedule_again(
                         session,
-                        sorted(executor.names),
+                        names,
                         ours_is_default=executor.is_default,
                         scheduler_job_id=self.scheduler_job_id,
                         queued_before=now - timedelta(seconds=JOBLESS_AFTER_SECONDS),
+                    )
+                if self.leads:
+                    blocked_tasks.unblock_unmapped(
+                        session,
+                        names,
+                        ours_is_default=executor.is_default,
+                        queues=sorted(ranks_of(pools)),
+                        waiting_pools=sorted(unusable | self._known_problems.keys()),
                     )
         self._ranks = ranks
 
@@ -282,7 +315,9 @@ class Duties:
     def purge(self, *, now: datetime, monotonic: float) -> None:
         """Delete rows of jobs that ended long ago, and of workers that are gone, some at a time."""
         days = self.settings.keep_finished_jobs_days
-        if days is None or monotonic < self._purge_at or not self.clock.is_settled(PURGE_SECONDS):
+        if days is None or monotonic < self._purge_at or not self.leads:
+            return
+        if not self.clock.is_settled(PURGE_SECONDS):
             return
         self._purge_at = monotonic + PURGE_SECONDS
         purged = self.store.purge(before=now - timedelta(days=days), limit=MAX_PURGED)
@@ -295,6 +330,8 @@ class Duties:
 
     def send_gauges(self, *, now: datetime, monotonic: float) -> None:
         """Send how pools and queues are doing, every few seconds."""
+        if not self.leads:
+            return
         self._gauges.step(lambda: self.overview(self._current_run_state(now, monotonic)), monotonic=monotonic)
 
     def overview(self, run_state: RunState) -> list[PoolOverview]:
@@ -323,10 +360,16 @@ class Duties:
         return {name: round(monotonic - at, 1) if at > float("-inf") else None for name, at in begun.items()}
 
 
+def _executor_teams() -> tuple[str | None, ...]:
+    executor = work_pool_executor()
+    return (None,) if executor is None else executor.teams
+
+
 def served_pools(pools: Mapping[str, WorkPool | InvalidPool], run_state: RunState) -> dict[str, bool]:
     """Say for each pool whether a worker is there to take its jobs."""
     return {
-        name: run_state.workers_online(name, push=pool.delivery is Delivery.PUSH) > 0
+        name: run_state.workers_online(name, push=pool.delivery is Delivery.PUSH, team_name=pool.team_name)
+        > 0
         for name, pool in pools.items()
         if isinstance(pool, WorkPool)
     }

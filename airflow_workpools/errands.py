@@ -41,6 +41,8 @@ class HandedErrands:
     """The errands that this executor was given and that have not ended."""
 
     store: ErrandStore = field(default_factory=ErrandStore)
+    team_name: str | None = None
+    """The executor's team: only workers of this team carry them out."""
     _keys: dict[UUID, Any] = field(default_factory=dict)
     _kinds: dict[UUID, ErrandKind] = field(default_factory=dict)
     _ask_at: float = 0.0
@@ -51,7 +53,7 @@ class HandedErrands:
             kind, id_ = ErrandKind.CALLBACK, UUID(str(workload.callback.id))
         else:
             kind, id_ = ErrandKind.CONNECTION_TEST, workload.connection_test_id
-        self.store.hand_over(kind, id_, session=session)
+        self.store.hand_over(kind, id_, team_name=self.team_name, session=session)
         self._keys[id_], self._kinds[id_] = workload.key, kind
 
     def forget(self, key: Any) -> None:

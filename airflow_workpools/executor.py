@@ -26,7 +26,7 @@ from airflow_workpools.errands import HandedErrands
 from airflow_workpools.errors import WorkpoolsError
 from airflow_workpools.handover import NotNow, Refusal, examine, new_job, queue_of, refused_job
 from airflow_workpools.settings import Settings
-from airflow_workpools.store import airflow_pools
+from airflow_workpools.store import blocked_tasks
 from airflow_workpools.store.pools import keep_secrets_pools_fresh, refresh_secrets_pools
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class WorkPoolExecutor(BaseExecutor):
     is_local = True  # `airflow standalone` would otherwise replace it by LocalExecutor
     is_production = True
     serve_logs = True
-    supports_multi_team = False
+    supports_multi_team = True
     if WORKLOAD_TYPES is None:
         supports_callbacks = True
         supports_connection_test = True
@@ -68,7 +68,7 @@ class WorkPoolExecutor(BaseExecutor):
         super().__init__(*args, **kwargs)
         self._duties: Duties | None = None
         self._worker: EmbeddedWorker | None = None
-        self._errands = HandedErrands()
+        self._errands = HandedErrands(team_name=self.team_name)
         self._handed_over = False
         self._errand_handed_over = False
         self._adopted = False
@@ -87,13 +87,13 @@ class WorkPoolExecutor(BaseExecutor):
         """
         from airflow_workpools.worker.embedded import EmbeddedWorker, run_embedded_worker
 
-        settings = Settings.from_airflow(self.conf)
+        settings = Settings.from_airflow(of_team=self.conf if self.team_name else None)
         _ensure_tables()
         self._read_secrets_pools(settings)
-        self._duties = Duties(settings=settings, scheduler_job_id=_job_id(self))
+        self._duties = Duties(settings=settings, scheduler_job_id=_job_id(self), team_name=self.team_name)
         self._attempt("asking the database's time", self._duties.clock.refresh)
         self._worker = EmbeddedWorker(
-            main=partial(run_embedded_worker, settings=settings),
+            main=partial(run_embedded_worker, settings=settings, team_name=self.team_name),
             restart_max_delay_seconds=settings.worker.restart_max_delay_seconds,
         )
         self._worker.start()
@@ -162,6 +162,7 @@ class WorkPoolExecutor(BaseExecutor):
                 ref,
                 scheduler_job_id=_job_id(self),
                 start_timeout_seconds=start_timeout_seconds,
+                team_name=self.team_name,
             )
         except SQLAlchemyError:
             raise  # the transaction is lost
@@ -172,26 +173,31 @@ class WorkPoolExecutor(BaseExecutor):
             reason = f"The task can't be handed over to work queue '{ref}': {type(error).__name__}: {error}"
         else:
             return job, None
-        return refused_job(workload, ref, scheduler_job_id=_job_id(self)), reason
+        return refused_job(workload, ref, scheduler_job_id=_job_id(self), team_name=self.team_name), reason
 
-    @staticmethod
-    def _examine(workload: ExecuteTask, duties: Duties, session: Session) -> float:
+    def _examine(self, workload: ExecuteTask, duties: Duties, session: Session) -> float:
         """Return the start timeout of a task that may go where it wants to.
 
         :raises Refusal: if it may not.
         """
-        default = duties.settings.pools.default_work_queue
+        check = partial(
+            examine,
+            workload,
+            default=duties.settings.pools.default_work_queue,
+            # A team's executor is given nothing but its team's tasks; that of everybody, everybody's.
+            team_of_dag=lambda: self.team_name or blocked_tasks.team_of_dag(session, workload.ti.dag_id),
+        )
         try:
-            return examine(workload, duties.pools(), default=default)[1].start_timeout_seconds
+            return check(duties.pools())[1].start_timeout_seconds
         except Refusal:
             pass
         try:
             # What is known of the pools is some seconds old; this one may have been made or mended since.
-            return examine(workload, duties.pools(fresh=True), default=default)[1].start_timeout_seconds
+            return check(duties.pools(fresh=True))[1].start_timeout_seconds
         except NotNow as refusal:
             # Its slots are closed at the next heartbeat; what comes until then waits in the store. A task in
             # an Airflow pool of its author's has nothing that would hold back those behind it.
-            if airflow_pools.airflow_pool_of(session, workload.ti.id) != refusal.ref.airflow_pool:
+            if blocked_tasks.airflow_pool_of(session, workload.ti.id) != refusal.ref.airflow_pool:
                 raise
             return duties.settings.pools.start_timeout_seconds
 
@@ -328,7 +334,7 @@ class WorkPoolExecutor(BaseExecutor):
                 worker_pid=None if self._worker is None else self._worker.pid,
                 jobs=len(self.running),
             )
-            self.log.info("Work pools\n%s", text)
+            self.log.info("Work pools%s\n%s", f" ({self.team_name})" if self.team_name else "", text)
 
     @staticmethod
     def get_cli_commands() -> list[Any]:

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import InvalidPool, WorkPool
+from airflow_workpools.core.teams import foreign_pool, may_use
 from airflow_workpools.core.templates import check_variables
 from airflow_workpools.errors import InvalidInput, InvalidJobVariables, WorkpoolsError
 from airflow_workpools.store.records import NewJob
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow.executors.workloads import ExecuteTask
 
 Pools = Mapping[str, "WorkPool | InvalidPool"]
@@ -35,20 +38,34 @@ class NotNow(Refusal):
     """A task whose work pool can't be used now, but may be as soon as somebody mends its definition."""
 
 
-def examine(workload: ExecuteTask, pools: Pools, *, default: WorkQueueRef) -> tuple[WorkQueueRef, WorkPool]:
+def examine(
+    workload: ExecuteTask,
+    pools: Pools,
+    *,
+    default: WorkQueueRef,
+    team_of_dag: Callable[[], str | None] = lambda: None,
+) -> tuple[WorkQueueRef, WorkPool]:
     """Find the work queue of a task and check its job variables.
 
     :param default: the queue of tasks that name none.
-    :raises Refusal: if the pool or queue doesn't exist, or the variables don't fit the pool's template.
+    :param team_of_dag: says which team the task's DAG belongs to. Asked only where pools belong to teams.
+    :raises Refusal: if the pool or queue doesn't exist, or is another team's, or the variables don't fit the pool's
+        template.
     :raises NotNow: if the pool's definition is not valid.
     """
     ref = queue_of(workload.ti.queue, default)
     pool = pools.get(ref.pool)
     if pool is None:
-        known = ", ".join(sorted(pools)) or "none"
         raise Refusal(
             f"Work pool '{ref.pool}' of work queue '{ref}' does not exist. Create it with "
-            f"`airflow workpools create {ref.pool}`, or use one of: {known}.",
+            f"`airflow workpools create {ref.pool}`, or use one of: {_usable(pools, team_of_dag)}.",
+            ref,
+        )
+    if pool.team_name is not None and not may_use(team := team_of_dag(), owner=pool.team_name):
+        reason = foreign_pool(ref.pool, owner=pool.team_name, dag_id=workload.ti.dag_id, team=team)
+        raise Refusal(
+            f"{reason[0].upper()}{reason[1:]}. A task may use its own team's work pools and those of no team: "
+            f"{_usable(pools, team_of_dag)}.",
             ref,
         )
     if isinstance(pool, InvalidPool):
@@ -70,6 +87,14 @@ def examine(workload: ExecuteTask, pools: Pools, *, default: WorkQueueRef) -> tu
     return ref, pool
 
 
+def _usable(pools: Pools, team_of_dag: Callable[[], str | None]) -> str:
+    """Return the names of the work pools that a task may use."""
+    if any(pool.team_name for pool in pools.values()):
+        team = team_of_dag()
+        pools = {name: pool for name, pool in pools.items() if may_use(team, owner=pool.team_name)}
+    return ", ".join(sorted(pools)) or "none"
+
+
 def queue_of(text: str | None, default: WorkQueueRef) -> WorkQueueRef:
     """Read a task's ``queue``. One without a slash is Airflow's own kind of queue, which names no work queue.
 
@@ -84,15 +109,29 @@ def queue_of(text: str | None, default: WorkQueueRef) -> WorkQueueRef:
 
 
 def new_job(
-    workload: ExecuteTask, ref: WorkQueueRef, *, scheduler_job_id: int | None, start_timeout_seconds: float
+    workload: ExecuteTask,
+    ref: WorkQueueRef,
+    *,
+    scheduler_job_id: int | None,
+    start_timeout_seconds: float,
+    team_name: str | None = None,
 ) -> NewJob:
-    """Make the store's record of a hand-over. The token stays out of it: a fresh one is minted at the claim."""
-    job = refused_job(workload, ref, scheduler_job_id=scheduler_job_id)
+    """Make the store's record of a hand-over. The token stays out of it: a fresh one is minted at the claim.
+
+    :param team_name: the executor's team.
+    """
+    job = refused_job(workload, ref, scheduler_job_id=scheduler_job_id, team_name=team_name)
     text = workload.model_copy(update={"token": ""}).model_dump_json()
     return replace(job, workload=text, start_timeout_seconds=start_timeout_seconds)
 
 
-def refused_job(workload: ExecuteTask, ref: WorkQueueRef, *, scheduler_job_id: int | None) -> NewJob:
+def refused_job(
+    workload: ExecuteTask,
+    ref: WorkQueueRef,
+    *,
+    scheduler_job_id: int | None,
+    team_name: str | None = None,
+) -> NewJob:
     """Make the store's record of a task that will never run: of its workload, only where its log stands."""
     ti = workload.ti
     variables = ti.executor_config if isinstance(ti.executor_config, dict) else {}
@@ -110,4 +149,5 @@ def refused_job(workload: ExecuteTask, ref: WorkQueueRef, *, scheduler_job_id: i
         job_variables=variables,
         scheduler_job_id=scheduler_job_id,
         start_timeout_seconds=0,
+        team_name=team_name,
     )

@@ -52,6 +52,9 @@ class PoolSettings:
     start_timeout_seconds: float = 600.0
     """Longest time from claim to the task running, where a pool sets no other (``start_timeout``)."""
 
+    multi_team: bool = False
+    """Whether pools and DAGs belong to teams: ``[core] multi_team``."""
+
     builtin_limit: int | None = 32
     """Concurrency limit of the built-in pool ``default``: ``[core] parallelism``; None is no limit."""
 
@@ -95,13 +98,19 @@ class Settings:
     worker: WorkerSettings = field(default_factory=WorkerSettings)
 
     @classmethod
-    def from_airflow(cls, config: ConfigSource | None = None) -> Settings:
+    def from_airflow(
+        cls, config: ConfigSource | None = None, *, of_team: ConfigSource | None = None
+    ) -> Settings:
         """Read Airflow's configuration.
 
-        :param config: an executor's ``conf``, whose options may be its team's; Airflow's own if not given.
+        :param config: Airflow's own if not given.
+        :param of_team: the ``conf`` of a team's executor. What it has goes first; what is true of work pools is
+            true for every team, though, and is read from ``config`` alone.
         :raises InvalidInput: with every option that makes no sense.
         """
-        reader = _Reader(config or _airflow_config())
+        config = config or _airflow_config()
+        shared = _Reader(config)
+        reader = _Reader(config, of_team)
         settings = cls(
             home=Path(reader.text("home", "") or _default_home()).expanduser(),
             reconcile_seconds=reader.seconds("reconcile_interval", cls.reconcile_seconds),
@@ -109,11 +118,11 @@ class Settings:
             reserve_after=timedelta(
                 seconds=reader.seconds("reserve_after", RESERVE_AFTER.total_seconds(), zero=True)
             ),
-            pools=_read_pools(reader),
+            pools=_read_pools(shared),
             worker=_read_worker(reader),
         )
-        if reader.problems:
-            raise InvalidInput(reader.problems)
+        if problems := shared.problems + reader.problems:
+            raise InvalidInput(problems)
         return settings
 
 
@@ -125,6 +134,7 @@ def _read_pools(reader: _Reader) -> PoolSettings:
         secrets_pools=tuple(dict.fromkeys(name for name in names if name)),
         refresh_seconds=reader.seconds("pool_refresh_interval", defaults.refresh_seconds),
         start_timeout_seconds=reader.seconds("start_timeout", defaults.start_timeout_seconds),
+        multi_team=reader.text("multi_team", "False", section="core").lower() in ("true", "t", "1"),
         builtin_limit=reader.parallelism(),
     )
 
@@ -156,12 +166,15 @@ def _default_home() -> str:
 class _Reader:
     """Reads options, and collects what is wrong with them instead of stopping at the first."""
 
-    def __init__(self, config: ConfigSource) -> None:
+    def __init__(self, config: ConfigSource, of_team: ConfigSource | None = None) -> None:
         self._config = config
+        self._of_team = of_team
         self.problems: list[str] = []
 
     def text(self, key: str, default: str, *, section: str = SECTION) -> str:
-        value = self._config.get(section, key, fallback=default)
+        # Airflow itself goes from a team's option straight to the default, past what is set for everybody.
+        value = self._of_team.get(section, key, fallback=None) if self._of_team else None
+        value = value or self._config.get(section, key, fallback=default)
         return str(value).strip() if value else default
 
     def seconds(self, key: str, default: float, *, zero: bool = False) -> float:

@@ -55,6 +55,11 @@ ARG_SLOTS = Arg(
     ("limit",), metavar="slots", type=limit, help="Most pool slots that its jobs may hold at once"
 )
 ARG_DESCRIPTION = Arg(("-d", "--description"), help="What it is for")
+ARG_TEAM_NAME = Arg(
+    ("--team-name",),
+    metavar="TEAM",
+    help='Team that the work pool belongs to (requires multi_team mode); "" for none',
+)
 ARG_PAUSED = Arg(
     ("--paused",), action="store_true", help="Create it paused: nothing starts until it is resumed"
 )
@@ -112,7 +117,15 @@ ARG_NUMBER = Arg(
     ("--limit",), metavar="NUMBER", type=number, default=100, help="Most rows to show (default: 100)"
 )
 
-_POOL_KEYS = (ARG_DESCRIPTION, ARG_LIMIT, ARG_TEMPLATE, ARG_DELIVERY, ARG_START_TIMEOUT, ARG_INFRASTRUCTURE)
+_POOL_KEYS = (
+    ARG_DESCRIPTION,
+    ARG_LIMIT,
+    ARG_TEMPLATE,
+    ARG_DELIVERY,
+    ARG_START_TIMEOUT,
+    ARG_INFRASTRUCTURE,
+    ARG_TEAM_NAME,
+)
 
 
 def _command(name: str, noun: str, help_: str, *args: Arg, function: str | None = None) -> ActionCommand:

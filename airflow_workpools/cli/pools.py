@@ -39,19 +39,23 @@ def create(args: Namespace) -> None:
             description=args.description,
             overwrite=args.overwrite,
             paused=True if args.paused else None,
+            team_name=args.team_name,
         )
     by_priority = ", ".join(queue.name for queue in pool.queues)
-    print(f"Work pool {pool.name!r} of type {pool.type} created; its work queues by priority: {by_priority}")
+    whose = f" for team {pool.team_name!r}" if pool.team_name else ""
+    print(
+        f"Work pool {pool.name!r} of type {pool.type} created{whose}; its work queues by priority: {by_priority}"
+    )
 
 
 @writes("workpools_update")
 def update(args: Namespace) -> None:
     """Change a work pool."""
     wanted = changes(args)
-    if not wanted and args.description is None:
+    if not wanted and args.description is None and args.team_name is None:
         raise InvalidInput("nothing to change was given; see `airflow workpools update --help`")
     with opened() as context:
-        context.editor.update_pool(args.pool, wanted, description=args.description)
+        context.editor.update_pool(args.pool, wanted, description=args.description, team_name=args.team_name)
     print(f"Work pool {args.pool!r} updated")
 
 
@@ -144,6 +148,7 @@ def _pool_row(found: PoolOverview) -> dict[str, Any]:
         "slots_used": found.occupied,
         "waiting": found.waiting,
         "queues": [queue.queue.name for queue in found.queues],
+        "team_name": pool.team_name,
         "reason": found.reason,
     }
 

@@ -9,7 +9,7 @@ errand it is. That note, changed by guarded updates, decides that an errand is c
 the note               means
 =====================  ===================================================================================
 empty                  the executor was not given it
-:data:`HANDED_OVER`    it waits for a worker; written in the transaction in which the scheduler queues it
+:func:`handed_over`    it waits for a worker; written in the transaction in which the scheduler queues it
 :func:`mark_of`        that worker carries it out
 =====================  ===================================================================================
 """
@@ -21,6 +21,7 @@ import uuid
 from enum import Enum
 
 HANDED_OVER = "Handed over to WorkPoolExecutor; waits for its worker"
+"""The note of what waits for a worker of no team."""
 MARK_BEGINS = "With worker "
 _MARK = re.compile(rf"{MARK_BEGINS}.* \(([0-9a-f-]{{36}})\)\Z", re.DOTALL)
 
@@ -31,6 +32,11 @@ class ErrandKind(str, Enum):
 
     def __str__(self) -> str:
         return self.value
+
+
+def handed_over(team_name: str | None) -> str:
+    """Return the note of an errand that waits for a worker of this team."""
+    return f"{HANDED_OVER} of team '{team_name}'" if team_name else HANDED_OVER
 
 
 def mark_of(worker_id: uuid.UUID, worker_name: str) -> str:

@@ -104,6 +104,8 @@ class AirflowPoolFacts:
     exists: bool = True
     ours: bool = True
     """Whether the executor made it for a work queue; else somebody else has taken its name."""
+    refuses: str | None = None
+    """Why Airflow never takes the task from this pool: another team's."""
     slots: int | None = None
     """None is no limit."""
     running: int = 0

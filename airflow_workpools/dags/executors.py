@@ -35,6 +35,9 @@ class WorkPoolExecutorNames:
     is_default: bool
     """Whether a task that names no executor gets this one, whichever team it belongs to."""
 
+    teams: tuple[str | None, ...] = (None,)
+    """The team of each one that is configured, in order; None is that of everybody."""
+
     def covers(self, executor: str | None) -> bool:
         """Say whether a task that names ``executor`` runs on the WorkPoolExecutor."""
         return executor in self.names if executor else self.is_default
@@ -62,6 +65,7 @@ def find(configured: Sequence[ExecutorName]) -> WorkPoolExecutorNames | None:
         name=_common_name(ours),
         names=frozenset(name for executor in ours for name in _names(executor)),
         is_default=all(executor in ours for executor in defaults.values()),
+        teams=tuple(dict.fromkeys(executor.team_name for executor in ours)),
     )
 
 

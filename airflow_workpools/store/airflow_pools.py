@@ -26,11 +26,10 @@ from airflow_workpools.store import airflow_statements as statements
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from uuid import UUID
 
     from sqlalchemy.orm import Session
 
-    from airflow_workpools.store.records import EndedJob, RunState
+    from airflow_workpools.store.records import RunState
 
 Pools = Mapping[str, "WorkPool | InvalidPool"]
 
@@ -41,6 +40,7 @@ class AirflowPool:
 
     slots: int
     description: str | None
+    team_name: str | None = None
 
     @property
     def ours(self) -> bool:
@@ -86,6 +86,7 @@ class Plan:
 
     add: Mapping[str, int] = field(default_factory=dict)
     change: Mapping[str, int] = field(default_factory=dict)
+    """With their slots; some change only their team."""
     remove: frozenset[str] = frozenset()
     taken: frozenset[str] = frozenset()
     """Work pools one of whose Airflow pools belongs to somebody else."""
@@ -116,9 +117,12 @@ def allocate_slots(
     *,
     overdue_since: datetime,
     rooms: Callable[[Mapping[str, Offer]], Mapping[str, int]] = lambda _: {},
+    minds: Callable[[str], bool] = lambda _: True,
 ) -> Plan:
     """Give every work queue's Airflow pool the slots it should have now, in ``session``'s transaction.
 
+    :param pools: the work pools that this executor looks after.
+    :param minds: says of any name of a work pool whether its Airflow pools are this executor's to change.
     :param served: for each work pool, whether a worker is ready to take its jobs.
     :param held_back: of paused queues, the slots of jobs that were handed over before and wait in the store.
     :param overdue_since: when a task that needs several slots must have become scheduled to have them kept now.
@@ -126,18 +130,18 @@ def allocate_slots(
     :return: what was changed.
     """
     held_back = held_back or {}
-    current, loads = _look(session, pools, held_back, overdue_since)
+    current, loads = _look(session, pools, held_back, overdue_since, minds)
     can_use = rooms(offers_of(current, loads))
     loads = within(can_use, loads)
     plan = plan_slots(pools, run_state, served, current=current, loads=loads)
     if not plan:
         return plan
     locked = _lock(session, {*_managed_names(pools), *_ours(current)})
-    current, loads = _look(session, pools, held_back, overdue_since)
+    current, loads = _look(session, pools, held_back, overdue_since, minds)
     loads = within(can_use, loads)
     busy = {_ref_of(name).pool for name in _ours(current) - locked}
     plan = plan_slots(pools, run_state, served, current=current, loads=loads).without(busy)
-    _write(session, plan)
+    _write(session, plan, {name: pool.team_name for name, pool in pools.items()})
     return plan
 
 
@@ -148,11 +152,16 @@ def anything_waits(session: Session, pools: Pools) -> bool:
 
 
 def _look(
-    session: Session, pools: Pools, held_back: Mapping[WorkQueueRef, int], overdue_since: datetime
+    session: Session,
+    pools: Pools,
+    held_back: Mapping[WorkQueueRef, int],
+    overdue_since: datetime,
+    minds: Callable[[str], bool],
 ) -> tuple[dict[str, AirflowPool], dict[str, Load]]:
     current = {
-        name: AirflowPool(slots, description)
-        for name, slots, description in session.execute(statements.airflow_pools())
+        name: AirflowPool(slots, description, team_name)
+        for name, slots, description, team_name in session.execute(statements.airflow_pools())
+        if minds(_ref_of(name).pool)
     }
     names = _managed_names(pools)
     lines = session.execute(statements.waiting_tasks(names, overdue_since)) if names else ()
@@ -178,11 +187,14 @@ def _lock(session: Session, names: Collection[str]) -> set[str]:
     return {name for (name,) in session.execute(statements.lock_airflow_pools(names))}
 
 
-def _write(session: Session, plan: Plan) -> None:
+def _write(session: Session, plan: Plan, teams: Mapping[str, str | None]) -> None:
     # On the connection: these are plain rows for Core, and executemany is one round trip.
     connection = session.connection()
     if plan.change:
-        changes = [{"name": name, "new_slots": slots} for name, slots in sorted(plan.change.items())]
+        changes = [
+            {"name": name, "new_slots": slots, "new_team": teams.get(_ref_of(name).pool)}
+            for name, slots in sorted(plan.change.items())
+        ]
         connection.execute(statements.set_slots(), changes)
     if plan.add:
         connection.execute(
@@ -193,6 +205,7 @@ def _write(session: Session, plan: Plan) -> None:
                     "slots": slots,
                     "description": airflow_pool_description(_ref_of(name)),
                     "include_deferred": False,
+                    "team_name": teams.get(_ref_of(name).pool),
                 }
                 for name, slots in sorted(plan.add.items())
             ],
@@ -336,10 +349,14 @@ def plan_slots(
     # Work pools that can't be used now: their tasks wait.
     unusable = {name for name, pool in pools.items() if isinstance(pool, InvalidPool)} | taken
     target.update({name: 0 for name in ours - set(target) if _ref_of(name).pool in unusable})
+    teams = {name: pool.team_name for name, pool in pools.items()}
     return Plan(
         add={name: slots for name, slots in target.items() if name not in current},
         change={
-            name: slots for name, slots in target.items() if name in ours and current[name].slots != slots
+            name: slots
+            for name, slots in target.items()
+            if name in ours
+            and (current[name].slots, current[name].team_name) != (slots, teams[_ref_of(name).pool])
         },
         remove=frozenset(ours - set(target)),
         taken=frozenset(taken),
@@ -379,51 +396,3 @@ def reprioritise(session: Session, ranks: Mapping[str, int]) -> int:
         return 0
     result: Any = session.execute(statements.reprioritise(ranks))
     return int(result.rowcount)
-
-
-def unblock_unmapped(
-    session: Session,
-    executors: Sequence[str],
-    *,
-    ours_is_default: bool,
-    queues: Sequence[str],
-    waiting_pools: Sequence[str],
-) -> int:
-    """Let tasks of unknown work pools and queues go on, to fail with the reason; return how many.
-
-    :param executors: names under which tasks name this executor.
-    :param queues: work queues that can be used, as ``"pool/queue"``.
-    :param waiting_pools: work pools that are known but can't be used now; their tasks wait.
-    """
-    result: Any = session.execute(
-        statements.unmapped_tasks(
-            executors, ours_is_default=ours_is_default, queues=queues, waiting_pools=waiting_pools
-        )
-    )
-    return int(result.rowcount)
-
-
-def airflow_pool_of(session: Session, task_instance_id: UUID) -> str | None:
-    """Return the Airflow pool that a task is in."""
-    name: str | None = session.scalar(statements.airflow_pool_of(task_instance_id))
-    return name
-
-
-def file_reasons(session: Session, jobs: Sequence[EndedJob], *, hostname: str, now: datetime) -> None:
-    """Write the reasons of failed jobs into Airflow's event log, and say which host has their task's log."""
-    session.execute(statements.set_hostname([job.task_instance_id for job in jobs], hostname))
-    session.execute(statements.add_events(), [_event(job, now) for job in jobs])
-
-
-def _event(job: EndedJob, now: datetime) -> dict[str, Any]:
-    return {
-        "dttm": now,
-        "event": f"work pool job {job.state}",
-        "owner": "airflow_workpools",
-        "dag_id": job.dag_id,
-        "task_id": job.task_id,
-        "run_id": job.run_id,
-        "map_index": job.map_index,
-        "try_number": job.try_number,
-        "extra": f"{job.ref}: {job.reason}",
-    }

@@ -14,6 +14,7 @@ from airflow.models.dagrun import DagRun
 from airflow.models.log import Log
 from airflow.models.pool import Pool
 from airflow.models.taskinstance import TaskInstance as TI  # noqa: N817  Airflow's own name for it
+from airflow.models.team import dag_bundle_team_association_table
 from airflow.utils.state import DagRunState, TaskInstanceState
 from sqlalchemy import and_, bindparam, case, delete, func, insert, or_, select, update
 from sqlalchemy.sql.functions import coalesce
@@ -45,11 +46,12 @@ _may_be_handed_over = (
 
 _pool_table: Any = Pool.__table__
 _log_table: Any = Log.__table__
+_bundle_team = dag_bundle_team_association_table
 
 
 def airflow_pools() -> Select[Any]:
-    """All Airflow pools: what slots ours have, and which names others have taken."""
-    return select(Pool.pool, Pool.slots, Pool.description)
+    """All Airflow pools: what slots and team ours have, and which names others have taken."""
+    return select(Pool.pool, Pool.slots, Pool.description, Pool.team_name)
 
 
 def lock_airflow_pools(names: Collection[str]) -> Select[Any]:
@@ -133,11 +135,11 @@ def holding_tasks() -> Select[Any]:
 
 
 def set_slots() -> Update:
-    """Give Airflow pools their slots; executed with ``name`` and ``new_slots`` for each."""
+    """Give Airflow pools their slots and team; executed with ``name``, ``new_slots`` and ``new_team`` for each."""
     return (
         update(_pool_table)
         .where(_pool_table.c.pool == bindparam("name"))
-        .values(slots=bindparam("new_slots"))
+        .values(slots=bindparam("new_slots"), team_name=bindparam("new_team"))
     )
 
 
@@ -187,7 +189,6 @@ def unmapped_tasks(
     :param queues: work queues that can be used, as ``"pool/queue"``.
     :param waiting_pools: work pools that are known but can't be used now; their tasks wait.
     """
-    ours = _of_executors(executors, ours_is_default=ours_is_default)
     exists = select(Pool.id).where(as_written(Pool.pool) == as_written(TI.pool)).exists()
     excluded = [TI.queue.startswith(f"{name}/", autoescape=True) for name in sorted(waiting_pools)]
     return (
@@ -196,19 +197,13 @@ def unmapped_tasks(
             TI.state == TaskInstanceState.SCHEDULED,
             TI.queue.contains("/"),
             as_written(TI.queue).not_in(queues),
-            ours,
+            _runs_on(executors, ours_is_default=ours_is_default),
             ~exists,
             *(~condition for condition in excluded),
         )
         .values(pool=_FAILING_POOL)
         .execution_options(synchronize_session=False)
     )
-
-
-def _of_executors(names: Collection[str], *, ours_is_default: bool) -> ColumnElement[bool]:
-    """Tasks of executors of these names; those that name none, if it is theirs."""
-    named = TI.executor.in_(names)
-    return or_(named, TI.executor.is_(None)) if ours_is_default else named
 
 
 def jobless_tasks(
@@ -223,7 +218,7 @@ def jobless_tasks(
         TI.state == TaskInstanceState.QUEUED,
         TI.queued_by_job_id == scheduler_job_id,
         TI.queued_dttm < queued_before,
-        _of_executors(executors, ours_is_default=ours_is_default),
+        _runs_on(executors, ours_is_default=ours_is_default),
         ~has_job,
     )
 
@@ -235,6 +230,53 @@ def schedule_again(task_instance_ids: Collection[Any]) -> Update:
         .where(TI.id.in_(task_instance_ids), TI.state == TaskInstanceState.QUEUED)
         .values(state=TaskInstanceState.SCHEDULED, queued_dttm=None)
         .execution_options(synchronize_session=False)
+    )
+
+
+def _runs_on(executors: Collection[str], *, ours_is_default: bool) -> ColumnElement[bool]:
+    """The task's executor is one of these, or the default if it is."""
+    named = TI.executor.in_(executors)
+    return or_(named, TI.executor.is_(None)) if ours_is_default else named
+
+
+def foreign_tasks(
+    executors: Collection[str], *, ours_is_default: bool, airflow_pools: Collection[str], team_name: str
+) -> Update:
+    """Let tasks go on that would wait for ever in Airflow pools of another team's work pool.
+
+    Airflow passes over such a task without a word. In the default pool it is handed over, and fails there with the
+    reason.
+
+    :param airflow_pools: Airflow pools of work queues of the team's.
+    """
+    return (
+        update(TI)
+        .where(
+            TI.state == TaskInstanceState.SCHEDULED,
+            TI.queue.contains("/"),
+            TI.pool.in_(airflow_pools),
+            _runs_on(executors, ours_is_default=ours_is_default),
+            TI.dag_id.not_in(_dags_of(team_name)),
+        )
+        .values(pool=_FAILING_POOL)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _dags_of(team_name: str) -> Select[Any]:
+    return _bundle_teams(DagModel.dag_id).where(_bundle_team.c.team_name == team_name)
+
+
+def team_of_dag(dag_id: str) -> Select[Any]:
+    """The team that owns a DAG's bundle; no row if none does."""
+    return _bundle_teams(_bundle_team.c.team_name).where(DagModel.dag_id == dag_id)
+
+
+def _bundle_teams(what: Any) -> Select[Any]:
+    return (
+        select(what)
+        .select_from(DagModel)
+        .join(_bundle_team, _bundle_team.c.dag_bundle_name == DagModel.bundle_name)
     )
 
 

@@ -7,7 +7,7 @@ and its slots count. What lacked in Airflow's rows is whose errand it is; a note
 
 - It is written in the scheduler's own transaction, so it is rolled back with it, and two schedulers that queue one
   callback at the same time (Airflow reads pending ones without a lock) have it carried out once.
-- Any embedded worker takes what waits: an errand outlives the scheduler that queued it.
+- Any embedded worker of the executor's team takes what waits: an errand outlives the scheduler that queued it.
 - A worker that ends leaves its errands to the next one on its machine, which sees from the errand's directory
   whether it ran. Where the machine is gone, too, the errand fails after some minutes, with that reason: Airflow
   would show it as running for ever.
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_workpools.airflow_private import errands as airflow_errands
-from airflow_workpools.core.errands import HANDED_OVER, ErrandKind, mark_of, worker_of
+from airflow_workpools.core.errands import ErrandKind, handed_over, mark_of, worker_of
 from airflow_workpools.store import rows, rules
 from airflow_workpools.store.records import WorkerState
 from airflow_workpools.store.sessions import Transactions, changed, chunks
@@ -75,9 +75,11 @@ class ErrandStore(Transactions):
     # -- for the executor -----------------------------------------------------------------------------------
 
     @staticmethod
-    def hand_over(kind: ErrandKind, id_: uuid.UUID, *, session: Session) -> None:
-        """Let an errand wait for a worker, in the scheduler's own transaction."""
-        session.execute(statements.hand_over(kind, id_))
+    def hand_over(
+        kind: ErrandKind, id_: uuid.UUID, *, session: Session, team_name: str | None = None
+    ) -> None:
+        """Let an errand wait for a worker of a team, in the scheduler's own transaction."""
+        session.execute(statements.hand_over(kind, id_, team_name))
 
     def states(self, ids: Mapping[uuid.UUID, ErrandKind]) -> dict[uuid.UUID, ErrandState]:
         """Say what has become of errands; one that Airflow has deleted is not in the answer."""
@@ -95,7 +97,7 @@ class ErrandStore(Transactions):
     # -- for the worker -------------------------------------------------------------------------------------
 
     def claim(self, worker: WorkerRecord, *, room: Mapping[ErrandKind, int]) -> list[Errand]:
-        """Take errands that wait; none, unless the worker is known to be online.
+        """Take errands of the worker's team that wait; none, unless the worker is known to be online.
 
         :param room: how many of each kind it can carry out now.
         """
@@ -104,10 +106,10 @@ class ErrandStore(Transactions):
             if _state_of(session, worker.id) is not WorkerState.ONLINE:
                 return []
             waiting = [
-                (kind, id_, HANDED_OVER)
+                (kind, id_, handed_over(worker.team_name))
                 for kind, most in room.items()
                 if most > 0
-                for id_ in session.scalars(statements.waiting(kind, most))
+                for id_ in session.scalars(statements.waiting(kind, worker.team_name, most))
             ]
             return _take(session, worker, waiting)
 

@@ -49,19 +49,26 @@ class ExecutorSide(Transactions):
             return _add(replace(job, job_variables={}), end, now, session)
 
     def adopt(
-        self, task_instance_ids: Collection[uuid.UUID], scheduler_job_id: int, *, session: Session
+        self,
+        task_instance_ids: Collection[uuid.UUID],
+        scheduler_job_id: int,
+        *,
+        session: Session,
+        team_name: str | None = None,
     ) -> dict[uuid.UUID, JobSummary]:
         adopted = {}
         for some in chunks(task_instance_ids):
             newest = [rows.job_summary(row) for row in session.execute(statements.newest_jobs(some))]
             if newest:
                 session.execute(statements.tell_again([job.id for job in newest]))
-                session.execute(statements.adopt(some, scheduler_job_id))
+                session.execute(statements.adopt(some, scheduler_job_id, team_name))
                 adopted.update({job.task_instance_id: job for job in newest})
         return adopted
 
-    def ended(self, scheduler_job_id: int, *, limit: int, traced: bool = False) -> list[EndedJob]:
-        statement = statements.unreported(scheduler_job_id, limit, traced=traced)
+    def ended(
+        self, scheduler_job_id: int, *, limit: int, traced: bool = False, team_name: str | None = None
+    ) -> list[EndedJob]:
+        statement = statements.unreported(scheduler_job_id, team_name, limit, traced=traced)
         return self._transaction(
             lambda session: [
                 job
@@ -77,14 +84,14 @@ class ExecutorSide(Transactions):
 
         self._transaction(work)
 
-    def active(self, scheduler_job_id: int) -> list[JobSummary]:
-        statement = statements.summaries(statements.active_of(scheduler_job_id))
+    def active(self, scheduler_job_id: int, *, team_name: str | None = None) -> list[JobSummary]:
+        statement = statements.summaries(statements.active_of(scheduler_job_id, team_name))
         return self._transaction(
             lambda session: [rows.job_summary(row) for row in session.execute(statement)]
         )
 
-    def active_count(self, scheduler_job_id: int) -> int:
-        statement = statements.count(statements.active_of(scheduler_job_id))
+    def active_count(self, scheduler_job_id: int, *, team_name: str | None = None) -> int:
+        statement = statements.count(statements.active_of(scheduler_job_id, team_name))
         return self._transaction(lambda session: int(session.execute(statement).scalar_one()))
 
     def request_cancel(

@@ -29,10 +29,11 @@ from airflow_workpools.core.task_facts import (
     TaskState,
     Upstream,
 )
+from airflow_workpools.core.teams import foreign_pool, may_use
 from airflow_workpools.core.wording import did_you_mean
 from airflow_workpools.dags.executors import WorkPoolExecutorNames, work_pool_executor
 from airflow_workpools.errors import InvalidInput, NotFound
-from airflow_workpools.store import airflow_statements
+from airflow_workpools.store import airflow_statements, blocked_tasks
 from airflow_workpools.store.explain_queue import queue_named, read_queue
 from airflow_workpools.store.records import JobFilter
 from airflow_workpools.store.sessions import airflow_session
@@ -110,6 +111,7 @@ class _Reader:
         self._settings = settings
         self._now = now
         self._names = work_pool_executor()
+        self._pool_teams: Mapping[str, str | None] = {}
 
     def facts(self, ref: TaskRef) -> TaskFacts:
         found = self._rows(ref)
@@ -126,7 +128,7 @@ class _Reader:
             run=self._run(found),
             dependencies=self._dependencies(found) if stage is Stage.WAITING else None,
             limits=tuple(self._limits(found, ref)) if stage is Stage.SCHEDULED else (),
-            airflow_pool=self._airflow_pool(ti.pool, descriptions) if stage is Stage.SCHEDULED else None,
+            airflow_pool=self._airflow_pool(ti, descriptions) if stage is Stage.SCHEDULED else None,
             work_queue=self._work_queue(queue, ti, stage, descriptions) if queue else None,
             executor=self._executor() if stage in (Stage.WAITING, Stage.SCHEDULED) else None,
             job=self._job(job) if job else None,
@@ -219,12 +221,24 @@ class _Reader:
 
     def _descriptions(self) -> dict[str, str | None]:
         """Return what the Airflow pools are described as: by that those of work queues are known."""
-        rows = self._session.execute(airflow_statements.airflow_pools())
-        return {name: description for name, _, description in rows}
+        rows = self._session.execute(airflow_statements.airflow_pools()).all()
+        self._pool_teams = {name: team_name for name, _, _, team_name in rows}
+        return {name: description for name, _, description, _ in rows}
 
-    def _airflow_pool(self, name: str, descriptions: Mapping[str, str | None]) -> AirflowPoolFacts:
+    def _refusal(self, ti: TaskInstance) -> str | None:
+        """Say that the task's Airflow pool is another team's, if it is."""
+        owner = self._pool_teams.get(ti.pool)
+        if owner is None or not self._settings.pools.multi_team:
+            return None
+        team = blocked_tasks.team_of_dag(self._session, ti.dag_id)
+        if may_use(team, owner=owner):
+            return None
+        return foreign_pool(ti.pool, what="Airflow pool", owner=owner, dag_id=ti.dag_id, team=team)
+
+    def _airflow_pool(self, ti: TaskInstance, descriptions: Mapping[str, str | None]) -> AirflowPoolFacts:
         from airflow.models.pool import Pool
 
+        name = ti.pool
         stats = Pool.slots_stats(session=self._session).get(name)
         if stats is None:
             return AirflowPoolFacts(name=name, exists=False)
@@ -232,6 +246,7 @@ class _Reader:
         return AirflowPoolFacts(
             name=name,
             ours=is_managed_description(descriptions.get(name)),
+            refuses=self._refusal(ti),
             slots=None if math.isinf(stats["total"]) else int(stats["total"]),
             running=stats["running"],
             queued=stats["queued"],
@@ -269,6 +284,7 @@ class _Reader:
             now=self._now,
             gate_one=gate_one,
             descriptions=descriptions,
+            dag_id=ti.dag_id,
         )
 
     def _newest_job(self, ti: TaskInstance) -> JobRecord | None:

@@ -13,10 +13,11 @@ from airflow_workpools.core.jobs import OCCUPYING, JobState
 from airflow_workpools.core.names import WorkQueueRef, is_managed_description
 from airflow_workpools.core.pools import Delivery, InvalidPool, WorkPool
 from airflow_workpools.core.task_facts import Holder, WorkQueueFacts
+from airflow_workpools.core.teams import foreign_pool, may_use
 from airflow_workpools.core.wording import listing
 from airflow_workpools.errors import InvalidInput
 from airflow_workpools.settings import RESERVE_AFTER
-from airflow_workpools.store import airflow_statements, rules
+from airflow_workpools.store import airflow_statements, blocked_tasks, rules
 from airflow_workpools.store.airflow_pools import TaskGroup, loads_of, queue_loads, without_held_back
 from airflow_workpools.store.preview import room_of_workers
 from airflow_workpools.store.statements import run_time as statements
@@ -70,6 +71,7 @@ def read_queue(
     now: datetime,
     gate_one: bool,
     descriptions: Mapping[str, str | None],
+    dag_id: str,
 ) -> WorkQueueFacts:
     """Read all that decides whether a work queue may take one more task.
 
@@ -77,7 +79,9 @@ def read_queue(
     :param descriptions: of all Airflow pools, by which those of work queues are known.
     """
     ref = queue.ref
-    problem = _problem(pools, queue, descriptions if gate_one else {})
+    problem = _problem(pools, queue, descriptions if gate_one else {}) or _foreign(
+        session, pools, ref, dag_id
+    )
     pool = pools.get(ref.pool)
     if problem is not None or not isinstance(pool, WorkPool):
         text, way_out, fails = problem or (None, None, False)
@@ -85,7 +89,7 @@ def read_queue(
     run_state = store.run_state(now=now)
     counts = store.counts([pool.name])
     push = pool.delivery is Delivery.PUSH
-    online = run_state.workers_online(pool.name, push=push)
+    online = run_state.workers_online(pool.name, push=push, team_name=pool.team_name)
     loads = _task_loads if gate_one else _job_loads
     return WorkQueueFacts(
         ref=ref,
@@ -98,7 +102,7 @@ def read_queue(
         pool_holders=_holders(session, ref.pool, None, gate_one=gate_one),
         push=push,
         workers_online=online,
-        workers_known=len(run_state.workers_of(pool.name, push=push)),
+        workers_known=len(run_state.workers_of(pool.name, push=push, team_name=pool.team_name)),
         room=None if gate_one else room_of_workers(pool, run_state, store),
     )
 
@@ -128,6 +132,20 @@ def _problem(pools: Pools, queue: NamedQueue, descriptions: Mapping[str, str | N
             fails=True,
         )
     return _taken(pool, descriptions)
+
+
+def _foreign(session: Session, pools: Pools, ref: WorkQueueRef, dag_id: str) -> _Problem | None:
+    """Say that the work pool is another team's, if it is."""
+    owner = pools[ref.pool].team_name
+    if owner is None or may_use(team := blocked_tasks.team_of_dag(session, dag_id), owner=owner):
+        return None
+    usable = listing(name for name, pool in pools.items() if may_use(team, owner=pool.team_name))
+    return _Problem(
+        foreign_pool(ref.pool, owner=owner, dag_id=dag_id, team=team),
+        f"a work queue of one of these work pools in the DAG: {usable}; "
+        f"or `airflow workpools update {ref.pool} --team-name TEAM`",
+        fails=True,
+    )
 
 
 def _taken(pool: WorkPool, descriptions: Mapping[str, str | None]) -> _Problem | None:

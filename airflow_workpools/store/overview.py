@@ -217,11 +217,11 @@ def _pool_status(pool: AnyPool, run_state: RunState) -> PoolStatus:
 
 
 def _workers_of(pool: AnyPool, run_state: RunState) -> tuple[WorkerRecord, ...]:
-    return run_state.workers_of(pool.name, push=_is_push(pool))
+    return run_state.workers_of(pool.name, push=_is_push(pool), team_name=pool.team_name)
 
 
 def _workers_online(pool: AnyPool, run_state: RunState) -> int:
-    return run_state.workers_online(pool.name, push=_is_push(pool))
+    return run_state.workers_online(pool.name, push=_is_push(pool), team_name=pool.team_name)
 
 
 def _is_push(pool: AnyPool) -> bool:

@@ -8,7 +8,7 @@ the environment or a secrets backend are not ours to write; they can be paused, 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.models.connection import Connection
@@ -32,6 +32,7 @@ from airflow_workpools.core.pools import (
 )
 from airflow_workpools.errors import Conflict, InvalidInput, InvalidWorkPool, NotFound
 from airflow_workpools.store.pool_sources import CONN_TYPE, ENV_PREFIX
+from airflow_workpools.store.team_edits import check_team
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -83,6 +84,9 @@ class _Draft:
     pool: WorkPool
     definition: Mapping[str, Any]
 
+    def of_team(self, team_name: str | None) -> _Draft:
+        return replace(self, pool=replace(self.pool, team_name=team_name))
+
 
 @dataclass(frozen=True)
 class PoolEditor:
@@ -105,16 +109,18 @@ class PoolEditor:
         description: str | None = None,
         overwrite: bool = False,
         paused: bool | None = None,
+        team_name: str | None = None,
     ) -> WorkPool:
         """Create a work pool.
 
         :param overwrite: replace the pool if it exists. Queues that the new definition lacks are deleted.
         :param paused: pause or resume it before it can be used; None leaves that as it is.
+        :param team_name: whom it belongs to; None leaves a pool that exists to its team, empty text takes it away.
         :raises Conflict: if it exists, or if a queue to be deleted, or the pool whose type changes, has jobs that have
             not ended.
         """
         self._check_name_is_free(name, overwrite=overwrite)
-        draft = self._checked(name, definition, description)
+        draft = self._checked(name, definition, description).of_team(self._owner(name, team_name))
         self._check_type_may_change(draft.pool)
         dropped = self._forget_queues(name, {queue.name for queue in draft.pool.queues})
         if paused is not None:
@@ -123,15 +129,18 @@ class PoolEditor:
         self._write(draft)
         return draft.pool
 
-    def update_pool(self, name: str, changes: Changes, *, description: str | None = None) -> WorkPool:
+    def update_pool(
+        self, name: str, changes: Changes, *, description: str | None = None, team_name: str | None = None
+    ) -> WorkPool:
         """Change a pool's definition.
 
         A pool whose definition is invalid can be changed, too: that is how it is mended.
 
         :param description: the new one; None leaves it, empty text removes it.
+        :param team_name: likewise.
         :raises Conflict: if its type changes while it has jobs that have not ended.
         """
-        draft = self._draft(name, changes, description)
+        draft = self._draft(name, changes, description).of_team(self._owner(name, team_name))
         self._check_type_may_change(draft.pool)
         self._write(draft)
         return draft.pool
@@ -160,7 +169,7 @@ class PoolEditor:
                 f"work pool {ref.pool!r} has a work queue {ref.queue!r} already; "
                 f"change it with `airflow workpools queue update {ref}`"
             )
-        draft = self._draft_queue(pool, ref, changes)
+        draft = self._draft_queue(pool, ref, changes).of_team(self._owner(ref.pool))
         if paused:
             self.store.set_queue_paused(ref, True)
         self._write(draft)
@@ -170,7 +179,7 @@ class PoolEditor:
         """Change a queue; if its new priority is taken, the others make room."""
         pool = self._valid(ref.pool)
         pool.queue(ref.queue)
-        draft = self._draft_queue(pool, ref, changes)
+        draft = self._draft_queue(pool, ref, changes).of_team(self._owner(ref.pool))
         self._write(draft)
         return draft.pool
 
@@ -234,8 +243,17 @@ class PoolEditor:
             connection = Connection(conn_id=name, conn_type=CONN_TYPE)
             self.session.add(connection)
         connection.description = draft.pool.description
+        connection.team_name = draft.pool.team_name
         connection.set_extra(json.dumps(draft.definition, indent=2))
         self.session.flush()
+
+    def _owner(self, name: str, wanted: str | None = None) -> str | None:
+        """Return the team that a pool shall belong to; None leaves it whose it is, empty text takes it away."""
+        if wanted is None:
+            return self.session.scalar(select(Connection.team_name).where(Connection.conn_id == name))
+        if wanted:
+            check_team(self.session, wanted, multi_team=self.settings.multi_team)
+        return wanted or None
 
     def _check_name_is_free(self, name: str, *, overwrite: bool) -> None:
         if problem := name_problem(name, what="work pool"):

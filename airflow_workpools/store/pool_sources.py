@@ -8,10 +8,11 @@ knows what a definition means, and one that is broken never hides the others.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.models.connection import Connection
+from airflow.models.team import Team
 from sqlalchemy import select
 
 from airflow_workpools.core.pools import PoolSource
@@ -25,6 +26,9 @@ CONN_TYPE = "workpool"
 """Type of the connections that define work pools."""
 
 ENV_PREFIX = "AIRFLOW_CONN_"
+
+TEAM_SEPARATOR = "___"
+"""Between team and connection in the name of a variable: ``AIRFLOW_CONN__<TEAM>___<ID>``."""
 
 _CONNECTION_KEYS = frozenset(
     {
@@ -104,7 +108,17 @@ def _decrypt(text: str) -> str:
     return str(fernet.decrypt(text.encode()).decode())
 
 
-def in_environment(environ: Mapping[str, str], *, known_names: Iterable[str] = ()) -> list[Found]:
+def team_names(session: Session) -> list[str]:
+    """Read which teams there are."""
+    return list(session.scalars(select(Team.name).order_by(Team.name)))
+
+
+def in_environment(
+    environ: Mapping[str, str],
+    *,
+    known_names: Iterable[str] = (),
+    teams: Iterable[str] | None = None,
+) -> list[Found]:
     """Read every ``AIRFLOW_CONN_…`` variable that defines a work pool.
 
     Airflow finds a connection's variable by the connection's id in capitals, so a variable alone does not say
@@ -112,6 +126,8 @@ def in_environment(environ: Mapping[str, str], *, known_names: Iterable[str] = (
     small letters.
 
     :param known_names: names of work pools from other places.
+    :param teams: all teams; None if Airflow has none. Where it has, a variable whose name has three underscores in
+        a row is looked up for tasks of the team that it names, and never for others.
     """
     spellings: dict[str, list[str]] = {}
     for name in known_names:
@@ -121,10 +137,19 @@ def in_environment(environ: Mapping[str, str], *, known_names: Iterable[str] = (
         key = variable.removeprefix(ENV_PREFIX)
         if key == variable or key != key.upper() or not _may_define_a_pool(value):
             continue
-        for name in spellings.get(key, [key.lower()]):
-            if (pool := _found_in_variable(name, variable, value)) is not None:
-                found.append(pool)
+        for team, id_ in _owners(key, teams):
+            for name in spellings.get(id_, [id_.lower()]):
+                if (pool := _found_in_variable(name, variable, value)) is not None:
+                    found.append(replace(pool, team_name=team))
     return found
+
+
+def _owners(key: str, teams: Iterable[str] | None) -> Iterable[tuple[str | None, str]]:
+    """Say for whom Airflow finds a variable, and as which connection, in capitals."""
+    if teams is None or TEAM_SEPARATOR not in key:
+        return [(None, key)]
+    prefixes = {team: f"_{team.upper()}{TEAM_SEPARATOR}" for team in teams}
+    return [(team, key.removeprefix(prefix)) for team, prefix in prefixes.items() if key.startswith(prefix)]
 
 
 def _may_define_a_pool(value: str) -> bool:

@@ -97,7 +97,11 @@ class PoolReader:
     def read(self, session: Session, environ: Mapping[str, str]) -> Pools:
         """Return every work pool there is, by name."""
         found = find_definitions(
-            session, environ, secrets_names=self.settings.secrets_pools, secrets=self.secrets
+            session,
+            environ,
+            secrets_names=self.settings.secrets_pools,
+            secrets=self.secrets,
+            multi_team=self.settings.multi_team,
         )
         self._parsed = {
             one: self._parsed.get(one) or parse_found(one, settings=self.settings, templates=self.templates)
@@ -148,21 +152,43 @@ def find_definitions(
     *,
     secrets_names: tuple[str, ...] = (),
     secrets: Mapping[str, Found] | None = None,
+    multi_team: bool = False,
 ) -> dict[str, Found]:
     """Return the definition in force of every name.
 
     :param secrets_names: pools that are said to be in secrets backends.
     :param secrets: what those have answered; None if they have not been asked yet.
+    :param multi_team: whether pools belong to teams. If not, nobody owns any, whatever the database says.
     """
     found = {one.name: one for one in pool_sources.in_database(session)}
+    if not multi_team:
+        found = {name: replace(one, team_name=None) for name, one in found.items()}
+    teams = pool_sources.team_names(session) if multi_team else None
     known_names = {*found, *secrets_names}
-    found |= {one.name: one for one in pool_sources.in_environment(environ, known_names=known_names)}
+    in_variables = pool_sources.in_environment(environ, known_names=known_names, teams=teams)
+    found |= {one.name: one for one in in_variables if one.team_name is None}
+    for one in in_variables:
+        if one.team_name is not None:
+            found[one.name] = _of_one_team(one, found.get(one.name))
     if secrets is None:
         problem = "its definition has not been read from the secrets backend yet"
         return found | {name: _missing_secret(name, problem) for name in secrets_names}
     problem = "[workpools] pools names it, but neither a secrets backend nor anything else defines it"
     missing = {name: _missing_secret(name, problem) for name in secrets_names if name not in found}
     return missing | found | dict(secrets)
+
+
+def _of_one_team(one: Found, other: Found | None) -> Found:
+    """Put a team's definition in the place of another of that team's, but not of somebody else's.
+
+    Airflow would give either to its own team. A work pool's name stands for one pool, though: it is also that of its
+    Airflow pools, and of what the tables remember of it.
+    """
+    if other is None or other.team_name == one.team_name:
+        return one
+    others = f"team '{other.team_name}'" if other.team_name else "everybody"
+    problem = f"it is defined for team '{one.team_name}' and for {others}; the name of a work pool is one for all teams"
+    return replace(other, problem=problem, team_name=None)
 
 
 def _missing_secret(name: str, problem: str) -> Found:

@@ -228,7 +228,8 @@ def _conditions(pool: WorkPool, store: RunTimeStore, now: datetime) -> Condition
 
 def room_of_workers(pool: WorkPool, run_state: RunState, store: RunTimeStore) -> int | None:
     """Count the slots that the workers of a pool can fill now; None if no worker is online."""
-    serving = run_state.workers_of(pool.name, push=pool.delivery is Delivery.PUSH)
+    push = pool.delivery is Delivery.PUSH
+    serving = run_state.workers_of(pool.name, push=push, team_name=pool.team_name)
     workers = [worker for worker in serving if worker.online(run_state.as_of)]
     if not workers:
         return None

@@ -57,19 +57,27 @@ class ExecutorStore(Protocol):
         ...
 
     def adopt(
-        self, task_instance_ids: Collection[uuid.UUID], scheduler_job_id: int, *, session: Session
+        self,
+        task_instance_ids: Collection[uuid.UUID],
+        scheduler_job_id: int,
+        *,
+        session: Session,
+        team_name: str | None = None,
     ) -> dict[uuid.UUID, JobSummary]:
-        """Make a scheduler the one that hears of these task instances' jobs.
+        """Make a scheduler's executor the one that hears of these task instances' jobs.
 
         If the newest job of one has ended, its end is told again. Returns the newest job of each task
         instance that has one.
         """
         ...
 
-    def ended(self, scheduler_job_id: int, *, limit: int, traced: bool = False) -> list[EndedJob]:
+    def ended(
+        self, scheduler_job_id: int, *, limit: int, traced: bool = False, team_name: str | None = None
+    ) -> list[EndedJob]:
         """Return ended jobs of this scheduler that Airflow has not heard of, oldest end first.
 
         :param traced: also return the trace of each one's task.
+        :param team_name: of which of the scheduler's executors: it has one for each team.
         """
         ...
 
@@ -77,12 +85,12 @@ class ExecutorStore(Protocol):
         """Remember that Airflow has heard of the end of these jobs."""
         ...
 
-    def active(self, scheduler_job_id: int) -> list[JobSummary]:
-        """Return this scheduler's jobs that have not ended, oldest first."""
+    def active(self, scheduler_job_id: int, *, team_name: str | None = None) -> list[JobSummary]:
+        """Return the jobs of this scheduler's executor of a team that have not ended, oldest first."""
         ...
 
-    def active_count(self, scheduler_job_id: int) -> int:
-        """Count this scheduler's jobs that have not ended."""
+    def active_count(self, scheduler_job_id: int, *, team_name: str | None = None) -> int:
+        """Count the jobs of this scheduler's executor of a team that have not ended."""
         ...
 
     def request_cancel(
@@ -149,7 +157,8 @@ class WorkerStore(Protocol):
         """Take waiting jobs of these pools, of at most ``room`` slots, within every limit.
 
         Within a pool, :func:`~airflow_workpools.core.slots.choose` decides; pools take turns.
-        A worker that drains or has stopped gets nothing.
+        A worker that drains or has stopped gets nothing. Jobs of other teams are left to their workers, but
+        keep their place in the line and what they hold, as long as one of those is online.
 
         :param most: most jobs to take, whatever their slots.
 

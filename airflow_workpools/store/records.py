@@ -42,6 +42,7 @@ class NewJob:
     scheduler_job_id: int | None
     start_timeout_seconds: float
     team_name: str | None = None
+    """Team of the executor that hands it over; only a worker of this team claims it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,18 +311,26 @@ class RunState:
     def queue(self, ref: WorkQueueRef) -> QueueRunState:
         return self.queues.get(ref, QueueRunState())
 
-    def workers_of(self, pool: str, *, push: bool = True) -> tuple[WorkerRecord, ...]:
+    def workers_of(
+        self, pool: str, *, push: bool = True, team_name: str | None = None
+    ) -> tuple[WorkerRecord, ...]:
         """Return the workers that serve a pool, whether online or not.
 
         :param push: whether the pool is a push pool: a worker that names no pools serves all of those.
+        :param team_name: the pool's team. Workers of other teams do not serve it; workers of none do, as tasks of a
+            team may also be given to the executor of none.
         """
         return tuple(
-            worker for worker in self.workers if (push if worker.pools is None else pool in worker.pools)
+            worker
+            for worker in self.workers
+            if (push if worker.pools is None else pool in worker.pools)
+            and (team_name is None or worker.team_name in (None, team_name))
         )
 
-    def workers_online(self, pool: str, *, push: bool = True) -> int:
+    def workers_online(self, pool: str, *, push: bool = True, team_name: str | None = None) -> int:
         """Count the workers that are online and serve a pool."""
-        return sum(worker.online(self.as_of) for worker in self.workers_of(pool, push=push))
+        workers = self.workers_of(pool, push=push, team_name=team_name)
+        return sum(worker.online(self.as_of) for worker in workers)
 
 
 class Reconciled(NamedTuple):

@@ -167,16 +167,24 @@ def choose_from(
     held: Mapping[str, int],
     room: int,
     overdue_since: datetime | None,
+    foreign: Collection[uuid.UUID] = (),
 ) -> list[WaitingJob]:
     """Choose the jobs of one pool that may start now.
 
     :param paused: names of the paused queues.
     :param held: slots that jobs hold, by queue; also by queues that the pool has no longer.
+    :param foreign: waiting jobs that only workers of other teams take. They get their slots by the same rule, and
+        the worker that asks leaves them alone; so no team's jobs overtake those of higher priority of another.
     """
     loads = job_loads(pool, paused=paused, held=held)
-    return choose(
-        waiting, pool_limit=pool.concurrency_limit, queues=loads, room=room, overdue_since=overdue_since
+    chosen = choose(
+        waiting,
+        pool_limit=pool.concurrency_limit,
+        queues=loads,
+        room=ANY_ROOM if foreign else room,
+        overdue_since=overdue_since,
     )
+    return [job for job in chosen if job.id not in foreign] if foreign else chosen
 
 
 def job_loads(

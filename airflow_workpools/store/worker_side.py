@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.slots import WaitingJob
@@ -80,18 +80,19 @@ class WorkerSide(Transactions):
         wanted = rules.wanted(room, most)
         by_name = {pool.name: pool for pool in sorted(pools, key=lambda pool: pool.name)}
 
-        def look(session: Session) -> list[WorkPool]:
-            may_claim = _registered(session, worker_id).state is WorkerState.ONLINE and wanted > 0
-            return _with_waiting(session, by_name) if may_claim else []
+        def look(session: Session) -> tuple[_Claimer, list[WorkPool]]:
+            claimer = _claimer(session, worker_id, now)
+            promising = _with_waiting(session, by_name, claimer.team_name) if claimer.online else []
+            return claimer, promising if wanted > 0 else []
 
         # Looking is free for the others. Only where there is something to take, the pools' rows are locked.
-        promising = self._transaction(look)
+        worker, promising = self._transaction(look)
         if not promising:
             return []
         overdue_since = now - self._reserve_after
         return self._transaction(
             lambda session: _claim(
-                session, worker_id, promising, room=room, most=wanted, now=now, overdue_since=overdue_since
+                session, worker, promising, room=room, most=wanted, now=now, overdue_since=overdue_since
             )
         )
 
@@ -179,8 +180,12 @@ def _registered(session: Session, worker_id: uuid.UUID) -> WorkerRecord:
     row = session.execute(statements.worker(worker_id)).one_or_none()
     record = None if row is None else rows.worker_record(row)
     if record is None:
-        raise NotFound(f"worker {worker_id} is not registered; it has to register before anything else")
+        raise _unregistered(worker_id)
     return record
+
+
+def _unregistered(worker_id: uuid.UUID) -> NotFound:
+    return NotFound(f"worker {worker_id} is not registered; it has to register before anything else")
 
 
 def _held(session: Session, worker_id: uuid.UUID, job_ids: Collection[uuid.UUID]) -> list[ClaimedJob]:
@@ -210,14 +215,38 @@ def _outcomes(
 # -- claim ---------------------------------------------------------------------------------------------------
 
 
-def _with_waiting(session: Session, pools: Mapping[str, WorkPool]) -> list[WorkPool]:
-    names = {name for some in chunks(pools) for name in session.scalars(statements.pools_with_waiting(some))}
+class _Claimer(NamedTuple):
+    """The worker that claims."""
+
+    id: uuid.UUID
+    online: bool
+    team_name: str | None
+    other_teams: frozenset[str | None]
+    """Other teams that have a worker which claims jobs; what no worker takes keeps nobody waiting."""
+
+
+def _claimer(session: Session, worker_id: uuid.UUID, now: datetime) -> _Claimer:
+    found = map(rows.worker_record, session.execute(statements.worker_and_other_teams(worker_id)))
+    workers_ = {worker.id: worker for worker in found if worker is not None}
+    me = workers_.pop(worker_id, None)
+    if me is None:
+        raise _unregistered(worker_id)
+    others = frozenset(other.team_name for other in workers_.values() if other.online(now))
+    return _Claimer(worker_id, me.state is WorkerState.ONLINE, me.team_name, others)
+
+
+def _with_waiting(session: Session, pools: Mapping[str, WorkPool], team_name: str | None) -> list[WorkPool]:
+    names = {
+        name
+        for some in chunks(pools)
+        for name in session.scalars(statements.pools_with_waiting(some, team_name))
+    }
     return [pool for name, pool in pools.items() if name in names]
 
 
 def _claim(
     session: Session,
-    worker_id: uuid.UUID,
+    worker: _Claimer,
     pools: Sequence[WorkPool],
     *,
     room: int,
@@ -234,22 +263,27 @@ def _claim(
     held: dict[str, dict[str, int]] = defaultdict(dict)
     for row in session.execute(statements.slots_held(names)):
         held[row.pool][row.queue] = int(row.slots)
-    lines = [
-        rules.choose_from(
-            pool,
-            _first_waiting(session, pool, paused[pool.name], held[pool.name], room, most),
-            paused=paused[pool.name],
-            held=held[pool.name],
-            room=room,
-            overdue_since=overdue_since,
+    lines = []
+    for pool in pools:
+        if pool.name in paused_pools:
+            continue
+        heads = rules.heads(pool, paused=paused[pool.name], held=held[pool.name], most=most)
+        waiting, foreign = _first_waiting(session, pool, heads, worker, room=room, most=most)
+        lines.append(
+            rules.choose_from(
+                pool,
+                waiting,
+                paused=paused[pool.name],
+                held=held[pool.name],
+                room=room,
+                overdue_since=overdue_since,
+                foreign=foreign,
+            )
         )
-        for pool in pools
-        if pool.name not in paused_pools
-    ]
     chosen = [job.id for job in rules.take_turns(lines, room=room, most=most)]
     for some in chunks(chosen):
-        session.execute(statements.take(some, worker_id, now))
-    return _held(session, worker_id, chosen)
+        session.execute(statements.take(some, worker.id, now))
+    return _held(session, worker.id, chosen)
 
 
 def _lock(session: Session, pool: str) -> None:
@@ -268,25 +302,33 @@ def _by_pool(states: Iterable[Any]) -> dict[str, set[str]]:
 def _first_waiting(
     session: Session,
     pool: WorkPool,
-    paused: Collection[str],
-    held: Mapping[str, int],
+    heads: Mapping[str, rules.Head],
+    worker: _Claimer,
+    *,
     room: int,
     most: int,
-) -> list[WaitingJob]:
-    heads = rules.heads(pool, paused=paused, held=held, most=most)
-    found = {
-        row.id: WaitingJob(
-            id=row.id,
-            queue=row.queue,
-            priority_weight=row.priority_weight,
-            slots=row.pool_slots,
-            handed_over_at=row.handed_over_at,
+) -> tuple[list[WaitingJob], set[uuid.UUID]]:
+    """Read the heads of a pool's lines; say which of those jobs are other teams' to take."""
+    found: dict[uuid.UUID, WaitingJob] = {}
+    foreign = set()
+    for queues_ in chunks(heads, size=MAX_LINES):
+        some = {queue: heads[queue] for queue in queues_}
+        statement = statements.first_waiting(
+            pool.name,
+            some,
+            room=room,
+            most=most,
+            team_name=worker.team_name,
+            others=worker.other_teams,
         )
-        for queues_ in chunks(heads, size=MAX_LINES)
-        for row in session.execute(
-            statements.first_waiting(
-                pool.name, {queue: heads[queue] for queue in queues_}, room=room, most=most
+        for row in session.execute(statement):
+            if row.team_name != worker.team_name:
+                foreign.add(row.id)
+            found[row.id] = WaitingJob(
+                id=row.id,
+                queue=row.queue,
+                priority_weight=row.priority_weight,
+                slots=row.pool_slots,
+                handed_over_at=row.handed_over_at,
             )
-        )
-    }
-    return list(found.values())
+    return list(found.values()), foreign

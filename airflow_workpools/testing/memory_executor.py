@@ -51,7 +51,12 @@ class ExecutorSide(MemoryJobs):
             return job_id
 
     def adopt(
-        self, task_instance_ids: Collection[uuid.UUID], scheduler_job_id: int, *, session: Any = None
+        self,
+        task_instance_ids: Collection[uuid.UUID],
+        scheduler_job_id: int,
+        *,
+        session: Any = None,
+        team_name: str | None = None,
     ) -> dict[uuid.UUID, JobSummary]:
         adopted = {}
         with self._lock:
@@ -62,15 +67,17 @@ class ExecutorSide(MemoryJobs):
                 rounds[-1].change(reported_at=None)
                 for job in rounds:
                     if job.record.reported_at is None:
-                        job.change(scheduler_job_id=scheduler_job_id)
+                        job.change(scheduler_job_id=scheduler_job_id, team_name=team_name)
                 adopted[task_instance_id] = summary(rounds[-1])
         return adopted
 
-    def ended(self, scheduler_job_id: int, *, limit: int, traced: bool = False) -> list[EndedJob]:
+    def ended(
+        self, scheduler_job_id: int, *, limit: int, traced: bool = False, team_name: str | None = None
+    ) -> list[EndedJob]:
         with self._lock:
             found = [
                 job
-                for job in self._of(scheduler_job_id)
+                for job in self._of(scheduler_job_id, team_name)
                 if job.record.state in ENDED and job.record.reported_at is None
             ]
             found.sort(key=lambda job: (job.record.ended_at, job.record.id))
@@ -82,14 +89,14 @@ class ExecutorSide(MemoryJobs):
                 if job.record.state in ENDED:
                     job.change(reported_at=now)
 
-    def active(self, scheduler_job_id: int) -> list[JobSummary]:
+    def active(self, scheduler_job_id: int, *, team_name: str | None = None) -> list[JobSummary]:
         with self._lock:
-            found = [job for job in self._of(scheduler_job_id) if job.record.state in ACTIVE]
+            found = [job for job in self._of(scheduler_job_id, team_name) if job.record.state in ACTIVE]
             found.sort(key=lambda job: (job.record.handed_over_at, job.record.id))
             return [summary(job) for job in found]
 
-    def active_count(self, scheduler_job_id: int) -> int:
-        return len(self.active(scheduler_job_id))
+    def active_count(self, scheduler_job_id: int, *, team_name: str | None = None) -> int:
+        return len(self.active(scheduler_job_id, team_name=team_name))
 
     def request_cancel(
         self,
@@ -124,8 +131,9 @@ class ExecutorSide(MemoryJobs):
                 untold=self._tell_again(now),
             )
 
-    def _of(self, scheduler_job_id: int) -> list[StoredJob]:
-        return self._find(lambda job: job.record.scheduler_job_id == scheduler_job_id)
+    def _of(self, scheduler_job_id: int, team_name: str | None) -> list[StoredJob]:
+        executor = scheduler_job_id, team_name
+        return self._find(lambda job: (job.record.scheduler_job_id, job.record.team_name) == executor)
 
     def _ended(self, job: StoredJob, *, traced: bool) -> EndedJob:
         ended_at, facts = job.record.ended_at, self._facts(job)

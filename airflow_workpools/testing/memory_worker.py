@@ -69,11 +69,14 @@ class WorkerSide(MemoryJobs):
     ) -> list[ClaimedJob]:
         wanted = rules.wanted(room, most)
         with self._lock:
-            if self._registered(worker_id).state is not WorkerState.ONLINE or wanted <= 0:
+            worker = self._registered(worker_id)
+            if worker.state is not WorkerState.ONLINE or wanted <= 0:
                 return []
             by_name = sorted(pools, key=lambda pool: pool.name)
             lines = [
-                self._choose(pool, room, wanted, now) for pool in by_name if not self._pools.get(pool.name)
+                self._choose(pool, worker, room, wanted, now)
+                for pool in by_name
+                if not self._pools.get(pool.name)
             ]
             chosen = [self._jobs[job.id] for job in rules.take_turns(lines, room=room, most=wanted)]
             for job in chosen:
@@ -172,7 +175,10 @@ class WorkerSide(MemoryJobs):
 
     # -- claim ----------------------------------------------------------------------------------------------
 
-    def _choose(self, pool: WorkPool, room: int, most: int, now: datetime) -> list[WaitingJob]:
+    def _choose(
+        self, pool: WorkPool, worker: WorkerRecord, room: int, most: int, now: datetime
+    ) -> list[WaitingJob]:
+        teams = {other.team_name for other in self._workers.values() if other.online(now)}
         in_pool = self._find(lambda job: job.record.ref.pool == pool.name and job.record.state in ACTIVE)
         held: dict[str, int] = defaultdict(int)
         for job in in_pool:
@@ -181,11 +187,18 @@ class WorkerSide(MemoryJobs):
         waiting = [
             _waiting(job.record)
             for job in in_pool
-            if job.record.state is JobState.PENDING and not self._older_round_is_active(job)
+            if job.record.state is JobState.PENDING
+            and job.record.team_name in {worker.team_name, *teams}
+            and not self._older_round_is_active(job)
         ]
+        foreign = {job.id for job in waiting if self._jobs[job.id].record.team_name != worker.team_name}
         paused = {ref.queue for ref, state in self._queues.items() if ref.pool == pool.name and state.paused}
         heads = rules.heads(pool, paused=paused, held=held, most=most)
-        first = {job for queue, head in heads.items() for job in _first(waiting, queue, head, room, most)}
+        first = {
+            job
+            for queue, head in heads.items()
+            for job in _first(waiting, queue, head, room, most, foreign=foreign)
+        }
         return rules.choose_from(
             pool,
             first,
@@ -193,6 +206,7 @@ class WorkerSide(MemoryJobs):
             held=held,
             room=room,
             overdue_since=now - self.reserve_after,
+            foreign=foreign & {job.id for job in first},
         )
 
     def _older_round_is_active(self, job: StoredJob) -> bool:
@@ -207,7 +221,13 @@ def _by_claim(job: StoredJob) -> Any:
 
 
 def _first(
-    waiting: Iterable[WaitingJob], queue: str, head: rules.Head, room: int, most: int
+    waiting: Iterable[WaitingJob],
+    queue: str,
+    head: rules.Head,
+    room: int,
+    most: int,
+    *,
+    foreign: Collection[uuid.UUID],
 ) -> Iterable[WaitingJob]:
     """Return the head of a queue's line, and of the line of those jobs that fit into the worker."""
     line = sorted(
@@ -219,7 +239,7 @@ def _first(
         key=lambda job: (-job.priority_weight, job.handed_over_at, job.id),
     )
     yield from line[: head.length]
-    yield from [job for job in line if job.slots <= room][:most]
+    yield from [job for job in line if job.slots <= room and job.id not in foreign][:most]
 
 
 def _waiting(record: JobRecord) -> WaitingJob:

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import Delivery, WorkPool
+from airflow_workpools.core.teams import may_use
 from airflow_workpools.store import rules
 
 if TYPE_CHECKING:
@@ -94,12 +95,17 @@ class SqlClient:
     mint_token: MintToken
     kinds: frozenset[str]
     """Kinds of infrastructure that this worker can use."""
+    team_name: str | None = None
+    """The worker's team. That of none serves every pool: a team may have no executor of its own."""
 
     def pools(self) -> Mapping[str, WorkPool]:
         return {
             name: pool
             for name, pool in self.all_pools().items()
-            if isinstance(pool, WorkPool) and pool.delivery is Delivery.PUSH and pool.type in self.kinds
+            if isinstance(pool, WorkPool)
+            and pool.delivery is Delivery.PUSH
+            and pool.type in self.kinds
+            and (self.team_name is None or may_use(self.team_name, owner=pool.team_name))
         }
 
     def register(self, worker: WorkerRecord, *, now: datetime) -> None:

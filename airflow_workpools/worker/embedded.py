@@ -181,22 +181,34 @@ def _run_child(main: Callable[[socket.socket], None], channel: socket.socket) ->
         os._exit(status)
 
 
-def run_embedded_worker(channel: socket.socket, *, settings: Settings) -> None:
+def run_embedded_worker(channel: socket.socket, *, settings: Settings, team_name: str | None = None) -> None:
     """Be the embedded worker until the executor closes its end of ``channel``.
 
     :param channel: the worker's end of the socket to the executor.
+    :param team_name: the executor's team.
     """
     from airflow_workpools.airflow_private.telemetry import end_inherited_telemetry
     from airflow_workpools.infrastructure.process import ProcessRunner
 
     end_inherited_telemetry()
-    _title("airflow_workpools: embedded worker")
+    _title(f"airflow_workpools: embedded worker{f' of {team_name}' if team_name else ''}")
+    use_execution_api_of(team_name)
     # Forked before anything else: no thread, no event loop and no connection may be in the runner.
     runner = ProcessRunner.fork()
-    asyncio.run(_serve(channel, settings=settings, runner=runner))
+    asyncio.run(_serve(channel, settings=settings, team_name=team_name, runner=runner))
 
 
-async def _serve(channel: socket.socket, *, settings: Settings, runner: Any) -> None:
+def use_execution_api_of(team_name: str | None) -> None:
+    """Let this process and its jobs use the Execution API that was configured for a team, if one was."""
+    from airflow.executors.base_executor import ExecutorConf
+
+    section, option = "core", "execution_api_server_url"
+    url = ExecutorConf(team_name).get(section, option, fallback=None) if team_name else None
+    if url:
+        os.environ[f"AIRFLOW__{section}__{option}".upper()] = url
+
+
+async def _serve(channel: socket.socket, *, settings: Settings, team_name: str | None, runner: Any) -> None:
     from sqlalchemy.exc import SQLAlchemyError
 
     from airflow_workpools.store.airflow_connections import airflow_connections
@@ -210,7 +222,7 @@ async def _serve(channel: socket.socket, *, settings: Settings, runner: Any) -> 
     clock = DatabaseClock()
     with contextlib.suppress(SQLAlchemyError):  # asked again with the first heartbeat
         await asyncio.to_thread(clock.refresh)
-    record, client, infrastructures = _parts(settings, runner)
+    record, client, infrastructures = _parts(settings, team_name, runner)
     unsettled_seconds = 2 * MISSED_HEARTBEATS * settings.worker.heartbeat_seconds
     worker = Worker(
         record=record,
@@ -360,7 +372,7 @@ def _end_of_executor(channel: socket.socket) -> Iterator[int | None]:
             os.close(ended)
 
 
-def _parts(settings: Settings, runner: Any) -> tuple[Any, Any, dict[str, Any]]:
+def _parts(settings: Settings, team_name: str | None, runner: Any) -> tuple[Any, Any, dict[str, Any]]:
     """Make what the worker consists of."""
     from airflow_workpools import __version__
     from airflow_workpools.airflow_private import mint_workload_token
@@ -381,6 +393,7 @@ def _parts(settings: Settings, runner: Any) -> tuple[Any, Any, dict[str, Any]]:
         last_heartbeat_at=now,
         heartbeat_seconds=settings.worker.heartbeat_seconds,
         version=__version__,
+        team_name=team_name,
     )
     infrastructures = {"process": ProcessInfrastructure(home=settings.home, connection=None, runner=runner)}
     client = SqlClient(
@@ -388,6 +401,7 @@ def _parts(settings: Settings, runner: Any) -> tuple[Any, Any, dict[str, Any]]:
         all_pools=lambda: work_pools(settings),
         mint_token=mint_workload_token,
         kinds=frozenset(infrastructures),
+        team_name=team_name,
     )
     return record, client, infrastructures
 

@@ -22,6 +22,7 @@ from airflow.models.dagrun import DagRun
 from airflow.models.log import Log
 from airflow.models.pool import Pool
 from airflow.models.taskinstance import TaskInstance
+from airflow.models.team import Team, dag_bundle_team_association_table
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from airflow_workpools.executor import WorkPoolExecutor
@@ -78,9 +79,9 @@ class Scheduler:
 
     # -- the executor ---------------------------------------------------------------------------------------
 
-    def executor(self, job_id: int = SCHEDULER) -> WorkPoolExecutor:
+    def executor(self, job_id: int = SCHEDULER, *, team_name: str | None = None) -> WorkPoolExecutor:
         """Start an executor."""
-        executor = WorkPoolExecutor(parallelism=32)
+        executor = WorkPoolExecutor(parallelism=32, team_name=team_name)
         executor.job_id = job_id
         executor.start()
         self.executors.append(executor)
@@ -139,10 +140,11 @@ class Scheduler:
     def pool(self, name: str = "etl", **definition: Any) -> None:
         """Define a work pool, or change its definition."""
         self.forget_pool(name)
+        team_name = definition.pop("team_name", None)
         extra = definition.pop("extra", None) or json.dumps({**PROCESS, **definition})
         with self.engine.begin() as connection:
             values = {"conn_id": name, "conn_type": "workpool", "extra": extra}
-            values |= {"is_encrypted": False, "is_extra_encrypted": False}
+            values |= {"is_encrypted": False, "is_extra_encrypted": False, "team_name": team_name}
             connection.execute(sa.insert(Connection.__table__), [values])
         self.forget_what_is_known()
 
@@ -157,9 +159,21 @@ class Scheduler:
         """Let the seconds pass after which definitions are read again."""
         pools_module._shared.cache_clear()
 
-    def dag(self, dag_id: str, *, paused: bool = False, max_active_tasks: int = 1000) -> None:
+    def team(self, name: str) -> str:
+        """Make a team, and a DAG bundle of its own, whose name this returns."""
+        bundle = f"dags of {name}"
         with self.engine.begin() as connection:
-            row = {"dag_id": dag_id, "is_paused": paused, "bundle_name": "dags"}
+            connection.execute(sa.insert(Team.__table__), [{"name": name}])
+            connection.execute(sa.insert(DagBundleModel.__table__), [{"name": bundle, "active": True}])
+            owns = {"dag_bundle_name": bundle, "team_name": name}
+            connection.execute(sa.insert(dag_bundle_team_association_table), [owns])
+        return bundle
+
+    def dag(
+        self, dag_id: str, *, bundle: str = "dags", paused: bool = False, max_active_tasks: int = 1000
+    ) -> None:
+        with self.engine.begin() as connection:
+            row = {"dag_id": dag_id, "is_paused": paused, "bundle_name": bundle}
             row |= {"max_active_tasks": max_active_tasks, "max_active_runs": 16, "is_stale": False}
             row |= {"max_consecutive_failed_dag_runs": 0, "has_task_concurrency_limits": False}
             row |= {"exceeds_max_non_backfill": False}
@@ -207,6 +221,10 @@ class Scheduler:
             connection.execute(sa.delete(pools).where(pools.c.pool != "default_pool"))
             for model in (DagModel, Log, Connection):
                 connection.execute(sa.delete(model.__table__))
+            connection.execute(sa.delete(dag_bundle_team_association_table))
+            connection.execute(sa.delete(Team.__table__))
+            bundles = DagBundleModel.__table__
+            connection.execute(sa.delete(bundles).where(bundles.c.name.like("dags of %")))
             if connection.scalar(sa.select(sa.func.count()).select_from(DagBundleModel)) == 0:
                 connection.execute(sa.insert(DagBundleModel.__table__), [{"name": "dags", "active": True}])
 

@@ -437,3 +437,20 @@ def test_a_reason_of_any_length_fits(stage: Stage, kind: ErrandKind) -> None:
     (errand,) = stage.claim(stage.worker())
     assert stage.store.end(errand, "x\x00" * 5000)
     assert str(stage.state(kind, id_)[1]).startswith("xxx")
+
+
+# -- teams
+
+
+@pytest.mark.parametrize("kind", list(ErrandKind), ids=str)
+def test_an_errand_is_carried_out_by_a_worker_of_the_team_that_it_was_handed_to(
+    stage: Stage, kind: ErrandKind
+) -> None:
+    of_red, of_nobody = stage.make(kind), stage.make(kind)
+    stage.queue(kind, of_red, stage.around.executor(team_name="team_red"))
+    stage.queue(kind, of_nobody)
+    claimed = {
+        team: [errand.id for errand in stage.store.claim(stage.worker(team_name=team), room={kind: 9})]
+        for team in ("team_blue", None, "team_red")
+    }
+    assert claimed == {"team_blue": [], None: [of_nobody], "team_red": [of_red]}

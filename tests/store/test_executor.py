@@ -340,7 +340,7 @@ def test_reasons_that_cannot_be_filed_keep_no_end_from_being_told(
     def fail(*_: Any, **__: Any) -> None:
         raise sa.exc.OperationalError("INSERT", {}, Exception("database is locked"))
 
-    monkeypatch.setattr("airflow_workpools.store.airflow_pools.file_reasons", fail)
+    monkeypatch.setattr("airflow_workpools.store.reasons.file_reasons", fail)
     stage.logs.write_text("a file where a folder should be")
     workload = stage.workload("nowhere/x")
     stage.hand_over(executor, workload)

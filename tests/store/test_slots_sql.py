@@ -23,7 +23,7 @@ from airflow_workpools.core.names import WorkQueueRef, airflow_pool_description
 from airflow_workpools.core.pools import InvalidPool, PoolSource, WorkPool
 from airflow_workpools.core.weights import combined_weight
 from airflow_workpools.duties import ranks_of
-from airflow_workpools.store import airflow_pools
+from airflow_workpools.store import airflow_pools, blocked_tasks
 from airflow_workpools.store.airflow_pools import Plan
 from airflow_workpools.store.records import RunState
 from tests.store.conftest import SQL
@@ -347,7 +347,7 @@ def test_without_pools_nothing_moves(stage: Scheduler) -> None:
 def unblock(stage: Scheduler, *, ours_is_default: bool = True) -> set[uuid.UUID]:
     """Let tasks of unknown queues go on; return which are in the default pool now."""
     with stage.rig.airflow.session() as session:
-        airflow_pools.unblock_unmapped(
+        blocked_tasks.unblock_unmapped(
             session,
             OURS,
             ours_is_default=ours_is_default,

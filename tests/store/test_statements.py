@@ -184,15 +184,15 @@ HEADS = {"low": rules.Head(10, 64), "high": rules.Head(None, 64)}
 ID = uuid.uuid4()
 QUESTIONS = {
     "workpool_job_waiting": [
-        worker.first_waiting("etl", HEADS, room=64, most=64),
-        worker.pools_with_waiting(["etl"]),
+        worker.first_waiting("etl", HEADS, room=64, most=64, team_name=None, others=()),
+        worker.pools_with_waiting(["etl"], None),
         worker.slots_held(["etl"]),
         worker.line(WorkQueueRef("etl", "low"), 50),
     ],
     "workpool_job_unreported": [
-        executor.unreported(SCHEDULER, 10, traced=False),
-        executor.unreported(SCHEDULER, 10, traced=True),
-        executor.count(executor.active_of(SCHEDULER)),
+        executor.unreported(SCHEDULER, None, 10, traced=False),
+        executor.unreported(SCHEDULER, None, 10, traced=True),
+        executor.count(executor.active_of(SCHEDULER, None)),
     ],
     "workpool_job_of_worker": [worker.held_by(ID), worker.wishes(ID)],
     "workpool_job_task_instance": [executor.last_round(ID)],
@@ -255,7 +255,7 @@ def test_frequent_questions_are_answered_from_their_index(history: sa.Engine) ->
 
 
 def test_the_head_of_a_line_is_read_without_sorting_the_line(history: sa.Engine) -> None:
-    plan = plan_of(history, worker.first_waiting("etl", HEADS, room=64, most=64))
+    plan = plan_of(history, worker.first_waiting("etl", HEADS, room=64, most=64, team_name=None, others=()))
     assert "TEMP B-TREE FOR ORDER BY" not in plan
     assert "filesort" not in plan
     assert "Sort" not in plan or history.dialect.name == "postgresql"
@@ -272,7 +272,7 @@ def test_mariadb_which_has_no_partial_indexes_reads_no_history_either(mariadb_en
             row |= {"ended_at": None, "reported_at": None, "state": ("pending", "running")[n // 400 % 2]}
         rows.append(row)
     questions = [question for index in QUESTIONS for question in QUESTIONS[index]]
-    questions += [run_time.active_counts(None), executor.summaries(executor.active_of(SCHEDULER))]
+    questions += [run_time.active_counts(None), executor.summaries(executor.active_of(SCHEDULER, None))]
     with mariadb_engine.begin() as connection:
         connection.execute(sa.insert(jobs), rows)
         connection.exec_driver_sql("ANALYZE TABLE workpool_job")

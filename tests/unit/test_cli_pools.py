@@ -242,3 +242,41 @@ def test_a_pool_stored_with_another_key_is_shown_as_invalid_and_can_be_replaced(
     assert "create etl --overwrite" in home.refused("update etl -l 1")
     home.ok("create etl --overwrite")
     assert home.listed()["etl"]["status"] == "NOT_READY"
+
+
+# -- teams
+
+MULTI_TEAM = {"AIRFLOW__CORE__MULTI_TEAM": "True"}
+
+
+def test_a_pool_is_made_for_a_team_keeps_it_and_is_given_to_another(home: AirflowHome) -> None:
+    home.airflow("teams", "create", "team_red", environ=MULTI_TEAM)
+    home.airflow("teams", "create", "team_blue", environ=MULTI_TEAM)
+
+    def team() -> tuple[str | None, str | None, str | None]:
+        ((stored,),) = home.sql("SELECT team_name FROM connection WHERE conn_id = 'etl'")
+        listed = home.listed(environ=MULTI_TEAM)["etl"]["team_name"]
+        return stored, listed, json.loads(home.ok("inspect etl", environ=MULTI_TEAM))["team_name"]
+
+    message = home.ok("create etl --team-name team_red", environ=MULTI_TEAM)
+    assert "created for team 'team_red'" in message
+    assert team() == ("team_red",) * 3
+    home.ok("queue create etl/high", environ=MULTI_TEAM)
+    home.ok("queue update etl/high --priority 1", environ=MULTI_TEAM)
+    home.ok("update etl -l 4", environ=MULTI_TEAM)
+    home.ok("create etl --overwrite", environ=MULTI_TEAM)
+    assert team() == ("team_red",) * 3
+    home.ok("update etl --team-name team_blue", environ=MULTI_TEAM)
+    assert team() == ("team_blue",) * 3
+    home.ok("update etl --team-name ''", environ=MULTI_TEAM)
+    assert team() == (None,) * 3
+
+
+def test_a_team_that_cannot_be_is_refused(home: AirflowHome) -> None:
+    home.airflow("teams", "create", "team_red", environ=MULTI_TEAM)
+
+    assert "[core] multi_team is not enabled" in home.refused("create etl --team-name team_red")
+    message = home.refused("create etl --team-name team_rde", environ=MULTI_TEAM)
+    assert "there is no team 'team_rde'" in message
+    assert "airflow teams create team_rde" in message
+    assert "etl" not in home.listed()

@@ -65,3 +65,9 @@ def test_it_is_the_default_only_if_it_is_so_for_every_team():
     assert find([Configured(PATH), Configured(PATH, None, "red")]).is_default
     assert not find([Configured(PATH), Configured(LOCAL, None, "red")]).is_default
     assert not find([Configured(LOCAL), Configured(PATH, None, "red")]).is_default
+
+
+def test_it_says_for_which_teams_it_is_configured_in_order():
+    assert find([Configured(PATH)]).teams == (None,)
+    both = [Configured(LOCAL), Configured(PATH, None, "red"), Configured(LOCAL, None, "red")]
+    assert find([*both, Configured(LONG_PATH, None, "blue")]).teams == ("red", "blue")

@@ -18,6 +18,7 @@ from airflow_workpools.worker.embedded import (
     EmbeddedWorker,
     keep_waking_execution_api,
     listen,
+    use_execution_api_of,
     wake_execution_api,
 )
 from tests.unit.fake_execution_api import fake_execution_api
@@ -287,3 +288,14 @@ def test_a_worker_ends_with_its_executor_though_a_sibling_holds_the_channel_open
         until(lambda: text(notes) == b"alone")
     finally:
         kill(int(text(sibling).rstrip(b".")))
+
+
+def test_the_worker_of_a_team_and_its_jobs_use_the_teams_execution_api(monkeypatch):
+    everybodys = "AIRFLOW__CORE__EXECUTION_API_SERVER_URL"
+    monkeypatch.setenv(everybodys, "http://everybodys/execution/")
+    monkeypatch.setenv("AIRFLOW__TEAM_RED___CORE__EXECUTION_API_SERVER_URL", "http://reds/execution/")
+    for team in (None, "team_blue"):
+        use_execution_api_of(team)
+        assert os.environ[everybodys] == "http://everybodys/execution/"
+    use_execution_api_of("team_red")
+    assert os.environ[everybodys] == "http://reds/execution/"

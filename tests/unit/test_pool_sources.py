@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.models.connection import Connection
 from airflow.models.crypto import get_fernet
+from airflow.models.team import Team
 from cryptography.fernet import Fernet
 from sqlalchemy import create_engine, event, update
 from sqlalchemy.exc import OperationalError
@@ -32,6 +33,7 @@ def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
     """A database with nothing but connections, encrypted."""
     use_fernet_key(monkeypatch, Fernet.generate_key().decode())
     engine = create_engine("sqlite://")
+    Team.__table__.create(engine)
     Connection.__table__.create(engine)
     with Session(engine) as session:
         yield session
@@ -481,3 +483,71 @@ def test_a_database_that_never_answered_leaves_nothing_to_go_by() -> None:
 
     with pytest.raises(OperationalError):
         source.cache().get()
+
+
+# -- teams
+
+IN_VARIABLE = json.dumps({"conn_type": "workpool", "extra": {"type": "process"}})
+
+
+def owners(session: Session, environ: dict[str, str] | None = None, **settings: Any) -> dict[str, str | None]:
+    pools = read(session, environ, **{"multi_team": True, **settings})
+    return {name: pool.team_name for name, pool in pools.items() if name != "default"}
+
+
+def add_teams(session: Session, *names: str) -> None:
+    session.add_all([Team(name=name) for name in names])
+    session.commit()
+
+
+def test_a_pool_belongs_to_the_team_of_its_connection(session: Session) -> None:
+    add_teams(session, "red")
+    add(session, "etl", {"type": "process"}, team_name="red")
+    add(session, "broken", {"type": "nothing"}, team_name="red")
+    add(session, "shared", {"type": "process"})
+
+    assert owners(session) == {"etl": "red", "broken": "red", "shared": None}
+    assert set(owners(session, multi_team=False).values()) == {None}
+
+
+def test_a_variable_defines_a_pool_of_the_team_that_its_name_says(session: Session) -> None:
+    add_teams(session, "red", "red_hot", "Blue-1")
+    environ = {
+        "AIRFLOW_CONN__RED___ETL": IN_VARIABLE,
+        "AIRFLOW_CONN__RED_HOT___GPU": IN_VARIABLE,
+        "AIRFLOW_CONN__BLUE-1___ML": IN_VARIABLE,
+        "AIRFLOW_CONN_SHARED": IN_VARIABLE,
+        "AIRFLOW_CONN__NOBODY___LOST": IN_VARIABLE,
+        "AIRFLOW_CONN_A___B": IN_VARIABLE,
+    }
+
+    assert owners(session, environ) == {"etl": "red", "gpu": "red_hot", "ml": "Blue-1", "shared": None}
+
+
+def test_a_teams_variable_goes_before_the_teams_connection_and_keeps_its_spelling(session: Session) -> None:
+    add_teams(session, "red")
+    add(session, "Etl", {"type": "process", "concurrency_limit": 1}, team_name="red")
+
+    pool = valid(read(session, {"AIRFLOW_CONN__RED___ETL": IN_VARIABLE}, multi_team=True)["Etl"])
+
+    assert (pool.concurrency_limit, pool.source, pool.team_name) == (None, PoolSource.ENVIRONMENT, "red")
+
+
+@pytest.mark.parametrize(
+    ("other", "whose"),
+    [
+        ("AIRFLOW_CONN__BLUE___ETL", "for team 'red' and for team 'blue'"),
+        ("AIRFLOW_CONN_ETL", "for team 'red' and for everybody"),
+    ],
+)
+def test_a_pool_that_is_defined_for_two_is_invalid_and_nobodys(
+    session: Session, other: str, whose: str
+) -> None:
+    add_teams(session, "blue", "red")
+
+    environ = {"AIRFLOW_CONN__RED___ETL": IN_VARIABLE, other: IN_VARIABLE}
+    pool = read(session, environ, multi_team=True)["etl"]
+
+    assert whose in reason_of(pool)
+    assert "the name of a work pool is one for all teams" in reason_of(pool)
+    assert pool.team_name is None

@@ -140,3 +140,28 @@ def test_only_the_settings_read_our_section() -> None:
     readers = {path.name for path in package.rglob("*.py") if asks.search(path.read_text())}
 
     assert readers == set()
+
+
+def test_a_teams_option_goes_first_and_everybodys_holds_where_it_has_none() -> None:
+    everybody = Options({"home": "/srv", "drain_timeout": "5", "claim_interval": "3"})
+
+    settings = Settings.from_airflow(everybody, of_team=Options({"drain_timeout": "120"}))
+
+    assert settings.worker.drain_timeout_seconds == 120
+    assert settings.worker.claim_seconds == 3
+    assert settings.home == Path("/srv")
+
+
+def test_what_is_true_of_work_pools_is_true_for_every_team() -> None:
+    everybody = Options({"home": "/srv", "default_work_queue": "etl", "pools": "a,b"}, {"multi_team": "True"})
+    of_team = Options({"default_work_queue": "own", "pools": "c", "start_timeout": "1"}, {"parallelism": "1"})
+
+    settings = Settings.from_airflow(everybody, of_team=of_team)
+
+    assert settings.pools == Settings.from_airflow(everybody).pools
+    assert settings.pools.multi_team
+
+
+def test_a_teams_option_that_makes_no_sense_is_named() -> None:
+    with pytest.raises(InvalidInput, match="drain_timeout"):
+        Settings.from_airflow(Options(), of_team=Options({"drain_timeout": "soon"}))

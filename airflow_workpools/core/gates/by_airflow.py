@@ -161,6 +161,9 @@ def airflow_pool(facts: TaskFacts) -> Finding:
             numbers=numbers,
             way_out=START_A_SCHEDULER if no_scheduler(facts) else "the scheduler's next heartbeat",
         )
+    if pool.refuses:
+        way_out = "another pool= in the DAG, or none: the work queue then has one of its own"
+        return Finding(holds=True, text=pool.refuses, numbers=numbers, way_out=way_out)
     if not pool.exists:
         way_out = f"`airflow pools set {pool.name} SLOTS DESCRIPTION`, or name another pool in the DAG"
     elif not pool.ours and queue is not None and pool.name == queue.airflow_pool:

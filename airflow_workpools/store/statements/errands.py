@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow.utils.sqlalchemy import UtcDateTime
 from sqlalchemy import Integer, String, Text, Uuid, column, or_, select, table, update
 
-from airflow_workpools.core.errands import HANDED_OVER, MARK_BEGINS, ErrandKind
+from airflow_workpools.core.errands import MARK_BEGINS, ErrandKind, handed_over
 from airflow_workpools.store.tables import metadata
 
 if TYPE_CHECKING:
@@ -58,19 +58,19 @@ _PLACES = {
 _ACTIVE = ("queued", "running")
 
 
-def hand_over(kind: ErrandKind, id_: uuid.UUID) -> Update:
+def hand_over(kind: ErrandKind, id_: uuid.UUID, team_name: str | None) -> Update:
     """Let an errand wait for a worker. One that another scheduler has handed over as well stays as it is."""
     rows, note, _ = _PLACES[kind]
     fresh = or_(note.is_(None), rows.c.state == "pending")
-    return update(rows).where(rows.c.id == id_, fresh).values({note: HANDED_OVER})
+    return update(rows).where(rows.c.id == id_, fresh).values({note: handed_over(team_name)})
 
 
-def waiting(kind: ErrandKind, limit: int) -> Select[Any]:
-    """Errands that wait for a worker, in their order."""
+def waiting(kind: ErrandKind, team_name: str | None, limit: int) -> Select[Any]:
+    """Errands that wait for a worker of this team, in their order."""
     rows, note, order = _PLACES[kind]
     return (
         select(rows.c.id)
-        .where(rows.c.state == "queued", note == HANDED_OVER)
+        .where(rows.c.state == "queued", note == handed_over(team_name))
         .order_by(*order, rows.c.id)
         .limit(limit)
     )

@@ -44,12 +44,12 @@ def newest_jobs(task_instance_ids: Collection[uuid.UUID]) -> Select[Any]:
     return select(*_summary).where(of_task_instances(task_instance_ids), ~newer_round())
 
 
-def adopt(task_instance_ids: Collection[uuid.UUID], scheduler_job_id: int) -> Update:
-    """Give a scheduler all jobs of task instances of whose end Airflow has not heard."""
+def adopt(task_instance_ids: Collection[uuid.UUID], scheduler_job_id: int, team_name: str | None) -> Update:
+    """Give a scheduler's executor all jobs of task instances of whose end Airflow has not heard."""
     return (
         update(jobs)
         .where(of_task_instances(task_instance_ids), jobs.c.reported_at.is_(None))
-        .values(scheduler_job_id=scheduler_job_id)
+        .values(scheduler_job_id=scheduler_job_id, team_name=team_name)
     )
 
 
@@ -58,8 +58,8 @@ def tell_again(job_ids: Collection[uuid.UUID]) -> Update:
     return update(jobs).where(with_ids(job_ids), jobs.c.reported_at.is_not(None)).values(reported_at=None)
 
 
-def unreported(scheduler_job_id: int, limit: int, *, traced: bool) -> Select[Any]:
-    """Ended jobs of a scheduler of which Airflow has not heard, the oldest end first.
+def unreported(scheduler_job_id: int, team_name: str | None, limit: int, *, traced: bool) -> Select[Any]:
+    """Ended jobs of a scheduler's executor of which Airflow has not heard, the oldest end first.
 
     A workload is large, and wanted only for the log of what did not succeed, and for traces.
     """
@@ -86,6 +86,7 @@ def unreported(scheduler_job_id: int, limit: int, *, traced: bool) -> Select[Any
         )
         .where(
             jobs.c.scheduler_job_id == scheduler_job_id,
+            jobs.c.team_name == team_name,
             jobs.c.reported_at.is_(None),
             jobs.c.ended_at.is_not(None),
         )
@@ -99,9 +100,14 @@ def mark_reported(job_ids: Collection[uuid.UUID], now: datetime) -> Update:
     return update(jobs).where(with_ids(job_ids), in_states(ENDED)).values(reported_at=now)
 
 
-def active_of(scheduler_job_id: int) -> Condition:
-    """A scheduler's jobs that have not ended. The second condition is what the index is made on."""
-    return and_(jobs.c.scheduler_job_id == scheduler_job_id, jobs.c.reported_at.is_(None), active)
+def active_of(scheduler_job_id: int, team_name: str | None) -> Condition:
+    """An executor's jobs that have not ended. That they are unreported is what the index is made on."""
+    return and_(
+        jobs.c.scheduler_job_id == scheduler_job_id,
+        jobs.c.team_name == team_name,
+        jobs.c.reported_at.is_(None),
+        active,
+    )
 
 
 def summaries(which: Condition) -> Select[Any]:

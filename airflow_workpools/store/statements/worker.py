@@ -104,11 +104,31 @@ def stop_silent(which: Condition, alive_between: Mapping[float, tuple[datetime, 
 # -- claim ---------------------------------------------------------------------------------------------------
 
 
-def pools_with_waiting(names: Sequence[str]) -> CompoundSelect[Any]:
-    """Which of these pools have a waiting job: one look into the index for each, however long its line."""
+def worker_and_other_teams(worker_id: uuid.UUID) -> Select[Any]:
+    """A worker, and with it those of other teams that claim jobs, if they are alive."""
+    me = workers.alias("me")
+    my_team = select(me.c.team_name).where(me.c.id == worker_id).scalar_subquery()
+    of_others = and_(
+        workers.c.state == WorkerState.ONLINE.value, workers.c.team_name.is_distinct_from(my_team)
+    )
+    return select(workers).where(or_(workers.c.id == worker_id, of_others))
+
+
+def _of_team(team_name: str | None) -> Condition:
+    """Jobs that an executor of this team has handed over."""
+    return jobs.c.team_name == team_name
+
+
+def pools_with_waiting(names: Sequence[str], team_name: str | None) -> CompoundSelect[Any]:
+    """Which of these pools have a job that waits for a worker of this team.
+
+    One look into the index for each, however long its line; longer only where other teams' jobs are in front.
+    """
     return union_all(
         *(
-            select(literal(name).label("pool")).where(exists().where(jobs.c.pool == name, waiting))
+            select(literal(name).label("pool")).where(
+                exists().where(jobs.c.pool == name, waiting, _of_team(team_name))
+            )
             for name in names
         )
     )
@@ -123,18 +143,31 @@ def slots_held(names: Collection[str]) -> Select[Any]:
     )
 
 
-def first_waiting(pool: str, heads: Mapping[str, rules.Head], *, room: int, most: int) -> CompoundSelect[Any]:
+def first_waiting(
+    pool: str,
+    heads: Mapping[str, rules.Head],
+    *,
+    room: int,
+    most: int,
+    team_name: str | None,
+    others: Collection[str | None],
+) -> CompoundSelect[Any]:
     """The head of the line of each queue.
 
     Jobs that can never start are left out, and those that fit into the worker come on top, so that they are
     not hidden behind those that do not. A job whose older round has not ended has to wait for it.
+
+    :param team_name: whose jobs the worker can take.
+    :param others: teams whose jobs somebody else will take: they keep their place in the line.
     """
     parts = []
+    can_start = or_(*(_of_team(team) for team in (team_name, *others)))
     for queue, head in heads.items():
-        line = _in_line(select(*_claim_order), pool, queue)
+        line = _in_line(select(*_claim_order), pool, queue).where(can_start)
         if head.largest is not None:
             line = line.where(jobs.c.pool_slots <= head.largest)
-        parts += [line.limit(head.length), line.where(jobs.c.pool_slots <= room).limit(most)]
+        fitting = line.where(jobs.c.pool_slots <= room, _of_team(team_name))
+        parts += [line.limit(head.length), fitting.limit(most)]
     return union_all(*(select(part.subquery()) for part in parts))
 
 
@@ -153,7 +186,14 @@ def _in_line(what: Select[Any], pool: str, queue: str) -> Select[Any]:
     ).order_by(jobs.c.priority_weight.desc(), jobs.c.handed_over_at, jobs.c.id)
 
 
-_claim_order = (jobs.c.id, jobs.c.queue, jobs.c.priority_weight, jobs.c.pool_slots, jobs.c.handed_over_at)
+_claim_order = (
+    jobs.c.id,
+    jobs.c.queue,
+    jobs.c.priority_weight,
+    jobs.c.pool_slots,
+    jobs.c.handed_over_at,
+    jobs.c.team_name,
+)
 
 
 def _older_round_is_active() -> Condition:
