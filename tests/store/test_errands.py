@@ -28,6 +28,7 @@ from airflow_workpools.core.errands import HANDED_OVER, ErrandKind, mark_of
 from airflow_workpools.executor import WorkPoolExecutor
 from airflow_workpools.store.errands import LOST, Errand, ErrandStore
 from airflow_workpools.store.records import WorkerRecord
+from tests.airflow_versions import since_3_4
 from tests.store.rigs import later, new_worker
 from tests.store.schedulers import Scheduler, StubWorker, scheduler, statements_of
 
@@ -404,7 +405,8 @@ def test_a_callback_is_running_and_then_has_succeeded(stage: Stage) -> None:
     id_ = stage.queued(CALLBACK)
     (errand,) = stage.claim(stage.worker())
     stage.store.begin(errand)
-    assert stage.state(CALLBACK, id_)[0] == "running"
+    tells_itself = since_3_4("Callbacks say themselves that they run")
+    assert stage.state(CALLBACK, id_)[0] == ("queued" if tells_itself else "running")
     assert stage.store.end(errand, None)
     assert stage.state(CALLBACK, id_)[0] == "success"
     assert not stage.store.end(errand, "too late")
