@@ -29,6 +29,7 @@ from airflow_workpools.store.records import Report
 from airflow_workpools.store.tables import jobs as jobs_table
 from airflow_workpools.store.tables import metadata
 from tests.airflow_tables import insert_task_instances
+from tests.airflow_versions import since_3_4
 from tests.store.databases import engine_for
 from tests.store.rigs import SCHEDULER, work_pool
 from tests.store.schedulers import Scheduler, StubWorker, scheduler, statements_of
@@ -393,7 +394,7 @@ def test_mapped_tasks_are_told_apart(stage: Scheduler, executor: WorkPoolExecuto
 def test_an_end_that_airflow_passed_over_because_the_task_was_locked_is_told_again(
     postgres_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With Airflow's own handling of the executor's events."""
+    """With Airflow's own handling of the executor's events: by Airflow 3.4, or else by the executor."""
     from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 
     def process(stage: Scheduler, executor: WorkPoolExecutor) -> str:
@@ -411,6 +412,9 @@ def test_an_end_that_airflow_passed_over_because_the_task_was_locked_is_told_aga
         with stage.engine.begin() as connection:
             connection.execute(sa.select(TaskInstance.__table__).with_for_update())
             assert process(stage, executor) == "queued"
+        if since_3_4("Airflow keeps the events of locked tasks"):
+            assert process(stage, executor) == "failed"
+            return
         assert executor.event_buffer == {}
         next_round(executor)
         assert process(stage, executor) == "queued"
