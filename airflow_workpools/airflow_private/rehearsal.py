@@ -84,7 +84,7 @@ def rehearse(workload: Any) -> None:
         raise RuntimeError(f"the rehearsal ended with exit code {code}, state {process.final_state}")
 
 
-class _MadeUpAnswers(httpx.BaseTransport):  # type: ignore[misc]
+class _MadeUpAnswers(httpx.BaseTransport):
     """Goes the whole way of a request, up to a network that isn't there."""
 
     def handle_request(self, request: Any) -> Any:
