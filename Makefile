@@ -3,6 +3,7 @@
 #
 #   make demo    a real Airflow runs the example with a live view       make demo ARGS=--serve keeps it up
 #   make test    all tests                                              make test ARGS="-k words -x"
+#                AIRFLOW=pre: with the newest Airflow pre-release
 #   make lint    ruff, mypy, import contracts
 #   make bench   BENCH=local: beside LocalExecutor
 #   make build   the wheel, in dist/

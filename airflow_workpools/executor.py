@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.workloads import ExecuteCallback, ExecuteTask, TestConnection
-from airflow.models.taskinstancekey import TaskInstanceKey
 from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_workpools.airflow_private.errands import WORKLOAD_TYPES
+from airflow_workpools.airflow_private.tries import key_of_workload, task_key, task_key_type
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.dump import DutyRecord, dump
 from airflow_workpools.duties import Duties
@@ -58,6 +58,7 @@ class WorkPoolExecutor(BaseExecutor):
     is_production = True
     serve_logs = True
     supports_multi_team = True
+    supports_task_instance_uuid = True  # see airflow_private.tries
     if WORKLOAD_TYPES is None:
         supports_callbacks = True
         supports_connection_test = True
@@ -145,7 +146,7 @@ class WorkPoolExecutor(BaseExecutor):
         else:
             duties.store.hand_over_failed(job, refusal, now=duties.clock(), session=session)
             self._refused = True
-        self.running.add(workload.key)
+        self.running.add(key_of_workload(workload))
         self._handed_over = True
 
     def _job_of(self, workload: ExecuteTask, duties: Duties, session: Session) -> tuple[NewJob, str | None]:
@@ -280,11 +281,11 @@ class WorkPoolExecutor(BaseExecutor):
         """
         if not (self._adopted or duties.count_is_due(monotonic)):
             return
-        tasks = {key for key in self.running if isinstance(key, TaskInstanceKey)}
+        tasks = {key for key in self.running if isinstance(key, task_key_type())}
         if self._adopted or duties.active_count() != len(tasks):
             # A task that Airflow is about to hear of must not seem to be here still, even if an earlier round of
             # it is: Airflow would take it for handed over anew, and ignore its end.
-            active = {_key(job) for job in duties.active()} - self.event_buffer.keys()
+            active = {task_key(job) for job in duties.active()} - self.event_buffer.keys()
             self.running -= tasks
             self.running |= active
         self._adopted = False
@@ -293,7 +294,7 @@ class WorkPoolExecutor(BaseExecutor):
         """Tell the scheduler how a job ended."""
         if not job.latest:  # the same try was handed over again since: that job's end will be told
             return
-        key = _key(job)
+        key = task_key(job)
         if job.state is JobState.FAILED:
             self.fail(key, info=job.reason)
         else:
@@ -358,8 +359,3 @@ def _ensure_tables() -> None:
 
 def _job_id(executor: BaseExecutor) -> int | None:
     return None if executor.job_id is None else int(executor.job_id)
-
-
-def _key(job: Any) -> TaskInstanceKey:
-    """Return the key under which Airflow's scheduler knows a job's task."""
-    return TaskInstanceKey(job.dag_id, job.task_id, job.run_id, job.try_number, job.map_index)

@@ -12,13 +12,17 @@ import os
 import signal
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import httpcore
-import httpx
+from airflow.sdk.api import client as api_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# What Airflow's client is made with: since 3.4, HTTPX's successor.
+httpx: Any = import_module("httpx2" if hasattr(api_client, "httpx2") else "httpx")
+httpcore: Any = import_module(httpx.__name__.replace("httpx", "httpcore"))
 
 SECONDS = 20
 """How long a rehearsal may take: it must never keep jobs from running."""
@@ -56,14 +60,14 @@ def rehearse(workload: Any) -> None:
     :raises TimeoutError: if it takes too long.
     :raises RuntimeError: if it does not end as a task does that succeeds.
     """
-    from airflow.sdk.api.client import Client
     from airflow.sdk.execution_time import supervisor
 
     class Rehearsed(supervisor.ActivitySubprocess):
         def _upload_logs(self) -> None:
             """Leave remote storage alone."""
 
-    with _alone(), Client(base_url=None, dry_run=True, token="", transport=_MadeUpAnswers()) as client:
+    made_up = api_client.Client(base_url=None, dry_run=True, token="", transport=_MadeUpAnswers())
+    with _alone(), made_up as client:
         process = Rehearsed.start(
             what=workload.ti,
             dag_rel_path=workload.dag_rel_path,
@@ -83,7 +87,7 @@ def rehearse(workload: Any) -> None:
 class _MadeUpAnswers(httpx.BaseTransport):
     """Goes the whole way of a request, up to a network that isn't there."""
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    def handle_request(self, request: Any) -> Any:
         body = _RUN if request.url.path.endswith("/run") else b"{}"
         head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         network = httpcore.MockBackend([head.encode(), body])

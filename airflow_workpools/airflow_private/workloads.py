@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import selectors
-from contextlib import contextmanager, suppress
+import signal
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,8 @@ _NEEDED_BY_WORKLOADS = (
     "airflow.sdk.definitions.decorators",
     "airflow.dag_processing.bundles.local",
     "airflow.dag_processing.dagbag",
-    "airflow.dag_processing.importers.python_importer",
+    "airflow.dag_processing.importers.python_importer",  # until Airflow 3.3
+    "airflow.sdk.importers.python_importer",  # since 3.4
     "airflow.providers.standard.decorators.bash",
     "airflow.providers.standard.decorators.python",
     "airflow.providers.standard.operators.empty",
@@ -181,7 +183,7 @@ _to_call_when_begun: list[Callable[[], None]] = []
 def _supervise_promptly() -> None:
     """Make Airflow's supervisor notice at once when the task has ended, not ask more than it must, and tell progress.
 
-    Three things, for every task that is run from here on by this process and what it forks:
+    Four things, for every task that is run from here on by this process and what it forks:
 
     - The supervisor learns of the end from its sockets. It may read their end of file a moment before the
       process can be waited for, and then sleeps until the next heartbeat is due: one task in ten or twenty held
@@ -189,9 +191,11 @@ def _supervise_promptly() -> None:
       be waited for.
     - It sends a heartbeat as soon as it has started the task, though starting it (``/run``) has just set the
       time of the last heartbeat. The first one is sent when the first interval is over.
+    - It passes on the signal to end, so that the task's ``on_kill`` is called. Since 3.4 it would ignore the signal
+      and wait for the task's end: it takes it to mean that a machine is shut down, but here a job is to stop.
     - It is where it shows that a task's own code begins: just before, the task tells its rendered fields.
     """
-    from airflow.sdk.execution_time import supervisor
+    from airflow.sdk.execution_time import coordinator, supervisor
 
     class PromptSubprocess(supervisor.ActivitySubprocess):
         def _handle_request(self, msg: Any, *more: Any, **named: Any) -> None:
@@ -202,11 +206,13 @@ def _supervise_promptly() -> None:
 
         def wait(self) -> int:
             self._last_heartbeat_attempt = self._last_successful_heartbeat
-            with _end_noticed(self):
+            with _end_noticed(self), _signals_passed_on(self.pid):
                 return int(super().wait())
 
     # The coordinator for Python tasks looks the class up by this name whenever it starts a task.
     supervisor.ActivitySubprocess = PromptSubprocess
+    if hasattr(coordinator, "_warm_shutdown_signals"):
+        coordinator._warm_shutdown_signals = nullcontext
 
 
 @cache
@@ -220,6 +226,22 @@ def _supervise_callbacks_promptly() -> None:
                 return int(super().wait())
 
     callback_supervisor.CallbackSubprocess = PromptCallbackSubprocess
+
+
+@contextmanager
+def _signals_passed_on(pid: int) -> Iterator[None]:
+    """Pass on to a task's process the signals that ask its supervisor to end."""
+
+    def pass_on(number: int, _frame: object) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -56,13 +56,17 @@ class TaskTry:
         return self.state in FINISHED_STATES
 
 
-def _tries_table(name: str) -> sa.TableClause:
+def _tries_table(name: str, *more: sa.ColumnClause[Any]) -> sa.TableClause:
     columns: list[sa.ColumnClause[Any]] = [sa.column(column) for column in _TRY_COLUMNS]
-    return sa.table(name, *columns, *(sa.column(column, sa.DateTime) for column in _TIME_COLUMNS))
+    return sa.table(name, *columns, *(sa.column(column, sa.DateTime) for column in _TIME_COLUMNS), *more)
 
 
-_TASK_INSTANCE = _tries_table("task_instance")
+_LATEST = _tries_table("task_instance")
 _HISTORY = _tries_table("task_instance_history")
+_ALL = _tries_table(
+    "task_instance", sa.column("region_index", sa.Integer), sa.column("working_set", sa.Boolean)
+)
+"""Since Airflow 3.4, which has no history: what is over has left the working set. ``map_index`` is not in it."""
 _DAG_RUN = sa.table("dag_run", *(sa.column(name) for name in ("dag_id", "run_id", "state")))
 
 
@@ -79,19 +83,19 @@ class LocalRecords:
 
     def tries(self, dag_id: str | None = None, run_id: str | None = None) -> list[TaskTry]:
         """Return the latest try of every task instance, of one DAG or run if given."""
-        return self._read(_TASK_INSTANCE, dag_id, run_id)
+        return self._read(dag_id, run_id, latest=True)
 
     def earlier_tries(self, dag_id: str | None = None, run_id: str | None = None) -> list[TaskTry]:
         """Return the tries that later ones have replaced."""
-        return self._read(_HISTORY, dag_id, run_id)
+        return self._read(dag_id, run_id, latest=False)
 
-    def _read(self, table: sa.TableClause, dag_id: str | None, run_id: str | None) -> list[TaskTry]:
-        query = sa.select(table)
-        if dag_id is not None:
-            query = query.where(table.c.dag_id == dag_id)
-        if run_id is not None:
-            query = query.where(table.c.run_id == run_id)
+    def _read(self, dag_id: str | None, run_id: str | None, *, latest: bool) -> list[TaskTry]:
         with self.connect() as connection:
+            query = _tries(connection, latest=latest)
+            if dag_id is not None:
+                query = query.where(sa.column("dag_id") == dag_id)
+            if run_id is not None:
+                query = query.where(sa.column("run_id") == run_id)
             return [_task_try(row) for row in connection.execute(query).mappings()]
 
     def run_state(self, dag_id: str, run_id: str) -> str | None:
@@ -105,6 +109,14 @@ class LocalRecords:
         """Run a query and return its rows."""
         with self.connect() as connection:
             return [dict(row) for row in connection.execute(sa.text(statement), parameters).mappings()]
+
+
+def _tries(connection: sa.Connection, *, latest: bool) -> sa.Select[Any]:
+    if sa.inspect(connection).has_table(_HISTORY.name):
+        return sa.select(_LATEST if latest else _HISTORY)
+    columns = [column for column in _ALL.c if column.name != "map_index"]
+    in_use = _ALL.c.working_set.is_(True)
+    return sa.select(*columns, _ALL.c.region_index.label("map_index")).where(in_use if latest else ~in_use)
 
 
 def _task_try(row: sa.RowMapping) -> TaskTry:

@@ -19,6 +19,7 @@ from airflow.utils.state import DagRunState, TaskInstanceState
 from sqlalchemy import and_, bindparam, case, delete, func, insert, or_, select, update
 from sqlalchemy.sql.functions import coalesce
 
+from airflow_workpools.airflow_private.tries import is_latest
 from airflow_workpools.core.weights import RANK_STEP
 from airflow_workpools.store.statements.common import add_missing, as_written
 from airflow_workpools.store.tables import jobs
@@ -37,7 +38,9 @@ _ACTIVE = (*_HOLDING, TaskInstanceState.DEFERRED, TaskInstanceState.AWAITING_INP
 """What Airflow counts towards a task's own limits; towards its DAG's, only what holds slots."""
 _FAILING_POOL = Pool.DEFAULT_POOL_NAME
 
+_latest = is_latest(TI)
 _may_be_handed_over = (
+    _latest,
     TI.state == TaskInstanceState.SCHEDULED,
     DagRun.state == DagRunState.RUNNING,
     DagModel.is_paused.is_(False),
@@ -62,7 +65,9 @@ def lock_airflow_pools(names: Collection[str]) -> Select[Any]:
 def first_waiting_task(airflow_pool_names: Collection[str]) -> Select[Any]:
     """Any task that waits in our Airflow pools, whatever else it waits for."""
     return (
-        select(TI.id).where(TI.state == TaskInstanceState.SCHEDULED, TI.pool.in_(airflow_pool_names)).limit(1)
+        select(TI.id)
+        .where(_latest, TI.state == TaskInstanceState.SCHEDULED, TI.pool.in_(airflow_pool_names))
+        .limit(1)
     )
 
 
@@ -129,7 +134,7 @@ def holding_tasks() -> Select[Any]:
             func.count().label("tasks"),
             func.sum(TI.pool_slots).label("slots"),
         )
-        .where(TI.state.in_(_HOLDING))
+        .where(_latest, TI.state.in_(_HOLDING))
         .group_by(TI.pool, TI.dag_id, TI.run_id)
     )
 
@@ -163,6 +168,7 @@ def reprioritise(ranks: Mapping[str, int]) -> Update:
     return (
         update(TI)
         .where(
+            _latest,
             or_(TI.state.is_(None), TI.state == TaskInstanceState.SCHEDULED),
             TI.queue.in_(ranks),
             TI.priority_weight - own != rank,
@@ -194,6 +200,7 @@ def unmapped_tasks(
     return (
         update(TI)
         .where(
+            _latest,
             TI.state == TaskInstanceState.SCHEDULED,
             TI.queue.contains("/"),
             as_written(TI.queue).not_in(queues),
@@ -290,6 +297,11 @@ def add_events() -> Insert:
     return insert(_log_table)
 
 
+def event_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what Airflow's event log has no column for: which try an event is of, before 3.4."""
+    return {name: value for name, value in values.items() if name in _log_table.c}
+
+
 def set_hostname(task_instance_ids: Collection[Any], hostname: str) -> Update:
     """Name the host that has the log of tasks that never ran anywhere, so that the UI finds it."""
     return (
@@ -304,7 +316,7 @@ def set_hostname(task_instance_ids: Collection[Any], hostname: str) -> Update:
 
 
 def _is(ref: TaskRef) -> ColumnElement[bool]:
-    return and_(TI.dag_id == ref.dag_id, TI.run_id == ref.run_id, TI.task_id == ref.task_id)
+    return and_(_latest, TI.dag_id == ref.dag_id, TI.run_id == ref.run_id, TI.task_id == ref.task_id)
 
 
 def task_instance(ref: TaskRef) -> Select[Any]:
@@ -326,7 +338,7 @@ def task_ids(dag_id: str, run_id: str, limit: int) -> Select[Any]:
     """The tasks of a run, as many as may be shown."""
     return (
         select(TI.task_id)
-        .where(TI.dag_id == dag_id, TI.run_id == run_id)
+        .where(_latest, TI.dag_id == dag_id, TI.run_id == run_id)
         .distinct()
         .order_by(TI.task_id)
         .limit(limit)
@@ -361,7 +373,7 @@ def upstream_states(dag_id: str, run_id: str, task_ids: Collection[str]) -> Sele
     """How many instances of upstream tasks are in which state."""
     return (
         select(TI.task_id, TI.state, func.count().label("instances"))
-        .where(TI.dag_id == dag_id, TI.run_id == run_id, TI.task_id.in_(task_ids))
+        .where(_latest, TI.dag_id == dag_id, TI.run_id == run_id, TI.task_id.in_(task_ids))
         .group_by(TI.task_id, TI.state)
         .order_by(TI.task_id, TI.state)
     )
@@ -378,7 +390,7 @@ def active_tasks(ref: TaskRef) -> Select[Any]:
         counted(and_(in_run, TI.state.in_(_HOLDING))).label("max_active_tasks"),
         counted(of_task).label("max_active_tis_per_dag"),
         counted(and_(of_task, in_run)).label("max_active_tis_per_dagrun"),
-    ).where(TI.dag_id == ref.dag_id, TI.state.in_(_ACTIVE), or_(in_run, of_task))
+    ).where(_latest, TI.dag_id == ref.dag_id, TI.state.in_(_ACTIVE), or_(in_run, of_task))
 
 
 def schedulers() -> Select[Any]:
@@ -394,6 +406,8 @@ def tasks_of_others(executors: Collection[str], *, ours_is_default: bool) -> Sel
     named = and_(TI.executor.is_not(None), TI.executor.not_in(executors))
     return (
         select(TI.queued_by_job_id, func.count())
-        .where(TI.state.in_(_HOLDING), named if ours_is_default else or_(named, TI.executor.is_(None)))
+        .where(
+            _latest, TI.state.in_(_HOLDING), named if ours_is_default else or_(named, TI.executor.is_(None))
+        )
         .group_by(TI.queued_by_job_id)
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def file_reasons(session: Session, jobs: Sequence[EndedJob], *, hostname: str, now: datetime) -> None:
     """Write the reasons of failed jobs into Airflow's event log, and say which host has their task's log."""
     session.execute(statements.set_hostname([job.task_instance_id for job in jobs], hostname))
-    session.execute(statements.add_events(), [_event(job, now) for job in jobs])
+    session.execute(statements.add_events(), [statements.event_values(_event(job, now)) for job in jobs])
 
 
 def _event(job: EndedJob, now: datetime) -> dict[str, Any]:
@@ -32,5 +32,6 @@ def _event(job: EndedJob, now: datetime) -> dict[str, Any]:
         "run_id": job.run_id,
         "map_index": job.map_index,
         "try_number": job.try_number,
+        "task_instance_id": job.task_instance_id,
         "extra": f"{job.ref}: {job.reason}",
     }

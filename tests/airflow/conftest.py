@@ -74,6 +74,7 @@ def airflow(
             settings={
                 "AIRFLOW__CORE__PARALLELISM": "64",
                 "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+                "AIRFLOW__CORE__KILLED_TASK_CLEANUP_TIME": "5",  # what Airflow 3.3 always gives
                 "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "0",
                 "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": str(QUEUED_TIMEOUT_SECONDS),
                 "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "2",

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import sqlalchemy as sa
 from airflow.models.dagrun import DagRun
-from airflow.models.taskinstance import TaskInstance
-from airflow.models.taskinstancehistory import TaskInstanceHistory
 
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import WorkPool, WorkQueue
@@ -21,6 +19,7 @@ from airflow_workpools.store.jobs import SqlStore
 from airflow_workpools.store.records import NewJob, WorkerKind, WorkerRecord
 from airflow_workpools.store.tables import metadata
 from airflow_workpools.testing import MemoryStore, TaskInstanceFacts
+from tests.airflow_tables import begin_next_try, history, insert_task_instances, task_instances
 from tests.store.databases import session_factory
 
 if TYPE_CHECKING:
@@ -34,8 +33,6 @@ NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=timezone.utc)
 SCHEDULER = 7
 TEMPLATE = BaseJobTemplate(variables={}, job_configuration={})
 
-_task_instances = TaskInstance.__table__
-_history = TaskInstanceHistory.__table__
 _dag_runs = DagRun.__table__
 
 
@@ -189,32 +186,27 @@ class AirflowInSql:
     def put(self, state: str | None, updated_at: datetime, *jobs: NewJob) -> None:
         values = {"state": state, "updated_at": updated_at}
         with self.session() as session:
-            there = set(session.scalars(sa.select(_task_instances.c.id)))
+            there = set(session.scalars(sa.select(task_instances.c.id)))
             known = [job.task_instance_id for job in jobs if job.task_instance_id in there]
             if known:
-                these = _task_instances.c.id.in_(known)
-                session.execute(sa.update(_task_instances).where(these).values(values))
+                these = task_instances.c.id.in_(known)
+                session.execute(sa.update(task_instances).where(these).values(values))
             new = [job for job in jobs if job.task_instance_id not in there]
             self._insert(
                 session,
-                _task_instances,
                 [_try_of(job) | values | {"id": job.task_instance_id} for job in new],
             )
 
     def scheduled(self, since: datetime, *jobs: NewJob) -> None:
-        these = _task_instances.c.id.in_([job.task_instance_id for job in jobs])
+        these = task_instances.c.id.in_([job.task_instance_id for job in jobs])
         with self.session() as session:
-            session.execute(sa.update(_task_instances).where(these).values(scheduled_dttm=since))
+            session.execute(sa.update(task_instances).where(these).values(scheduled_dttm=since))
 
     def remove(self, job: NewJob, ended_at: datetime | None) -> None:
         with self.session() as session:
-            this = sa.update(_task_instances).where(_task_instances.c.id == job.task_instance_id)
-            session.execute(this.values(id=uuid.uuid4()))
-            if ended_at is not None:
-                end = {"task_instance_id": job.task_instance_id, "end_date": ended_at, "state": "failed"}
-                self._insert(session, _history, [_try_of(job) | end])
+            begin_next_try(session, job.task_instance_id, ended_at)
 
-    def _insert(self, session: Any, table: Any, rows: list[dict[str, Any]]) -> None:
+    def _insert(self, session: Any, rows: list[dict[str, Any]]) -> None:
         runs = {(row["dag_id"], row["run_id"]) for row in rows}
         there = {
             (row.dag_id, row.run_id)
@@ -224,12 +216,12 @@ class AirflowInSql:
             run = {"dag_id": dag_id, "run_id": run_id, "run_type": "manual", "run_after": NOW}
             session.execute(sa.insert(_dag_runs).values(run))
         if rows:
-            session.execute(sa.insert(table), rows)
+            insert_task_instances(session, rows)
 
     def wipe(self) -> None:
         """Remove all jobs, workers, pools, and Airflow's runs."""
         with self.engine.begin() as connection:
-            for table in (*metadata.sorted_tables, _history, _task_instances, _dag_runs):
+            for table in (*metadata.sorted_tables, *history(), task_instances, _dag_runs):
                 connection.execute(sa.delete(table))
 
 

@@ -28,6 +28,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from airflow_workpools.executor import WorkPoolExecutor
 from airflow_workpools.store import pools as pools_module
 from airflow_workpools.worker import embedded
+from tests.airflow_tables import insert_task_instances
 from tests.store.rigs import NOW, SCHEDULER, Rig, sql_rig
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ class Scheduler:
         if not self.rows(DagRun, dag_id=row["dag_id"], run_id=row["run_id"]):
             self.run(row["dag_id"], row["run_id"])
         with self.engine.begin() as connection:
-            connection.execute(sa.insert(TaskInstance.__table__), [row])
+            insert_task_instances(connection, [row])
         return row
 
     def change_task(self, id_: uuid.UUID, **values: Any) -> None:

@@ -23,10 +23,12 @@ from airflow.models.dagrun import DagRun
 from airflow.utils.state import CallbackState
 
 from airflow_workpools.airflow_private import workloads
+from airflow_workpools.airflow_private.tries import key_of_workload
 from airflow_workpools.core.errands import HANDED_OVER, ErrandKind, mark_of
 from airflow_workpools.executor import WorkPoolExecutor
 from airflow_workpools.store.errands import LOST, Errand, ErrandStore
 from airflow_workpools.store.records import WorkerRecord
+from tests.airflow_versions import since_3_4
 from tests.store.rigs import later, new_worker
 from tests.store.schedulers import Scheduler, StubWorker, scheduler, statements_of
 
@@ -212,11 +214,10 @@ def test_the_count_of_jobs_leaves_errands_alone(stage: Stage) -> None:
     callback = key_of(CALLBACK, stage.queued(CALLBACK))
     workload = stage.around.workload()
     stage.around.hand_over(stage.executor, workload)
-    lost = workload.key._replace(task_id="rolled back")
-    stage.executor.running.add(lost)
+    stage.executor.running.add(key_of_workload(stage.around.workload(task_id="rolled back")))
     stage.executor._started()._counted_at = float("-inf")
     stage.sync()
-    assert stage.executor.running == {callback, workload.key}
+    assert stage.executor.running == {callback, key_of_workload(workload)}
 
 
 def test_nobody_asks_for_errands_while_there_are_none(stage: Stage) -> None:
@@ -404,7 +405,8 @@ def test_a_callback_is_running_and_then_has_succeeded(stage: Stage) -> None:
     id_ = stage.queued(CALLBACK)
     (errand,) = stage.claim(stage.worker())
     stage.store.begin(errand)
-    assert stage.state(CALLBACK, id_)[0] == "running"
+    tells_itself = since_3_4("Callbacks say themselves that they run")
+    assert stage.state(CALLBACK, id_)[0] == ("queued" if tells_itself else "running")
     assert stage.store.end(errand, None)
     assert stage.state(CALLBACK, id_)[0] == "success"
     assert not stage.store.end(errand, "too late")

@@ -17,9 +17,9 @@ import sqlalchemy as sa
 from airflow.models.log import Log
 from airflow.models.pool import Pool
 from airflow.models.taskinstance import TaskInstance
-from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.state import TaskInstanceState
 
+from airflow_workpools.airflow_private.tries import key_of_workload
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.errors import InvalidInput, WorkpoolsError
@@ -28,6 +28,8 @@ from airflow_workpools.store import db_manager
 from airflow_workpools.store.records import Report
 from airflow_workpools.store.tables import jobs as jobs_table
 from airflow_workpools.store.tables import metadata
+from tests.airflow_tables import insert_task_instances
+from tests.airflow_versions import since_3_4
 from tests.store.databases import engine_for
 from tests.store.rigs import SCHEDULER, work_pool
 from tests.store.schedulers import Scheduler, StubWorker, scheduler, statements_of
@@ -173,7 +175,7 @@ def test_a_task_that_is_handed_over_waits_in_the_store_and_the_worker_is_told(
         SCHEDULER,
     )
     assert record.job_variables == {"env": {"A": "b"}}
-    assert executor.running == {workload.key}
+    assert executor.running == {key_of_workload(workload)}
     executor.sync()
     executor.sync()
     assert stub(executor).heard == ["start", "look now"]
@@ -189,7 +191,7 @@ def test_a_hand_over_that_is_rolled_back_leaves_no_job_and_costs_no_slot(
     assert job_count(stage) == 1
     assert executor.slots_available == 30
     next_round(executor)
-    assert executor.running == {kept.key}
+    assert executor.running == {key_of_workload(kept)}
     assert executor.event_buffer == {}
 
 
@@ -218,8 +220,8 @@ def test_a_refused_task_fails_at_once_and_the_reason_stands_everywhere(
     assert record.state is JobState.FAILED
     assert record.reason is not None
     assert word in record.reason
-    assert executor.event_buffer == {refused.key: (FAILED, record.reason)}
-    assert executor.running == {fine.key}
+    assert executor.event_buffer == {key_of_workload(refused): (FAILED, record.reason)}
+    assert executor.running == {key_of_workload(fine)}
     line = json.loads((stage.logs / refused.log_path).read_text())  # type: ignore[operator]
     assert line["level"] == "error"
     assert line["event"].endswith(record.reason)
@@ -245,8 +247,12 @@ def test_whatever_is_odd_about_a_workload_it_does_not_disturb_the_scheduler(
     fine = stage.workload()
     stage.hand_over(executor, odd, too_deep, nul, long, fine)
     executor.sync()
-    assert {odd.key, too_deep.key, long.key} <= executor.event_buffer.keys()
-    assert "Serializ" in str(executor.event_buffer[odd.key][1])
+    assert {
+        key_of_workload(odd),
+        key_of_workload(too_deep),
+        key_of_workload(long),
+    } <= executor.event_buffer.keys()
+    assert "Serializ" in str(executor.event_buffer[key_of_workload(odd)][1])
     assert stage.rig.state(fine.ti.id) is JobState.PENDING
 
 
@@ -282,7 +288,7 @@ def test_a_task_whose_pool_has_just_become_invalid_waits_until_it_is_mended(
     stage.pool("etl")
     ends(stage, workload.ti.id)
     executor.sync()
-    assert executor.event_buffer == {workload.key: (SUCCESS, None)}
+    assert executor.event_buffer == {key_of_workload(workload): (SUCCESS, None)}
 
 
 def test_a_task_of_an_invalid_pool_that_comes_through_its_authors_airflow_pool_is_refused(
@@ -292,7 +298,7 @@ def test_a_task_of_an_invalid_pool_that_comes_through_its_authors_airflow_pool_i
     workload = stage.workload(pool="db")
     stage.hand_over(executor, workload)
     executor.sync()
-    assert "not valid" in str(executor.event_buffer[workload.key][1])
+    assert "not valid" in str(executor.event_buffer[key_of_workload(workload)][1])
 
 
 def test_waiting_jobs_of_a_deleted_queue_or_pool_fail_with_the_reason(
@@ -308,8 +314,8 @@ def test_waiting_jobs_of_a_deleted_queue_or_pool_fail_with_the_reason(
     stage.forget_pool("gone")
     next_round(executor)
     executor.sync()
-    assert "'etl/old' was deleted" in str(executor.event_buffer.pop(of_queue.key)[1])
-    assert "'gone' was deleted" in str(executor.event_buffer.pop(of_pool.key)[1])
+    assert "'etl/old' was deleted" in str(executor.event_buffer.pop(key_of_workload(of_queue))[1])
+    assert "'gone' was deleted" in str(executor.event_buffer.pop(key_of_workload(of_pool))[1])
     assert executor.event_buffer == {}
     assert stage.rig.state(fine.ti.id) is JobState.PENDING
 
@@ -323,12 +329,12 @@ def test_an_end_is_told_once(stage: Scheduler, executor: WorkPoolExecutor) -> No
     ends(stage, good.ti.id)
     stage.hand_over(executor, bad)
     next_round(executor)
-    assert executor.get_event_buffer() == {good.key: (SUCCESS, None)}
-    assert executor.running == {bad.key}
+    assert executor.get_event_buffer() == {key_of_workload(good): (SUCCESS, None)}
+    assert executor.running == {key_of_workload(bad)}
     stage.rig.store.request_cancel(job_ids=[bad.ti.id], reason="not wanted", now=datetime.now(timezone.utc))
     next_round(executor)
     ((key, (_, info)),) = executor.get_event_buffer().items()
-    assert (key, info) == (bad.key, "not wanted")
+    assert (key, info) == (key_of_workload(bad), "not wanted")
     next_round(executor)
     assert executor.event_buffer == {}
     assert executor.running == set()
@@ -345,7 +351,7 @@ def test_reasons_that_cannot_be_filed_keep_no_end_from_being_told(
     workload = stage.workload("nowhere/x")
     stage.hand_over(executor, workload)
     executor.sync()
-    assert workload.key in executor.event_buffer
+    assert key_of_workload(workload) in executor.event_buffer
 
 
 def test_the_end_of_an_earlier_round_is_not_told_and_the_new_one_is_claimed_right_after_it(
@@ -359,7 +365,7 @@ def test_the_end_of_an_earlier_round_is_not_told_and_the_new_one_is_claimed_righ
     stage.hand_over(executor, workload)
     assert stage.rig.claim(worker) == []
     next_round(executor)
-    assert executor.running == {workload.key}
+    assert executor.running == {key_of_workload(workload)}
 
     done = [Report(job_id=first.id, state=JobState.SUCCEEDED)]
     stage.rig.store.report(worker, done, now=datetime.now(timezone.utc))
@@ -367,12 +373,12 @@ def test_the_end_of_an_earlier_round_is_not_told_and_the_new_one_is_claimed_righ
     assert second.task_instance_id == first.task_instance_id
     next_round(executor)
     assert executor.event_buffer == {}
-    assert executor.running == {workload.key}
+    assert executor.running == {key_of_workload(workload)}
 
     done = [Report(job_id=second.id, state=JobState.SUCCEEDED)]
     stage.rig.store.report(worker, done, now=datetime.now(timezone.utc))
     next_round(executor)
-    assert executor.event_buffer == {workload.key: (SUCCESS, None)}
+    assert executor.event_buffer == {key_of_workload(workload): (SUCCESS, None)}
     assert executor.running == set()
 
 
@@ -386,8 +392,8 @@ def test_a_task_whose_end_is_being_told_does_not_seem_to_be_here_still(
     refused = workload.model_copy(update={"ti": workload.ti.model_copy(update={"executor_config": {"x": 1}})})
     stage.hand_over(executor, refused)
     next_round(executor)
-    assert workload.key in executor.event_buffer
-    assert workload.key not in executor.running
+    assert key_of_workload(workload) in executor.event_buffer
+    assert key_of_workload(workload) not in executor.running
 
 
 def test_mapped_tasks_are_told_apart(stage: Scheduler, executor: WorkPoolExecutor) -> None:
@@ -396,14 +402,15 @@ def test_mapped_tasks_are_told_apart(stage: Scheduler, executor: WorkPoolExecuto
     stage.hand_over(executor, one, other)
     ends(stage, other.ti.id)
     executor.sync()
-    assert executor.event_buffer == {TaskInstanceKey("dag", "mapped", "run", 1, 1): (SUCCESS, None)}
+    assert executor.event_buffer == {key_of_workload(other): (SUCCESS, None)}
+    assert key_of_workload(other) != key_of_workload(one)
 
 
 @pytest.mark.postgres
 def test_an_end_that_airflow_passed_over_because_the_task_was_locked_is_told_again(
     postgres_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With Airflow's own handling of the executor's events."""
+    """With Airflow's own handling of the executor's events: by Airflow 3.4, or else by the executor."""
     from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 
     def process(stage: Scheduler, executor: WorkPoolExecutor) -> str:
@@ -421,6 +428,9 @@ def test_an_end_that_airflow_passed_over_because_the_task_was_locked_is_told_aga
         with stage.engine.begin() as connection:
             connection.execute(sa.select(TaskInstance.__table__).with_for_update())
             assert process(stage, executor) == "queued"
+        if since_3_4("Airflow keeps the events of locked tasks"):
+            assert process(stage, executor) == "failed"
+            return
         assert executor.event_buffer == {}
         next_round(executor)
         assert process(stage, executor) == "queued"
@@ -452,14 +462,16 @@ def test_an_end_that_was_told_to_a_scheduler_that_died_is_told_to_the_next(
     stage.hand_over(executor, workload)
     ends(stage, workload.ti.id, JobState.FAILED, reason="out of memory")
     executor.sync()
-    assert workload.key in executor.event_buffer  # and there it dies, before Airflow has acted on it
+    assert (
+        key_of_workload(workload) in executor.event_buffer
+    )  # and there it dies, before Airflow has acted on it
 
     heir = stage.executor(job_id=SCHEDULER + 1)
     heir.sync()
     assert heir.event_buffer == {}
     assert adopt(stage, heir) == []
     heir.sync()
-    assert heir.event_buffer == {workload.key: (FAILED, "out of memory")}
+    assert heir.event_buffer == {key_of_workload(workload): (FAILED, "out of memory")}
     executor.event_buffer.clear()
     executor.sync()
     assert executor.event_buffer == {}
@@ -473,7 +485,7 @@ def test_tasks_that_have_a_job_are_adopted_and_the_others_returned(
     heir = stage.executor(job_id=SCHEDULER + 1)
     assert adopt(stage, heir) == [never.ti.id]
     heir.sync()
-    assert heir.running == {handed_over.key}
+    assert heir.running == {key_of_workload(handed_over)}
     assert stage.rig.record(handed_over.ti.id).scheduler_job_id == SCHEDULER + 1
     assert heir.try_adopt_task_instances([]) == []
 
@@ -487,7 +499,7 @@ def test_an_adoption_that_is_rolled_back_costs_no_slot(stage: Scheduler, executo
     next_round(heir)
     assert heir.running == set()
     next_round(executor)
-    assert executor.running == {workload.key}
+    assert executor.running == {key_of_workload(workload)}
 
 
 # -- the heartbeat --------------------------------------------------------------------------------------------
@@ -509,7 +521,7 @@ def test_a_database_that_is_away_stops_nothing_for_longer_than_it_is_away(
             next_round(executor)
     assert executor.event_buffer == {}
     next_round(executor)
-    assert executor.event_buffer == {workload.key: (SUCCESS, None)}
+    assert executor.event_buffer == {key_of_workload(workload): (SUCCESS, None)}
     assert executor._failures == {}
     empty.dispose()
 
@@ -533,10 +545,10 @@ def test_what_fails_keeps_no_other_duty_from_being_done(
     workload = stage.workload("etl/default")
     ended = stage.rig.hand_over(_new_job_of(workload))
     ends(stage, ended[0])
-    executor.running.add(TaskInstanceKey("left", "from a hand-over", "rolled back", 1, -1))
+    executor.running.add(key_of_workload(stage.workload(task_id="rolled back")))
     for _ in range(3):
         next_round(executor)
-    assert executor.event_buffer == {workload.key: (SUCCESS, None)}
+    assert executor.event_buffer == {key_of_workload(workload): (SUCCESS, None)}
     assert executor.running == set()
 
 
@@ -604,7 +616,7 @@ def _run_many(stage: Scheduler, executor: WorkPoolExecutor, number: int) -> None
             | {"handed_over_at": now, "claimed_at": now, "worker_id": uuid.uuid4()}
         )
     with stage.engine.begin() as connection:
-        connection.execute(sa.insert(TaskInstance.__table__), tries)
+        insert_task_instances(connection, tries)
         connection.execute(sa.insert(jobs_table), jobs)
 
 

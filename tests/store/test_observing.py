@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from airflow_workpools import dump as dump_module
+from airflow_workpools.airflow_private.tries import key_of_workload
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.executor import WorkPoolExecutor
@@ -151,7 +152,7 @@ def test_an_end_is_measured_once_however_often_it_is_told(
     executor.event_buffer.clear()
     executor._ask_again_at = 0
     next_round(executor)
-    assert executor.event_buffer.keys() == {good.key, refused.key}
+    assert executor.event_buffer.keys() == {key_of_workload(good), key_of_workload(refused)}
     assert len(counted(stats)) == 2
 
 
@@ -163,7 +164,7 @@ def test_a_metrics_backend_that_fails_keeps_no_end_from_being_told(
     stage.hand_over(executor, workload)
     ends(stage, workload.ti.id, state=JobState.SUCCEEDED)
     next_round(executor)
-    assert executor.event_buffer == {workload.key: (SUCCESS, None)}
+    assert executor.event_buffer == {key_of_workload(workload): (SUCCESS, None)}
     assert "sending metrics" in executor._failures
     stats.breaks = False
     next_round(executor)

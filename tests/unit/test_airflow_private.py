@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import json
+import uuid
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from airflow_workpools.airflow_private import tries
 from tests.dag_reader import WITH_ALIAS, airflow_environment, run
 
 SCRIPT = """
@@ -132,3 +135,27 @@ def test_a_process_that_runs_a_task_can_be_told_from_a_dag_processor(airflow):
     assert not airflow["not set by importing it"]
     assert airflow["running"]
     assert not airflow["processing"]
+
+
+def test_tries_that_are_over_are_where_they_are_looked_for():
+    from airflow.models.taskinstance import TaskInstance
+
+    assert hasattr(TaskInstance, tries.IN_USE) == tries.ALL_IN_ONE_TABLE
+    if not tries.ALL_IN_ONE_TABLE:
+        from airflow.models.taskinstancehistory import TaskInstanceHistory
+
+        assert {"task_instance_id", "end_date"} <= set(TaskInstanceHistory.__table__.c.keys())
+
+
+def test_airflow_names_a_try_as_the_executor_does():
+    from airflow.models.taskinstancekey import TaskInstanceKey
+
+    from airflow_workpools.executor import WorkPoolExecutor
+
+    id_ = uuid.uuid4()
+    names = {"dag_id": "d", "task_id": "t", "run_id": "r", "try_number": 2, "map_index": 3}
+    ti = SimpleNamespace(id=id_, key=TaskInstanceKey(**names))
+    airflows = WorkPoolExecutor.get_task_key(ti) if hasattr(WorkPoolExecutor, "get_task_key") else ti.key
+    assert tries.task_key(SimpleNamespace(task_instance_id=id_, **names)) == airflows
+    assert tries.key_of_workload(SimpleNamespace(ti=ti, key=ti.key)) == airflows
+    assert isinstance(airflows, tries.task_key_type())

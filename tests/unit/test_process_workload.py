@@ -238,7 +238,9 @@ from airflow_workpools.airflow_private import workloads as private
 problems = []
 private.log.warning = lambda *what, **_: problems.append(what)
 private.warm_up_for_workloads()
-problems += [name for name in private._NEEDED_BY_WORKLOADS if name not in sys.modules]
+missing = [name for name in private._NEEDED_BY_WORKLOADS if name not in sys.modules]
+if [name.rpartition(".")[2] for name in missing] != ["python_importer"]:  # one of the two places where it may be
+    problems += missing
 from airflow.sdk.execution_time import comms, supervisor
 problems += [name for name in ("_last_heartbeat_attempt", "_last_successful_heartbeat", "selector", "pid")
     if name not in {field.name for field in supervisor.ActivitySubprocess.__attrs_attrs__}]

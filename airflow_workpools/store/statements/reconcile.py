@@ -9,7 +9,7 @@ from sqlalchemy import and_, case, exists, func, literal, or_, select, update
 
 from airflow_workpools.core.jobs import ACTIVE, ENDED, JobState
 from airflow_workpools.store import mending, rules
-from airflow_workpools.store.statements.airflow import task_instance, task_instance_history
+from airflow_workpools.store.statements.airflow import is_latest_try, task_instance, try_ended_since
 from airflow_workpools.store.statements.common import (
     active,
     in_states,
@@ -99,10 +99,10 @@ def stop_moved_on(finishing_since: datetime) -> Update:
     """Wish that started jobs stop whose task instance is gone, was cleared, or has come to its end.
 
     A task that reports its end has a process that is still finishing: it calls listeners and uploads the log.
-    Airflow may have given the task instance a new id for its next try already; its history then knows when
-    the try ended.
+    Airflow may have made the next try already, under another id; it still knows when this one ended.
     """
-    gone = and_(~_task_instance(), ~_ended_lately(finishing_since))
+    ended_lately = try_ended_since(jobs.c.task_instance_id, finishing_since).correlate(jobs)
+    gone = and_(~_task_instance(), ~ended_lately)
     at_once = _task_instance(
         or_(task_instance.c.state.is_(None), task_instance.c.state.in_(rules.STOP_AT_ONCE)),
     )
@@ -115,25 +115,15 @@ def stop_moved_on(finishing_since: datetime) -> Update:
 
 
 def _task_instance(*conditions: Condition) -> Condition:
-    """The job's task instance exists, and is so."""
-    return exists().where(task_instance.c.id == jobs.c.task_instance_id, *conditions).correlate(jobs)
-
-
-def _ended_lately(since: datetime) -> Condition:
-    return (
-        exists()
-        .where(
-            task_instance_history.c.task_instance_id == jobs.c.task_instance_id,
-            task_instance_history.c.end_date > since,
-        )
-        .correlate(jobs)
-    )
+    """The job's try is its task instance's latest, and is so."""
+    ours = task_instance.c.id == jobs.c.task_instance_id
+    return exists().where(ours, is_latest_try, *conditions).correlate(jobs)
 
 
 def _now_it_is() -> ColumnElement[str]:
     state = (
         select(task_instance.c.state)
-        .where(task_instance.c.id == jobs.c.task_instance_id)
+        .where(task_instance.c.id == jobs.c.task_instance_id, is_latest_try)
         .correlate(jobs)
         .scalar_subquery()
     )
@@ -200,6 +190,7 @@ def untold(told_before: datetime) -> Select[Any]:
         .join(task_instance, task_instance.c.id == jobs.c.task_instance_id)
         .where(
             task_instance.c.state == "queued",
+            is_latest_try,
             jobs.c.ended_at.is_not(None),
             jobs.c.reported_at < told_before,
             ~again.correlate(jobs),

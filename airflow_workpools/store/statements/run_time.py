@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, delete, exists, func, or_, select, true, update
 
 from airflow_workpools.store import rules
-from airflow_workpools.store.statements.airflow import task_instance
+from airflow_workpools.store.statements.airflow import is_latest_try, task_instance
 from airflow_workpools.store.statements.common import (
     active,
     in_states,
@@ -219,6 +219,7 @@ def _try_goes_on() -> Condition:
         exists()
         .where(
             task_instance.c.id == jobs.c.task_instance_id,
+            is_latest_try,
             or_(task_instance.c.state.is_(None), task_instance.c.state.not_in(rules.OVER)),
         )
         .correlate(jobs)
