@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -227,12 +227,13 @@ def _claim(
     for row in session.execute(statements.slots_held(names)):
         held[row.pool][row.queue] = int(row.slots)
     lines = [
-        rules.choose_from(
+        _choose(
+            session,
             pool,
-            _first_waiting(session, pool, paused[pool.name], held[pool.name], room, most),
             paused=paused[pool.name],
             held=held[pool.name],
             room=room,
+            most=most,
             overdue_since=overdue_since,
         )
         for pool in pools
@@ -257,15 +258,38 @@ def _by_pool(states: Iterable[Any]) -> dict[str, set[str]]:
     return queues_of
 
 
-def _first_waiting(
+def _choose(
     session: Session,
     pool: WorkPool,
+    *,
     paused: Collection[str],
     held: Mapping[str, int],
     room: int,
     most: int,
+    overdue_since: datetime,
 ) -> list[WaitingJob]:
+    """Choose the jobs of one pool that may start now, looking at no more of its lines than needed.
+
+    Up to a thousand jobs of each queue may have to be looked at; nearly always, as many as are wanted decide.
+    """
     heads = rules.heads(pool, paused=paused, held=held, most=most)
+    short = {queue: head.shortened(most) for queue, head in heads.items()}
+    waiting: list[WaitingJob] = []
+    chosen: list[WaitingJob] = []
+    for look in (short, heads):
+        waiting = _first_waiting(session, pool.name, look, room, most)
+        chosen = rules.choose_from(
+            pool, waiting, paused=paused, held=held, room=room, overdue_since=overdue_since
+        )
+        found = Counter(job.queue for job in waiting)
+        if look == heads or rules.is_enough(pool, chosen, heads=heads, found=found, most=most):
+            break
+    return chosen
+
+
+def _first_waiting(
+    session: Session, pool: str, heads: Mapping[str, rules.Head], room: int, most: int
+) -> list[WaitingJob]:
     found = {
         row.id: WaitingJob(
             id=row.id,
@@ -276,9 +300,7 @@ def _first_waiting(
         )
         for queues_ in chunks(heads, size=MAX_LINES)
         for row in session.execute(
-            statements.first_waiting(
-                pool.name, {queue: heads[queue] for queue in queues_}, room=room, most=most
-            )
+            statements.first_waiting(pool, {queue: heads[queue] for queue in queues_}, room=room, most=most)
         )
     }
     return list(found.values())

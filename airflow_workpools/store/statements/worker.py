@@ -129,7 +129,9 @@ def first_waiting(pool: str, heads: Mapping[str, rules.Head], *, room: int, most
         line = _in_line(select(*_claim_order), pool, queue)
         if head.largest is not None:
             line = line.where(jobs.c.pool_slots <= head.largest)
-        parts += [line.limit(head.length), line.where(jobs.c.pool_slots <= room).limit(most)]
+        parts.append(line.limit(head.length))
+        if room < (rules.ANY_ROOM if head.largest is None else head.largest):
+            parts.append(line.where(jobs.c.pool_slots <= room).limit(most))
     return union_all(*(select(part.subquery()) for part in parts))
 
 
