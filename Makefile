@@ -5,7 +5,7 @@
 #   make test    all tests                                              make test ARGS="-k words -x"
 #                AIRFLOW=pre: with the newest Airflow pre-release
 #   make lint    ruff, mypy, import contracts
-#   make bench   BENCH=local: beside LocalExecutor
+#   make bench   the store and the scheduler's loop, and plots          make bench BENCH=local: beside LocalExecutor
 #   make build   the wheel, in dist/
 #   make docs    check every example in README and docs/
 #   make clean   remove what these commands leave behind (not .venv; make distclean does)
@@ -16,7 +16,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 ARGS ?=
-BENCH ?= local
+BENCH ?= store
 PYTHON ?=
 export PYTHON
 
@@ -26,13 +26,16 @@ ifeq ($(AIRFLOW),pre)
 VENV := .venv-pre
 INSTALL := -e .[test,postgres] "apache-airflow>=3.4.0.dev0,<4"
 INSTALL_MYSQL := -e .[mysql]
+INSTALL_BENCH := -e .[bench]
 else
 VENV := .venv
 INSTALL := -c constraints.txt -e .[test,lint,postgres]
 INSTALL_MYSQL := -c constraints.txt -e .[mysql]
+INSTALL_BENCH := -c constraints.txt -e .[bench]
 endif
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.installed-bench
 MYSQL_STAMP := $(VENV)/.installed-mysql
 
 .PHONY: help
@@ -46,6 +49,11 @@ $(STAMP): pyproject.toml constraints.txt tools/venv.sh
 # Not made where the drivers can't be compiled: then looked for again the next time, in no time.
 $(MYSQL_STAMP): $(STAMP) tools/mysql.sh
 	@tools/mysql.sh $(VENV) $@ $(INSTALL_MYSQL)
+
+# Only plots need it.
+$(BENCH_STAMP): $(STAMP)
+	@tools/venv.sh $(VENV) $(INSTALL_BENCH)
+	@touch $@
 
 .PHONY: venv
 venv: $(STAMP) $(MYSQL_STAMP)
@@ -67,7 +75,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 .PHONY: bench
-bench: $(STAMP)
+bench: $(BENCH_STAMP)
 	@$(BIN)/python -m benchmarks.$(BENCH) $(ARGS)
 
 .PHONY: docs

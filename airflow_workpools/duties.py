@@ -23,6 +23,7 @@ from airflow_workpools.store.jobs import SqlStore
 from airflow_workpools.store.overview import PoolOverview, put_together, scheduled_tasks
 from airflow_workpools.store.pools import work_pools
 from airflow_workpools.store.records import JobFilter
+from airflow_workpools.store.waiting_lines import WaitingLines
 from airflow_workpools.telemetry import write_reason
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Duties:
     _settled: object = None
     """For what pools it is known that no slot has to be moved as long as no task waits."""
     _offers: Offers = field(default_factory=Offers)
+    _lines: WaitingLines = field(default_factory=WaitingLines)
     _looked_at: float = float("-inf")
     _counted_at: float = float("-inf")
     _moved_at: float = float("-inf")
@@ -192,9 +194,8 @@ class Duties:
         served = served_pools(pools, run_state)
         paused = run_state.pools, {ref for ref, queue in run_state.queues.items() if queue.paused}
         with create_session(scoped=False) as session:
-            if airflow_pools.anything_waits(session, pools):
-                self._settled = None
-            elif self._settled == (pools, served, paused):
+            settled = self._settled == (pools, served, paused)
+            if settled and not airflow_pools.anything_waits(session, pools):
                 return
             held_back = self._held_back(run_state)
             plan = airflow_pools.allocate_slots(
@@ -207,9 +208,9 @@ class Duties:
                 rooms=partial(self._offers.rooms, monotonic=monotonic),
                 # What is left of deleted pools has no team any more: the leading executor removes it.
                 minds=lambda name: name in pools or (self.leads and name not in everybodys),
+                lines=self._lines,
             )
-        if not plan:
-            self._settled = pools, served, paused
+        self._settled = None if plan or self._lines.any_waits else (pools, served, paused)
         self._note_problems(pools, plan.taken)
 
     def _held_back(self, run_state: RunState) -> dict[WorkQueueRef, int]:

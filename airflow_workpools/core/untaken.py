@@ -29,7 +29,7 @@ class Offer:
     """What it is given."""
     occupied: int
     demand: int
-    """Slots of all tasks that wait."""
+    """How much waits: slots of all tasks that may start, or all tasks in the line where they are more."""
     next_slots: int = 1
     """Slots of the smallest of them."""
 

@@ -6,32 +6,52 @@ in them and gives them slots by the rule in ``core.slots``, so that Airflow hand
 now and everything else waits as ``scheduled``.
 
 A heartbeat that changes nothing locks and writes nothing. One that does change something locks the rows first
-and counts again under the lock: Airflow's own hand-over locks the same rows, so no task slips in between. Rows
-that another scheduler holds are not waited for; the next heartbeat comes soon. Until then the whole work pool
-stays as it is: giving one queue what another has not given up yet would exceed the pool's limit.
+and counts what is held again under the lock: Airflow's own hand-over locks the same rows, so no task slips in
+between. What waits is not counted again: a task that was handed over in between is counted twice then, which may keep
+a slot from a lower queue until the next heartbeat, but exceeds no limit. Rows that another scheduler holds are not
+waited for; the next heartbeat comes soon. Until then the whole work pool stays as it is: giving one queue what another
+has not given up yet would exceed the pool's limit.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from airflow_workpools.core.names import WorkQueueRef, airflow_pool_description, is_managed_description
+from airflow_workpools.core.names import (
+    WorkQueueRef,
+    airflow_pool_description,
+    is_managed_description,
+)
 from airflow_workpools.core.pools import InvalidPool, WorkPool
 from airflow_workpools.core.slots import QueueLoad, airflow_slots
 from airflow_workpools.core.untaken import Offer
 from airflow_workpools.store import airflow_statements as statements
+from airflow_workpools.store.loads import (
+    Load,
+    TaskGroup,
+    enough_demand,
+    loads_of,
+    without_held_back,
+    work_queue,
+)
+from airflow_workpools.store.waiting_lines import WaitingLines
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy.orm import Session
 
+    from airflow_workpools.store.loads import Line
     from airflow_workpools.store.records import RunState
 
 Pools = Mapping[str, "WorkPool | InvalidPool"]
+
+REMEMBERED = 10_000
+"""Most names, and most pools' slots, that are remembered: nearly all are the same from heartbeat to heartbeat."""
+_is_ours = lru_cache(maxsize=REMEMBERED)(is_managed_description)
 
 
 @dataclass(frozen=True)
@@ -44,40 +64,7 @@ class AirflowPool:
 
     @property
     def ours(self) -> bool:
-        return is_managed_description(self.description)
-
-
-@dataclass(frozen=True)
-class Load:
-    """What one Airflow pool holds and wants, in slots."""
-
-    occupied: int = 0
-    demand: int = 0
-    smallest: int = 1
-    """Slots of the smallest task that waits."""
-    overdue: int = 0
-    """Slots of the task that is first in line, if it needs several and has waited for long."""
-
-
-@dataclass(frozen=True)
-class TaskGroup:
-    """Tasks of one run in one Airflow pool."""
-
-    airflow_pool: str
-    dag_id: str
-    run_id: str
-    tasks: int
-    slots: int
-    max_active_tasks: int = 0
-    smallest: int = 1
-    weight: int = 0
-    """The greatest priority weight among them."""
-    logical_date: datetime | None = None
-    """The run's."""
-    overdue_weight: int | None = None
-    """The greatest priority weight among those of several slots that have waited for long; None without any."""
-    overdue_slots: int | None = None
-    """The most slots that one of those needs."""
+        return _is_ours(self.description)
 
 
 @dataclass(frozen=True)
@@ -118,6 +105,7 @@ def allocate_slots(
     overdue_since: datetime,
     rooms: Callable[[Mapping[str, Offer]], Mapping[str, int]] = lambda _: {},
     minds: Callable[[str], bool] = lambda _: True,
+    lines: WaitingLines | None = None,
 ) -> Plan:
     """Give every work queue's Airflow pool the slots it should have now, in ``session``'s transaction.
 
@@ -127,17 +115,19 @@ def allocate_slots(
     :param held_back: of paused queues, the slots of jobs that were handed over before and wait in the store.
     :param overdue_since: when a task that needs several slots must have become scheduled to have them kept now.
     :param rooms: says how many more slots some Airflow pools can use, whatever waits in them; see ``core.untaken``.
+    :param lines: what is known of what waits, to count only a part of it anew; without, all is counted.
     :return: what was changed.
     """
     held_back = held_back or {}
-    current, loads = _look(session, pools, held_back, overdue_since, minds)
+    waiting = (lines or WaitingLines()).look(session, _managed_names(pools), overdue_since)
+    current, loads = _look(session, pools, waiting, held_back, minds)
     can_use = rooms(offers_of(current, loads))
     loads = within(can_use, loads)
     plan = plan_slots(pools, run_state, served, current=current, loads=loads)
     if not plan:
         return plan
     locked = _lock(session, {*_managed_names(pools), *_ours(current)})
-    current, loads = _look(session, pools, held_back, overdue_since, minds)
+    current, loads = _look(session, pools, waiting, held_back, minds)
     loads = within(can_use, loads)
     busy = {_ref_of(name).pool for name in _ours(current) - locked}
     plan = plan_slots(pools, run_state, served, current=current, loads=loads).without(busy)
@@ -148,14 +138,16 @@ def allocate_slots(
 def anything_waits(session: Session, pools: Pools) -> bool:
     """Say whether any task waits for a slot of ours; the cheapest question of all."""
     names = _managed_names(pools)
-    return bool(names) and session.execute(statements.first_waiting_task(names)).first() is not None
+    return (
+        bool(names) and session.execute(statements.first_waiting_task(), {"names": names}).first() is not None
+    )
 
 
 def _look(
     session: Session,
     pools: Pools,
+    waiting: Mapping[str, Line],
     held_back: Mapping[WorkQueueRef, int],
-    overdue_since: datetime,
     minds: Callable[[str], bool],
 ) -> tuple[dict[str, AirflowPool], dict[str, Load]]:
     current = {
@@ -163,11 +155,9 @@ def _look(
         for name, slots, description, team_name in session.execute(statements.airflow_pools())
         if minds(_ref_of(name).pool)
     }
-    names = _managed_names(pools)
-    lines = session.execute(statements.waiting_tasks(names, overdue_since)) if names else ()
-    waiting = [TaskGroup(*row) for row in lines]
     holding = [TaskGroup(*row) for row in session.execute(statements.holding_tasks())]
-    return current, without_held_back(loads_of(pools, waiting, holding), held_back)
+    loads = loads_of(pools, waiting, holding, enough=enough_demand(pools))
+    return current, without_held_back(loads, held_back)
 
 
 def _ours(current: Mapping[str, AirflowPool]) -> set[str]:
@@ -176,7 +166,7 @@ def _ours(current: Mapping[str, AirflowPool]) -> set[str]:
 
 def _managed_names(pools: Pools) -> list[str]:
     return [
-        WorkQueueRef(pool.name, queue.name).airflow_pool
+        work_queue(pool.name, queue.name).airflow_pool
         for pool in pools.values()
         if isinstance(pool, WorkPool)
         for queue in pool.queues
@@ -214,81 +204,10 @@ def _write(session: Session, plan: Plan, teams: Mapping[str, str | None]) -> Non
         connection.execute(statements.remove_airflow_pools(sorted(plan.remove)))
 
 
+@lru_cache(maxsize=REMEMBERED)
 def _ref_of(airflow_pool: str) -> WorkQueueRef:
     pool, _, queue = airflow_pool.partition(".")
     return WorkQueueRef(pool, queue) if queue else WorkQueueRef(pool)
-
-
-def loads_of(pools: Pools, waiting: Iterable[TaskGroup], holding: Iterable[TaskGroup]) -> dict[str, Load]:
-    """Turn counts of task instances into occupied and demanded slots per Airflow pool.
-
-    A run whose DAG allows only so many active tasks demands no more slots than it could fill: otherwise a
-    long backlog of one DAG would keep slots from queues behind it (apache/airflow#45636). Within a run the
-    queues of higher priority count first, because the scheduler hands those over first.
-
-    Which task is first in an Airflow pool's line is known as far as the rule needs it: Airflow goes by priority
-    weight, then by the run's logical date. One of several slots counts as overdue by the time since which it has been
-    ``scheduled``, and only when it is first: those ahead of it would take the slots that are kept for it.
-    """
-    occupied: dict[str, int] = defaultdict(int)
-    active: dict[tuple[str, str], int] = defaultdict(int)
-    for group in holding:
-        occupied[group.airflow_pool] += group.slots
-        active[group.dag_id, group.run_id] += group.tasks
-    demand: dict[str, int] = defaultdict(int)
-    able: dict[str, list[TaskGroup]] = defaultdict(list)
-    order = _priority_order(pools)
-    for group in sorted(waiting, key=lambda g: order.get(g.airflow_pool, 0)):
-        run = group.dag_id, group.run_id
-        tasks = max(0, min(group.tasks, group.max_active_tasks - active[run]))
-        active[run] += tasks
-        # Tasks of several slots: their share of the group's slots, rounded up.
-        demand[group.airflow_pool] += -(-group.slots * tasks // group.tasks)
-        if tasks:
-            able[group.airflow_pool].append(group)
-    return {
-        name: Load(
-            occupied[name],
-            demand[name],
-            min((group.smallest for group in able[name]), default=1),
-            _overdue(able[name]),
-        )
-        for name in {*occupied, *demand}
-    }
-
-
-def _overdue(line: Sequence[TaskGroup]) -> int:
-    """Return the slots of the task that is first in line if it is overdue, or 0."""
-    overdue = [group for group in line if group.overdue_slots]
-    if not overdue:
-        return 0
-    weight = max(group.weight for group in line)
-    dates = [group.logical_date for group in line if group.weight == weight and group.logical_date]
-    first = min(dates, default=None)
-    return max(
-        (
-            group.overdue_slots or 0
-            for group in overdue
-            if group.overdue_weight == weight
-            # Where a run has no logical date, the order is the database's: it may be first.
-            and (group.logical_date is None or first is None or group.logical_date <= first)
-        ),
-        default=0,
-    )
-
-
-def without_held_back(loads: Mapping[str, Load], held_back: Mapping[WorkQueueRef, int]) -> dict[str, Load]:
-    """Take off what a paused queue's tasks hold for Airflow, but not on any infrastructure.
-
-    A task that was handed over just before the pause waits in the store as long as the queue is paused. For
-    Airflow it is queued and holds a slot, of its own Airflow pool; the other queues need not go without it, as
-    gate 2 does not let it start.
-    """
-    result = dict(loads)
-    for ref, slots in held_back.items():
-        if (load := result.get(ref.airflow_pool)) is not None:
-            result[ref.airflow_pool] = replace(load, occupied=max(0, load.occupied - slots))
-    return result
 
 
 def offers_of(current: Mapping[str, AirflowPool], loads: Mapping[str, Load]) -> dict[str, Offer]:
@@ -297,7 +216,7 @@ def offers_of(current: Mapping[str, AirflowPool], loads: Mapping[str, Load]) -> 
         name: Offer(
             slots=current[name].slots,
             occupied=load.occupied,
-            demand=load.demand,
+            demand=max(load.demand, load.in_line),
             next_slots=load.smallest,
         )
         for name, load in loads.items()
@@ -311,15 +230,6 @@ def within(rooms: Mapping[str, int], loads: Mapping[str, Load]) -> dict[str, Loa
     return {
         name: replace(load, demand=min(load.demand, rooms[name])) if name in rooms else load
         for name, load in loads.items()
-    }
-
-
-def _priority_order(pools: Pools) -> dict[str, int]:
-    return {
-        WorkQueueRef(pool.name, queue.name).airflow_pool: queue.priority
-        for pool in pools.values()
-        if isinstance(pool, WorkPool)
-        for queue in pool.queues
     }
 
 
@@ -337,14 +247,13 @@ def plan_slots(
     for pool in pools.values():
         if isinstance(pool, InvalidPool):
             continue
-        names = {queue.name: WorkQueueRef(pool.name, queue.name).airflow_pool for queue in pool.queues}
+        names = {queue.name: work_queue(pool.name, queue.name).airflow_pool for queue in pool.queues}
         if any(name in current and not current[name].ours for name in names.values()):
             taken.add(pool.name)
             continue
         queues = queue_loads(pool, run_state, is_served=served.get(pool.name, False), loads=loads)
-        target.update(
-            {names[name]: slots for name, slots in airflow_slots(pool.concurrency_limit, queues).items()}
-        )
+        slots = _slots_of(pool.concurrency_limit, tuple(queues))
+        target.update({names[name]: number for name, number in slots.items()})
     ours = _ours(current)
     # Work pools that can't be used now: their tasks wait.
     unusable = {name for name, pool in pools.items() if isinstance(pool, InvalidPool)} | taken
@@ -363,6 +272,11 @@ def plan_slots(
     )
 
 
+@lru_cache(maxsize=REMEMBERED)
+def _slots_of(pool_limit: int | None, queues: tuple[QueueLoad, ...]) -> Mapping[str, int]:
+    return airflow_slots(pool_limit, queues)
+
+
 def queue_loads(
     pool: WorkPool, run_state: RunState, *, is_served: bool, loads: Mapping[str, Load]
 ) -> Sequence[QueueLoad]:
@@ -370,7 +284,7 @@ def queue_loads(
     pool_open = is_served and not run_state.pool_paused(pool.name)
     result = []
     for queue in pool.queues:
-        ref = WorkQueueRef(pool.name, queue.name)
+        ref = work_queue(pool.name, queue.name)
         load = loads.get(ref.airflow_pool, Load())
         result.append(
             QueueLoad(

@@ -47,6 +47,9 @@ _may_be_handed_over = (
 )
 """Tasks of paused DAGs and of runs that don't run wait for something else than a slot."""
 
+_in_our_pools = TI.pool.in_(bindparam("names", expanding=True))
+"""Names are given when it is executed: hundreds of them, each time, would cost more than the question itself."""
+
 _pool_table: Any = Pool.__table__
 _log_table: Any = Log.__table__
 _bundle_team = dag_bundle_team_association_table
@@ -62,44 +65,55 @@ def lock_airflow_pools(names: Collection[str]) -> Select[Any]:
     return select(Pool.pool).where(Pool.pool.in_(names)).order_by(Pool.pool).with_for_update(skip_locked=True)
 
 
-def first_waiting_task(airflow_pool_names: Collection[str]) -> Select[Any]:
-    """Any task that waits in our Airflow pools, whatever else it waits for."""
-    return (
-        select(TI.id)
-        .where(_latest, TI.state == TaskInstanceState.SCHEDULED, TI.pool.in_(airflow_pool_names))
-        .limit(1)
-    )
+def first_waiting_task() -> Select[Any]:
+    """Any task that waits in our Airflow pools, whatever else it waits for; executed with their ``names``."""
+    return select(TI.id).where(_latest, TI.state == TaskInstanceState.SCHEDULED, _in_our_pools).limit(1)
 
 
-def waiting_tasks(airflow_pool_names: Collection[str], overdue_since: datetime) -> Select[Any]:
+def waiting_tasks() -> Select[Any]:
     """Tasks that wait as ``scheduled`` in our Airflow pools, per run, with what the run's DAG allows.
 
-    Tasks of paused DAGs and of runs that don't run wait for something else: they demand no slot.
-
-    :param overdue_since: when a task of several slots must have become scheduled to be overdue now.
+    Tasks of paused DAGs and of runs that don't run wait for something else: they demand no slot. Executed with the
+    Airflow pools' ``names``, and ``overdue_since``, when a task of several slots must have become scheduled to be
+    overdue now.
     """
-    overdue = and_(TI.pool_slots > 1, TI.scheduled_dttm <= overdue_since)
-    return (
+    overdue = and_(
+        TI.pool_slots > 1, TI.scheduled_dttm <= bindparam("overdue_since", type_=TI.scheduled_dttm.type)
+    )
+    groups = (
         select(
             TI.pool,
             TI.dag_id,
             TI.run_id,
             func.count().label("tasks"),
             func.sum(TI.pool_slots).label("slots"),
-            func.max(DagModel.max_active_tasks).label("max_active_tasks"),
             func.min(TI.pool_slots).label("smallest"),
             func.max(TI.priority_weight).label("weight"),
-            func.max(DagRun.logical_date).label("logical_date"),
             func.max(case((overdue, TI.priority_weight))).label("overdue_weight"),
             func.max(case((overdue, TI.pool_slots))).label("overdue_slots"),
         )
-        .join(DagRun, and_(DagRun.dag_id == TI.dag_id, DagRun.run_id == TI.run_id))
-        .join(DagModel, DagModel.dag_id == TI.dag_id)
-        .where(
-            TI.pool.in_(airflow_pool_names),
-            *_may_be_handed_over,
-        )
+        .where(_latest, _in_our_pools, TI.state == TaskInstanceState.SCHEDULED)
         .group_by(TI.pool, TI.dag_id, TI.run_id)
+        .subquery()
+    )
+    # Grouped before they are joined: tasks are many, runs and DAGs few.
+    return (
+        select(
+            groups.c.pool,
+            groups.c.dag_id,
+            groups.c.run_id,
+            groups.c.tasks,
+            groups.c.slots,
+            DagModel.max_active_tasks,
+            groups.c.smallest,
+            groups.c.weight,
+            DagRun.logical_date,
+            groups.c.overdue_weight,
+            groups.c.overdue_slots,
+        )
+        .join(DagRun, and_(DagRun.dag_id == groups.c.dag_id, DagRun.run_id == groups.c.run_id))
+        .join(DagModel, DagModel.dag_id == groups.c.dag_id)
+        .where(DagRun.state == DagRunState.RUNNING, DagModel.is_paused.is_(False))
     )
 
 

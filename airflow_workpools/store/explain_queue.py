@@ -18,7 +18,8 @@ from airflow_workpools.core.wording import listing
 from airflow_workpools.errors import InvalidInput
 from airflow_workpools.settings import RESERVE_AFTER
 from airflow_workpools.store import airflow_statements, blocked_tasks, rules
-from airflow_workpools.store.airflow_pools import TaskGroup, loads_of, queue_loads, without_held_back
+from airflow_workpools.store.airflow_pools import queue_loads
+from airflow_workpools.store.loads import TaskGroup, lines_of, loads_of, without_held_back
 from airflow_workpools.store.preview import room_of_workers
 from airflow_workpools.store.statements import run_time as statements
 
@@ -167,15 +168,15 @@ def _task_loads(
     """Count as slot allocation does: task instances."""
     pools: Pools = {pool.name: pool}
     names = [WorkQueueRef(pool.name, queue.name).airflow_pool for queue in pool.queues]
-    lines = airflow_statements.waiting_tasks(names, run_state.as_of - RESERVE_AFTER)
-    waiting = [TaskGroup(*row) for row in session.execute(lines)]
+    asked = {"names": names, "overdue_since": run_state.as_of - RESERVE_AFTER}
+    waiting = [TaskGroup(*row) for row in session.execute(airflow_statements.waiting_tasks(), asked)]
     holding = [TaskGroup(*row) for row in session.execute(airflow_statements.holding_tasks())]
     held_back = {
         ref: states[JobState.PENDING].slots
         for ref, states in counts.items()
         if JobState.PENDING in states and run_state.queue(ref).paused
     }
-    loads = without_held_back(loads_of(pools, waiting, holding), held_back)
+    loads = without_held_back(loads_of(pools, lines_of(waiting), holding), held_back)
     return queue_loads(pool, run_state, is_served=is_served, loads=loads)
 
 

@@ -204,7 +204,7 @@ def scheduled_tasks(session: Session, pools: Pools, now: datetime) -> Mapping[st
         for queue in pool.queues
     ]
     tasks: dict[str, int] = defaultdict(int)
-    for group in session.execute(statements.waiting_tasks(names, now)):
+    for group in session.execute(statements.waiting_tasks(), {"names": names, "overdue_since": now}):
         tasks[group.pool] += group.tasks
     return tasks
 

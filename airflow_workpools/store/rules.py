@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections import deque
+from collections import Counter, deque
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -127,6 +127,11 @@ class Head(NamedTuple):
     largest: int | None
     """Most slots that a job may ask for and still start, ever; None if there is no limit."""
     length: int
+    """How many jobs could make a difference to what is taken from the pool."""
+
+    def shortened(self, most: int) -> Head:
+        """Return as much of it as could be taken."""
+        return self._replace(length=min(self.length, most))
 
 
 ANY_ROOM = 1_000_000
@@ -157,6 +162,33 @@ def heads(pool: WorkPool, *, paused: Collection[str], held: Mapping[str, int], m
             length = max(most, min(may_grow, MAX_LOOKAHEAD))
             found[queue.name] = Head(min(limits, default=None), length)
     return found
+
+
+def is_enough(
+    pool: WorkPool,
+    chosen: Iterable[WaitingJob],
+    *,
+    heads: Mapping[str, Head],
+    found: Mapping[str, int],
+    most: int,
+) -> bool:
+    """Say whether lines that were looked at only as far as ``most`` jobs could be taken decide what is taken.
+
+    They do if all that is wanted was chosen by the end of the first line that goes on behind that: what is behind it
+    would come later, and can only keep slots from lower queues, from which nothing is taken then.
+
+    :param heads: how much of each line decides in any case.
+    :param found: how many jobs were found in each line.
+    """
+    taken = Counter(job.queue for job in chosen)
+    wanted = most
+    for queue in sorted(pool.queues, key=lambda queue: (queue.priority, queue.name)):
+        wanted -= taken[queue.name]
+        if wanted <= 0:
+            return True
+        if queue.name in heads and heads[queue.name].length > most <= found.get(queue.name, 0):
+            return False
+    return True
 
 
 def choose_from(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -263,23 +263,20 @@ def _claim(
     held: dict[str, dict[str, int]] = defaultdict(dict)
     for row in session.execute(statements.slots_held(names)):
         held[row.pool][row.queue] = int(row.slots)
-    lines = []
-    for pool in pools:
-        if pool.name in paused_pools:
-            continue
-        heads = rules.heads(pool, paused=paused[pool.name], held=held[pool.name], most=most)
-        waiting, foreign = _first_waiting(session, pool, heads, worker, room=room, most=most)
-        lines.append(
-            rules.choose_from(
-                pool,
-                waiting,
-                paused=paused[pool.name],
-                held=held[pool.name],
-                room=room,
-                overdue_since=overdue_since,
-                foreign=foreign,
-            )
+    lines = [
+        _choose(
+            session,
+            pool,
+            worker,
+            paused=paused[pool.name],
+            held=held[pool.name],
+            room=room,
+            most=most,
+            overdue_since=overdue_since,
         )
+        for pool in pools
+        if pool.name not in paused_pools
+    ]
     chosen = [job.id for job in rules.take_turns(lines, room=room, most=most)]
     for some in chunks(chosen):
         session.execute(statements.take(some, worker.id, now))
@@ -299,9 +296,45 @@ def _by_pool(states: Iterable[Any]) -> dict[str, set[str]]:
     return queues_of
 
 
-def _first_waiting(
+def _choose(
     session: Session,
     pool: WorkPool,
+    worker: _Claimer,
+    *,
+    paused: Collection[str],
+    held: Mapping[str, int],
+    room: int,
+    most: int,
+    overdue_since: datetime,
+) -> list[WaitingJob]:
+    """Choose the jobs of one pool that may start now, looking at no more of its lines than needed.
+
+    Up to a thousand jobs of each queue may have to be looked at; nearly always, as many as are wanted decide. Not
+    where other teams' jobs stand in the lines, too: those that this worker can take may come far behind them.
+    """
+    heads = rules.heads(pool, paused=paused, held=held, most=most)
+    short = {queue: head.shortened(most) for queue, head in heads.items()}
+    chosen: list[WaitingJob] = []
+    for look in (heads,) if worker.other_teams else (short, heads):
+        waiting, foreign = _first_waiting(session, pool.name, look, worker, room=room, most=most)
+        chosen = rules.choose_from(
+            pool,
+            waiting,
+            paused=paused,
+            held=held,
+            room=room,
+            overdue_since=overdue_since,
+            foreign=foreign,
+        )
+        found = Counter(job.queue for job in waiting)
+        if look == heads or rules.is_enough(pool, chosen, heads=heads, found=found, most=most):
+            break
+    return chosen
+
+
+def _first_waiting(
+    session: Session,
+    pool: str,
     heads: Mapping[str, rules.Head],
     worker: _Claimer,
     *,
@@ -314,12 +347,7 @@ def _first_waiting(
     for queues_ in chunks(heads, size=MAX_LINES):
         some = {queue: heads[queue] for queue in queues_}
         statement = statements.first_waiting(
-            pool.name,
-            some,
-            room=room,
-            most=most,
-            team_name=worker.team_name,
-            others=worker.other_teams,
+            pool, some, room=room, most=most, team_name=worker.team_name, others=worker.other_teams
         )
         for row in session.execute(statement):
             if row.team_name != worker.team_name:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -12,16 +11,9 @@ from airflow_workpools.core.names import WorkQueueRef, airflow_pool_description
 from airflow_workpools.core.pools import InvalidPool, PoolSource, WorkPool, parse_work_pool
 from airflow_workpools.core.templates import BaseJobTemplate
 from airflow_workpools.core.untaken import Offer
-from airflow_workpools.store.airflow_pools import (
-    AirflowPool,
-    Load,
-    TaskGroup,
-    loads_of,
-    offers_of,
-    plan_slots,
-    within,
-    without_held_back,
-)
+from airflow_workpools.store import loads
+from airflow_workpools.store.airflow_pools import AirflowPool, offers_of, plan_slots, within
+from airflow_workpools.store.loads import Load, TaskGroup, lines_of, without_held_back
 from airflow_workpools.store.records import QueueRunState, RunState
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -136,26 +128,30 @@ def test_tasks_of_a_pool_that_became_invalid_wait():
     assert not result.remove
 
 
+def loads_of(waiting: list[TaskGroup], holding: list[TaskGroup]) -> dict[str, Load]:
+    return loads.loads_of({"etl": ETL}, lines_of(waiting), holding)
+
+
 def group(pool: str, tasks: int, *, run: str = "r", limit: int = 16, slots: int | None = None) -> TaskGroup:
     return TaskGroup(pool, "dag", run, tasks, tasks if slots is None else slots, limit)
 
 
 def test_a_run_demands_no_more_than_its_dag_allows():
-    loads = loads_of({"etl": ETL}, [group("etl.high", 100, limit=4)], [group("etl.low", 3)])
-    assert loads == {"etl.high": Load(0, 1), "etl.low": Load(3, 0)}
+    found = loads_of([group("etl.high", 100, limit=4)], [group("etl.low", 3)])
+    assert found == {"etl.high": Load(0, 1), "etl.low": Load(3, 0)}
 
 
 def test_within_a_run_the_queue_of_higher_priority_demands_first():
     waiting = [group("etl.low", 5, limit=4), group("etl.critical", 3, limit=4)]
-    loads = loads_of({"etl": ETL}, waiting, [])
-    assert loads["etl.critical"].demand == 3
-    assert loads["etl.low"].demand == 1
+    found = loads_of(waiting, [])
+    assert found["etl.critical"].demand == 3
+    assert found["etl.low"].demand == 1
 
 
 @pytest.mark.parametrize(("tasks", "slots", "limit", "expected"), [(4, 8, 16, 8), (4, 8, 2, 4), (3, 7, 2, 5)])
 def test_tasks_of_several_slots_demand_their_slots(tasks, slots, limit, expected):
-    loads = loads_of({"etl": ETL}, [group("etl.low", tasks, slots=slots, limit=limit)], [])
-    assert loads["etl.low"].demand == expected
+    found = loads_of([group("etl.low", tasks, slots=slots, limit=limit)], [])
+    assert found["etl.low"].demand == expected
 
 
 def test_pools_have_a_type():
@@ -192,30 +188,30 @@ def line(run: str, weight: int, day: int | None, *, overdue: tuple[int, int] | N
     ],
 )
 def test_a_large_task_is_overdue_only_when_it_is_first_in_line(groups, overdue):
-    assert loads_of({"etl": ETL}, groups, []).pop("etl.low").overdue == overdue
+    assert loads_of(groups, []).pop("etl.low").overdue == overdue
 
 
 def test_a_large_task_that_its_dag_keeps_from_starting_is_not_overdue():
-    blocked = replace(line("a", 1, 1, overdue=(1, 6)), max_active_tasks=0)
-    assert loads_of({"etl": ETL}, [blocked, line("b", 1, 2)], [])["etl.low"].overdue == 0
+    blocked = line("a", 1, 1, overdue=(1, 6))._replace(max_active_tasks=0)
+    assert loads_of([blocked, line("b", 1, 2)], [])["etl.low"].overdue == 0
 
 
 def test_what_is_offered_to_tasks_that_wait():
     foreign = AirflowPool(3, "somebody else's")
     unlimited = AirflowPool(-1, airflow_pool_description(WorkQueueRef("free")))
     current = ours(high=3, low=4) | {"default_pool": foreign, "free": unlimited}
-    loads = {
+    found = {
         "etl.high": Load(1, 9, smallest=2),
         "etl.low": Load(4, 0),
         "etl.gone": Load(0, 5),
         "default_pool": Load(0, 5),
         "free": Load(0, 5),
     }
-    assert offers_of(current, loads) == {"etl.high": Offer(slots=3, occupied=1, demand=9, next_slots=2)}
+    assert offers_of(current, found) == {"etl.high": Offer(slots=3, occupied=1, demand=9, next_slots=2)}
 
 
 def test_what_a_queue_can_not_use_goes_to_those_behind_it():
-    loads = {"etl.high": Load(0, 9), "etl.low": Load(0, 40)}
-    slots = plan(current=ours(), loads=within({"etl.high": 1}, loads)).change
+    found = {"etl.high": Load(0, 9), "etl.low": Load(0, 40)}
+    slots = plan(current=ours(), loads=within({"etl.high": 1}, found)).change
     assert slots["etl.high"] == 1
     assert slots["etl.low"] == 9

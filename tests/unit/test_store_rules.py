@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.core.pools import WorkPool, WorkQueue
@@ -64,6 +67,70 @@ def test_lines_that_cannot_move_are_not_looked_at() -> None:
 def test_a_look_into_a_line_is_bounded() -> None:
     assert rules.heads(pool(99_999, a=None), paused=(), held={}, most=1)["a"].length == rules.MAX_LOOKAHEAD
     assert rules.heads(pool(99_999, a=None), paused=(), held={}, most=5000)["a"].length == 5000
+
+
+JOBS = st.lists(
+    st.tuples(
+        st.sampled_from("abc"),
+        st.sampled_from([1, 1, 1, 2, 5]),
+        st.integers(0, 9),
+    ),
+    max_size=25,
+)
+
+
+@given(
+    jobs=JOBS,
+    limit=st.none() | st.integers(0, 12),
+    limits=st.tuples(*[st.none() | st.integers(0, 6)] * 3),
+    held=st.dictionaries(st.sampled_from("abc"), st.integers(0, 3)),
+    room=st.integers(1, 12),
+    most=st.integers(1, 6),
+    overdue=st.booleans(),
+)
+def test_a_short_look_that_is_enough_takes_what_a_long_one_takes(
+    jobs: list[tuple[str, int, int]],
+    limit: int | None,
+    limits: tuple[int | None, int | None, int | None],
+    held: dict[str, int],
+    room: int,
+    most: int,
+    overdue: bool,
+) -> None:
+    etl = pool(limit, **dict(zip("abc", limits, strict=True)))
+    waiting = [job(f"{queue}{n}", slots=slots, age=age) for n, (queue, slots, age) in enumerate(jobs)]
+    heads = rules.heads(etl, paused=(), held=held, most=most)
+
+    def take(look: dict[str, rules.Head]) -> tuple[list[WaitingJob], Counter[str]]:
+        seen = [one for queue, head in look.items() for one in _seen(waiting, queue, head, room, most)]
+        since = NOW if overdue else None
+        chosen = rules.choose_from(etl, seen, paused=(), held=held, room=room, overdue_since=since)
+        return chosen, Counter(one.queue for one in seen)
+
+    chosen, found = take({queue: head.shortened(most) for queue, head in heads.items()})
+    if rules.is_enough(etl, chosen, heads=heads, found=found, most=most):
+        assert rules.take_turns([chosen], room=room, most=most) == rules.take_turns(
+            [take(heads)[0]], room=room, most=most
+        )
+
+
+def _seen(waiting: list[WaitingJob], queue: str, head: rules.Head, room: int, most: int) -> list[WaitingJob]:
+    """Return what the statement finds in a line."""
+    line = sorted(
+        (one for one in waiting if one.queue == queue), key=lambda one: (one.handed_over_at, one.id)
+    )
+    able = [one for one in line if head.largest is None or one.slots <= head.largest]
+    fit = [one for one in able if one.slots <= room][:most]
+    return list(dict.fromkeys([*able[: head.length], *fit]))
+
+
+def test_a_short_look_is_enough_unless_what_is_behind_it_could_keep_slots_from_lower_queues() -> None:
+    etl = pool(20, a=None, b=None)
+    heads = rules.heads(etl, paused=(), held={}, most=2)
+    taken = {"heads": heads, "most": 2}
+    assert rules.is_enough(etl, [job("a1"), job("a2")], found={"a": 2, "b": 2}, **taken)
+    assert rules.is_enough(etl, [job("a1"), job("b1")], found={"a": 1, "b": 2}, **taken)
+    assert not rules.is_enough(etl, [job("a1"), job("b1")], found={"a": 2, "b": 2}, **taken)
 
 
 # -- turns ----------------------------------------------------------------------------------------------------

@@ -166,8 +166,9 @@ def first_waiting(
         line = _in_line(select(*_claim_order), pool, queue).where(can_start)
         if head.largest is not None:
             line = line.where(jobs.c.pool_slots <= head.largest)
-        fitting = line.where(jobs.c.pool_slots <= room, _of_team(team_name))
-        parts += [line.limit(head.length), fitting.limit(most)]
+        parts.append(line.limit(head.length))
+        if others or room < (rules.ANY_ROOM if head.largest is None else head.largest):
+            parts.append(line.where(jobs.c.pool_slots <= room, _of_team(team_name)).limit(most))
     return union_all(*(select(part.subquery()) for part in parts))
 
 

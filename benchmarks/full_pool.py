@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pool that always has work waiting: for how much of the time are its slots busy, in a real Airflow?
+
+A slot is *busy* while a job that holds it runs: from ``started_at`` to ``ended_at`` of the job, which is when its
+process began and when its end was reported. The rest is the time from one job's end to the next one's start. The time
+that counts begins with the first start, and ends when fewer tasks are left to start than there are slots, because then
+the pool is not full any more.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from airflow_workpools.cli.local_airflow import LocalAirflow, Ports
+from airflow_workpools.cli.local_records import LocalRecords
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.postgres import PostgresServer
+
+DAGS = Path(__file__).parent / "dags"
+Interval = tuple[float, float]
+
+
+def measure_full_pool(
+    server: PostgresServer, home: Path, *, tasks: int = 200, slots: int = 10
+) -> dict[str, Any]:
+    """Run tasks of a second through a pool; return how busy its slots were."""
+    pool = {"conn_type": "workpool", "extra": {"type": "process", "concurrency_limit": slots}}
+    url = server.create_database("full_pool")
+    airflow = LocalAirflow(
+        home=home,
+        dags_folder=DAGS,
+        executor="airflow_workpools.WorkPoolExecutor",
+        database_url=url,
+        ports=Ports.choose(),
+        settings={
+            "AIRFLOW__CORE__PARALLELISM": "64",
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "AIRFLOW_CONN_FULL": json.dumps(pool),
+            "BENCH_TASKS": str(tasks),
+        },
+    )
+    airflow.migrate()
+    records = LocalRecords(url)
+    with airflow:
+        airflow.start()
+        airflow.wait_ready()
+        airflow.wait_for(lambda: airflow.api.has_dag("seconds"), timeout=120, what="DAG seconds")
+        run_id = airflow.api.trigger("seconds")
+        airflow.wait_for(
+            lambda: records.run_state("seconds", run_id) in ("success", "failed"),
+            timeout=60 + 3 * tasks,
+            what="the tasks to end",
+            interval=1,
+        )
+        with records.connect() as connection:
+            rows = connection.execute(
+                sa.text("SELECT started_at, ended_at, state FROM workpool_job WHERE started_at IS NOT NULL")
+            )
+            jobs = [(row.started_at.timestamp(), row.ended_at.timestamp(), row.state) for row in rows]
+    failed = sum(state != "succeeded" for _, _, state in jobs)
+    if failed or len(jobs) != tasks:
+        raise SystemExit(
+            f"{len(jobs)} of {tasks} jobs started, {failed} failed; nothing measured here means anything"
+        )
+    intervals = [(began, ended) for began, ended, _ in jobs]
+    return {
+        "busy": busy_part(intervals, slots),
+        "tasks": tasks,
+        "slots": slots,
+        "over_time": over_time(intervals),
+    }
+
+
+def busy_part(intervals: Sequence[Interval], slots: int) -> float:
+    """Return the part of the slots' time in which jobs ran, as long as there was work for all of them."""
+    starts = sorted(began for began, _ in intervals)
+    first, last = starts[0], starts[-slots] if len(starts) > slots else starts[-1]
+    busy = sum(max(0.0, min(ended, last) - began) for began, ended in intervals)
+    return busy / (slots * (last - first)) if last > first else 1.0
+
+
+def over_time(intervals: Sequence[Interval], step: float = 0.25) -> list[tuple[float, int]]:
+    """Return how many jobs ran at each moment, in seconds since the first began."""
+    first, last = min(began for began, _ in intervals), max(ended for _, ended in intervals)
+    moments = [number * step for number in range(int((last - first) / step) + 2)]
+    return [(at, sum(began <= first + at < ended for began, ended in intervals)) for at in moments]

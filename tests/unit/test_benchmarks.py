@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmarks go on running, at a size at which their figures mean nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.full_pool import busy_part, over_time
+
+ROOT = Path(__file__).parents[2]
+
+
+def bench(folder: Path, *parts: str) -> str:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "benchmarks.store", "--tiny", "--only", *parts),
+            *("--results", str(folder), "--plots", str(folder / "plots")),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+@pytest.mark.postgres
+def test_the_benchmarks_of_the_store_run_and_a_heartbeat_without_a_change_writes_nothing(
+    tmp_path: Path,
+) -> None:
+    said = bench(tmp_path, "allocation", "sync", "claim", "growth")
+    for figure in ("allocation: ", "sync: ", "claim: "):
+        assert figure in said
+    assert read(tmp_path, "allocation")["transactions_that_wrote"] == 0
+    assert read(tmp_path, "sync")["running"] == 6
+    assert read(tmp_path, "claim")["claimed"] >= 32
+    assert [point["axis"] for point in read(tmp_path, "growth")["points"]] == ["pools", "waiting"]
+
+
+@pytest.mark.airflow
+@pytest.mark.postgres
+def test_the_benchmark_of_a_full_pool_runs(tmp_path: Path) -> None:
+    assert "full_pool: slots busy" in bench(tmp_path, "full_pool")
+    assert 0 < read(tmp_path, "full_pool")["busy"] <= 1
+
+
+def read(folder: Path, part: str) -> dict[str, Any]:
+    figures: dict[str, Any] = json.loads((folder / f"{part}.json").read_text())
+    return figures
+
+
+def test_busy_is_what_slots_do_while_there_is_work_for_all_of_them() -> None:
+    # Two slots: one busy all the time, one idle for a second of four; then one task is left, and nothing counts.
+    intervals = [(0.0, 2.0), (0.0, 1.0), (2.0, 4.0), (2.0, 4.0), (4.0, 6.0), (4.0, 5.0)]
+    assert busy_part(intervals, 2) == pytest.approx(7 / 8)
+    assert over_time(intervals, step=1.0)[:4] == [(0.0, 2), (1.0, 1), (2.0, 2), (3.0, 2)]
+
+
+def test_the_same_figures_make_the_same_plots(tmp_path: Path) -> None:
+    plots = pytest.importorskip("benchmarks.plots", reason="needs matplotlib, of the extra 'bench'")
+    measures = {"allocation": 1.0, "sync": 2.0, "claim": 3.0}
+    axes = [(axis, value) for axis in ("pools", "queues", "waiting", "running") for value in (1, 2)]
+    growth = {"points": [{"axis": axis, "value": value, **measures} for axis, value in axes]}
+    full_pool = {"slots": 2, "over_time": [(0.0, 1), (0.5, 2)]}
+    first, again = (plots.draw(growth, full_pool, tmp_path / name) for name in ("first", "again"))
+    assert [file.name for file in first] == ["allocation.svg", "sync.svg", "claim.svg", "full_pool.svg"]
+    assert [file.read_text() for file in first] == [file.read_text() for file in again]
