@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -60,11 +61,22 @@ def storm_form(request: pytest.FixtureRequest) -> Form:
 
 
 @pytest.fixture
-def storm(storm_form: Form, tmp_path: Path) -> Iterator[Storm]:
+def folder(storm_form: Form, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A folder that is kept if the test fails, until ``make clean``."""
+    path = ROOT / ".test/chaos" / f"{time.strftime('%Y%m%d-%H%M%S')}-seed-{storm_form.seed}"
+    path.mkdir(parents=True)
+    failed_before = request.session.testsfailed
+    yield path
+    if request.session.testsfailed == failed_before:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def storm(storm_form: Form, folder: Path) -> Iterator[Storm]:
     """A real Airflow with two schedulers, on a PostgreSQL and a log disk of its own."""
-    timeline = Timeline(tmp_path / "timeline.log", storm_form.name)
+    timeline = Timeline(folder / "timeline.log", storm_form.name)
     print(f"\nfault suite: {storm_form.name}; {timeline.path}")
-    home = tmp_path / "airflow"
+    home = folder / "airflow"
     with ExitStack() as stack:
         # A commit must survive a crash of the server, as it does wherever people keep their tasks.
         server = stack.enter_context(postgres_server(synchronous_commit="on"))
@@ -101,15 +113,13 @@ def storm(storm_form: Form, tmp_path: Path) -> Iterator[Storm]:
 
 def _dags_folder(home: Path) -> Path:
     folder = home / "dags"
-    shutil.copytree(
-        ROOT / "tests/airflow/dags_chaos", folder, ignore=shutil.ignore_patterns("__pycache__")
-    )
+    shutil.copytree(ROOT / "tests/airflow/dags_chaos", folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "tests/airflow/dags/traces.py", folder)
     return folder
 
 
 def test_whatever_breaks_nothing_is_lost_done_twice_or_too_much_at_a_time(
-    storm: Storm, storm_form: Form, tmp_path: Path
+    storm: Storm, storm_form: Form, folder: Path
 ) -> None:
     found: list[str] = []
     try:
@@ -126,7 +136,7 @@ def test_whatever_breaks_nothing_is_lost_done_twice_or_too_much_at_a_time(
         raise
     finally:
         if found:
-            _keep(storm, tmp_path)
+            _keep(storm, folder)
             print("\n".join(["problems:", *found, "timeline:", str(storm.timeline)]))
         else:
             print(storm.timeline)
@@ -170,7 +180,7 @@ def _leaks(storm: Storm) -> list[str]:
     ]
     slots = json.loads(airflow.workpools("slots", "--output", "json"))
     assert any(row["pool"] == "storm" for row in slots), slots
-    found += [f"`airflow workpools slots` says {row}" for row in slots if int(row["slots_used"])]
+    found += [f"`airflow workpools slots` says {row}" for row in slots if int(row["running"])]
     return found
 
 
