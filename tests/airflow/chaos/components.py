@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -22,6 +23,8 @@ COMMANDS = {
     # One server for the tasks' logs is enough for a host; a second one would not get the port.
     **{name: ["scheduler", "--skip-serve-logs"] for name in SCHEDULERS},
 }
+_ERROR = re.compile(r"[\w.]*(Error|Exception)\b")
+"""The last line of a traceback."""
 _WORKER_TITLE, _RUNNER_TITLE = b"embedded worker", b"process runner"
 
 
@@ -45,7 +48,7 @@ class Components:
             if process is not None and process.poll() is None:
                 continue
             if process is not None and name not in self._down:
-                self.note(f"{name} ended by itself ({process.returncode})")
+                self.note(f"{name} ended by itself ({process.returncode}): {self._last_error(name)}")
                 self._down[name] = time.monotonic() + 1
             if time.monotonic() >= self._down.get(name, 0):
                 self._start(name)
@@ -56,6 +59,10 @@ class Components:
         # That it ends is no failure here, so its end is not the local Airflow's business.
         self._processes[name] = self.airflow.local.release(name)
         self.note(f"{name} started, pid {self._processes[name].pid}")
+
+    def _last_error(self, name: str) -> str:
+        errors = [line for line in self.airflow.local.tail(name, 200).splitlines() if _ERROR.match(line)]
+        return errors[-1][:200] if errors else "no error in its output"
 
     def runs(self, name: str) -> bool:
         process = self._processes.get(name)

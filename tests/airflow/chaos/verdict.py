@@ -61,7 +61,7 @@ def intervals(runs: Mapping[Try, list[Execution]]) -> list[Interval]:
     times: dict[tuple[str, int, int, int], list[float]] = defaultdict(list)
     for which, events in runs.items():
         for event in events:
-            times[*which, event.pid].append(event.at)
+            times[which.task_id, which.map_index, which.number, event.pid].append(event.at)
     return [Interval(min(at), max(at), task_id) for (task_id, *_), at in times.items()]
 
 
