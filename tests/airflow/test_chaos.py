@@ -159,11 +159,13 @@ def _problems(storm: Storm, run_id: str, tasks: int) -> list[str]:
 
 
 def _summary(airflow: AirflowInstance, run_id: str) -> str:
-    """Say how often Airflow tried again, and what became of the jobs."""
-    earlier = airflow.records.earlier_tries("storm", run_id)
+    """Say how many tries the tasks took, and what became of the jobs."""
+    # Not from the history: Airflow keeps none of a try that failed before it ran.
+    tries = Counter(task.try_number for task in airflow.tries("storm", run_id))
     jobs = airflow.rows("select state, reason from workpool_job where run_id = :run_id", run_id=run_id)
     ends = Counter((job["state"], job["reason"]) for job in jobs)
-    return f"{len(earlier)} tries were followed by another one; jobs: " + "; ".join(
+    taken = ", ".join(f"{tries[number]} tasks took {number}" for number in sorted(tries))
+    return f"tries: {taken}; jobs: " + "; ".join(
         f"{number} {state}{f' ({reason})' if reason else ''}" for (state, reason), number in ends.items()
     )
 
