@@ -79,7 +79,7 @@ def storm(storm_form: Form, folder: Path) -> Iterator[Storm]:
     with ExitStack() as stack:
         # A commit must survive a crash of the server, as it does wherever people keep their tasks.
         server = stack.enter_context(postgres_server(synchronous_commit="on"))
-        disk = stack.enter_context(small_disk(home / "logs"))
+        disk = stack.enter_context(small_disk(home / "disk"))
         if disk is None:
             warnings.warn("to fill a disk, one has to be mounted, which is not permitted here", stacklevel=1)
             timeline.note("no disk will be full: mounting one is not permitted here (it needs root)")
@@ -87,7 +87,13 @@ def storm(storm_form: Form, folder: Path) -> Iterator[Storm]:
             home,
             database_url=server.create_database("airflow"),
             dags_folder=_dags_folder(home),
-            settings={**SETTINGS, "WORKPOOLS_TEST_STORM": json.dumps(storm_form.tasks)},
+            settings={
+                **SETTINGS,
+                # Side by side, as by default: what jobs leave behind has no more room than the logs.
+                "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "disk/logs"),
+                "AIRFLOW__WORKPOOLS__HOME": str(home / "disk/workpools"),
+                "WORKPOOLS_TEST_STORM": json.dumps(storm_form.tasks),
+            },
         )
         airflow.local.migrate()
         stack.callback(airflow.stop)
@@ -152,7 +158,8 @@ def _problems(storm: Storm, run_id: str, tasks: int) -> list[str]:
     # Nobody kills a task's own process here: where a try fails, its code or Airflow's supervisor of it has ended it.
     ours = airflow.rows(
         "select task_id, map_index, try_number, reason, exit_code from workpool_job where run_id = :run_id "
-        "and state = 'failed' and desired_state is null and (exit_code is null or exit_code < 0)",
+        "and state = 'failed' and desired_state is null and (exit_code is null or exit_code < 0) "
+        "and reason not like '%No space left on device%'",
         run_id=run_id,
     )
     return found + [f"a job failed by no fault of its task: {job}" for job in ours]
@@ -201,7 +208,7 @@ def _active_jobs(airflow: AirflowInstance) -> list[dict[str, object]]:
 def _keep(storm: Storm, folder: Path) -> None:
     """Keep what the disk and the database will not have any more."""
     airflow = storm.airflow
-    shutil.copytree(airflow.local.home / "logs", folder / "logs", ignore=shutil.ignore_patterns("filler"))
+    shutil.copytree(airflow.local.home / "disk", folder / "disk", ignore=shutil.ignore_patterns("filler"))
     for table in KEPT:
         try:
             rows = airflow.rows(f"select * from {table}")
