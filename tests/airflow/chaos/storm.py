@@ -63,6 +63,7 @@ class Storm:
     leases: Leases
     timeline: Timeline
     order: random.Random
+    _run_id: str = ""
     _later: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=count)
 
@@ -73,6 +74,7 @@ class Storm:
 
         The next fault comes when so many more tasks are done, so that all of them happen under load on any machine.
         """
+        self._run_id = run_id
         faults = [fault for fault in self._kinds() for _ in range(faults_of_each)]
         self.order.shuffle(faults)
         due = [tasks * (number + 0.5) / (len(faults) + 1) for number in range(len(faults))]
@@ -84,7 +86,7 @@ class Storm:
                 faults.pop(0)()
             time.sleep(0.2)
         self.timeline.note("all faults have happened")
-        while not (state := self._run_state(run_id)):
+        while not (state := self._run_state()):
             self._step()
             watch.ended(self.airflow.executions(run_id))
             time.sleep(0.5)
@@ -112,9 +114,10 @@ class Storm:
         except (sqlalchemy.exc.DBAPIError, OSError):
             return False
 
-    def _run_state(self, run_id: str) -> str | None:
+    def _run_state(self) -> str | None:
+        """Return how the run ended; None if it has not, or can't be asked."""
         try:
-            state = self.airflow.records.run_state("storm", run_id)
+            state = self.airflow.records.run_state("storm", self._run_id)
         except sqlalchemy.exc.DBAPIError:
             return None
         return state if state in ("success", "failed") else None
@@ -178,7 +181,10 @@ class Storm:
         self._kill_one(what, runs())
 
     def _retry(self, why: str, fault: Callable[[], None]) -> None:
-        self._in(1, f"{why}: tried again", fault)
+        if self._run_state():
+            self.timeline.note(f"{why}, and the run is over: left out")
+        else:
+            self._in(1, f"{why}: tried again", fault)
 
     def _restart_postgres(self, *, immediately: bool) -> None:
         if self.server.process.poll() is not None:
