@@ -25,7 +25,7 @@ from tests.airflow.chaos.components import Components
 from tests.airflow.chaos.disk import small_disk
 from tests.airflow.chaos.form import Form, form
 from tests.airflow.chaos.storm import Leases, Storm, Timeline
-from tests.airflow.chaos.verdict import problems
+from tests.airflow.chaos.verdict import most_at_once, problems
 from tests.airflow.harness import LIVE, ROOT, AirflowInstance
 from tests.postgres import postgres_server
 
@@ -172,7 +172,9 @@ def _summary(airflow: AirflowInstance, run_id: str) -> str:
     jobs = airflow.rows("select state, reason from workpool_job where run_id = :run_id", run_id=run_id)
     ends = Counter((job["state"], job["reason"]) for job in jobs)
     taken = ", ".join(f"{tries[number]} tasks took {number}" for number in sorted(tries))
-    return f"tries: {taken}; jobs: " + "; ".join(
+    most = most_at_once(airflow.executions(run_id), airflow.tries("storm", run_id), LIMITS)
+    at_once = ", ".join(f"{number} of {queue or 'all'}" for queue, number in most.items())
+    return f"most at once: {at_once}; tries: {taken}; jobs: " + "; ".join(
         f"{number} {state}{f' ({reason})' if reason else ''}" for (state, reason), number in ends.items()
     )
 

@@ -17,7 +17,14 @@ from tests.airflow.harness import Execution
 LIMITS = {None: 2, "high": 1}
 
 
-def task_try(number: int = 1, *, index: int = 0, state: str = "success", queue: str = "high") -> TaskTry:
+def task_try(
+    number: int = 1,
+    *,
+    index: int = 0,
+    state: str = "success",
+    queue: str = "high",
+    started_at: float | None = None,
+) -> TaskTry:
     return TaskTry(
         dag_id="storm",
         run_id="r",
@@ -30,8 +37,8 @@ def task_try(number: int = 1, *, index: int = 0, state: str = "success", queue: 
         pool_slots=1,
         priority_weight=1,
         queued_at=None,
-        started_at=None,
-        ended_at=None,
+        started_at=started_at,
+        ended_at=None if started_at is None else started_at + 3,
     )
 
 
@@ -97,6 +104,12 @@ def test_a_run_that_was_killed_counts_up_to_its_last_sign_of_life() -> None:
     executions = [*killed, *other, *run(2, index=0, at=9, pid=3)]
     found = problems(executions, latest, [task_try(1, index=0, state="failed")], LIMITS)
     assert found == ["2 tasks of high ran at once, the limit is 1"]
+
+
+def test_the_process_around_a_tasks_code_counts_too() -> None:
+    executions = [*run(index=0, at=1), *run(index=1, at=3, pid=2)]
+    latest = [task_try(index=0, started_at=0), task_try(index=1, started_at=2)]
+    assert problems(executions, latest, [], LIMITS) == ["2 tasks of high ran at once, the limit is 1"]
 
 
 def test_all_of_it_runs_only_when_it_is_asked_for_alone() -> None:

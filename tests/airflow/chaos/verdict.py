@@ -33,6 +33,7 @@ def problems(
     :param earlier: the tries before it.
     :param limits: of queues, and of the pool under None.
     """
+    executions = list(executions)
     runs = _runs(executions)
     finals = {Try(task.task_id, task.map_index, task.try_number): task for task in latest}
     known = finals.keys() | {Try(task.task_id, task.map_index, task.try_number) for task in earlier}
@@ -49,11 +50,32 @@ def problems(
             found.append(
                 f"{_name(which)} succeeded with {len(ends)} ends: {_told(runs.get(which, [])) or 'nothing'}"
             )
-    for queue, limit in limits.items():
-        most = max_concurrency(i for i in intervals(runs) if queue in (None, i.queue))
-        if most > limit:
-            found.append(f"{most} tasks of {queue or 'the pool'} ran at once, the limit is {limit}")
-    return found
+    most = most_at_once(executions, finals.values(), limits)
+    return found + [
+        f"{most[queue]} tasks of {queue or 'the pool'} ran at once, the limit is {limit}"
+        for queue, limit in limits.items()
+        if most[queue] > limit
+    ]
+
+
+def most_at_once(
+    executions: Iterable[Execution], latest: Iterable[TaskTry], queues: Iterable[str | None]
+) -> dict[str | None, int]:
+    """Return the most tasks that ran at the same time, of each queue and, under None, of all.
+
+    Their own notes tell of every try, but only while its code runs; Airflow's times of those that succeeded come from
+    the process around it, which begins earlier and ends later. Of other tries Airflow's times mean little.
+    """
+    noted = intervals(_runs(executions))
+    told = [
+        Interval(task.started_at, task.ended_at, task.task_id)
+        for task in latest
+        if task.state == "success" and task.started_at is not None and task.ended_at is not None
+    ]
+    return {
+        queue: max(max_concurrency(i for i in some if queue in (None, i.queue)) for some in (noted, told))
+        for queue in queues
+    }
 
 
 def intervals(runs: Mapping[Try, list[Execution]]) -> list[Interval]:

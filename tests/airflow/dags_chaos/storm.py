@@ -29,4 +29,4 @@ def toil(beats: int) -> None:
 with DAG("storm", schedule=None, max_active_tasks=1000, default_args=RETRIES) as storm:
     for queue, count in json.loads(os.environ["WORKPOOLS_TEST_STORM"]).items():
         decorated = task(task_id=queue, work_queue=f"storm/{queue}")(toil)
-        decorated.expand(beats=[2 + number % 4 for number in range(count)])
+        decorated.expand(beats=[4 + number % 4 for number in range(count)])
