@@ -8,7 +8,7 @@ import shutil
 import signal
 import tempfile
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +21,10 @@ from tests.parts import postgres_bin
 from tests.servers import account_for, run_as, serve_as, wait_ready
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import subprocess
+    from collections.abc import Callable, Iterator
 
-_IMMEDIATE_SHUTDOWN = signal.SIGQUIT
+_IMMEDIATE_SHUTDOWN, _FAST_SHUTDOWN = signal.SIGQUIT, signal.SIGINT
 _OPTIONS = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "300",
@@ -35,12 +36,32 @@ _OPTIONS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class PostgresServer:
-    """A running server; everyone on this machine may connect as ``postgres``."""
+    """A running server; everyone on this machine may connect as ``postgres``.
+
+    :param serve: starts it and waits until it takes connections.
+    """
 
     port: int
-    pid: int
+    serve: Callable[[], subprocess.Popen[bytes]] = field(repr=False)
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.process = self.serve()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def stop(self, *, immediately: bool) -> None:
+        """End every connection and the server; immediately as a crash would, so that it has to recover."""
+        self.process.send_signal(_IMMEDIATE_SHUTDOWN if immediately else _FAST_SHUTDOWN)
+        self.process.wait()
+
+    def start(self) -> None:
+        """Serve again what was served before :meth:`stop`."""
+        self.process = self.serve()
 
     def url(self, database: str = "postgres") -> str:
         """Return SQLAlchemy's URL of a database."""
@@ -66,26 +87,23 @@ class PostgresServer:
 
 
 @contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
-    """Make a cluster, serve it, and remove both afterwards."""
+def postgres_server(**options: str) -> Iterator[PostgresServer]:
+    """Make a cluster, serve it, and remove both afterwards.
+
+    :param options: settings of the server that differ from those of a throw-away one.
+    """
     binaries = postgres_bin()
     if binaries is None:
         raise RuntimeError("PostgreSQL's server binaries are missing")
     folder = Path(tempfile.mkdtemp(prefix="workpools-postgres-"))
     account = account_for("postgres")
-    try:
-        if account:
-            os.chown(folder, account.pw_uid, account.pw_gid)
-        data, port = folder / "data", free_port()
-        run_as(
-            account,
-            [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"],
-            cwd=folder,
-        )
-        options = {**_OPTIONS, "port": str(port), "unix_socket_directories": str(folder)}
+    data, port = folder / "data", free_port()
+    settings = {**_OPTIONS, "port": str(port), "unix_socket_directories": str(folder), **options}
+
+    def serve() -> subprocess.Popen[bytes]:
         process = serve_as(
             account,
-            [binaries / "postgres", "-D", data, *(f"--{name}={value}" for name, value in options.items())],
+            [binaries / "postgres", "-D", data, *(f"--{name}={value}" for name, value in settings.items())],
             cwd=folder,
             log=folder / "log",
             stop_signal=_IMMEDIATE_SHUTDOWN,
@@ -93,9 +111,24 @@ def postgres_server() -> Iterator[PostgresServer]:
         try:
             connect = partial(psycopg2.connect, f"host=127.0.0.1 port={port} user=postgres")
             wait_ready(connect, psycopg2.OperationalError, process, folder / "log")
-            yield PostgresServer(port, process.pid)
-        finally:
+        except BaseException:
             process.send_signal(_IMMEDIATE_SHUTDOWN)
             process.wait()
+            raise
+        return process
+
+    try:
+        if account:
+            os.chown(folder, account.pw_uid, account.pw_gid)
+        run_as(
+            account,
+            [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"],
+            cwd=folder,
+        )
+        server = PostgresServer(port, serve)
+        try:
+            yield server
+        finally:
+            server.stop(immediately=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -53,7 +53,7 @@ def serve_as(
         if _libc.prctl(_PR_SET_PDEATHSIG, int(stop_signal), 0, 0, 0) or os.getppid() != parent:
             os._exit(1)
 
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         return subprocess.Popen(
             command,
             cwd=cwd,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Roster:
@@ -28,15 +31,18 @@ class Roster:
     folder: Path
 
     def enter(self, worker_id: UUID) -> None:
-        """Note that this process is the worker."""
+        """Note that this process is the worker; if that can't be, the others will have to wait for its silence."""
         identity = ProcessIdentity.of(os.getpid())
-        if identity is None:  # no /proc: the others will have to wait for our silence
+        if identity is None:  # no /proc
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         whole = self.folder / f"{worker_id}.json"
         part = whole.with_suffix(".part")
-        part.write_text(json.dumps(asdict(identity)))
-        part.rename(whole)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps(asdict(identity)))
+            part.rename(whole)
+        except OSError as error:  # a full disk: the jobs that run have to be looked after all the same
+            log.warning("Embedded worker %s could not be entered into %s: %s", worker_id, self.folder, error)
 
     def leave(self, worker_id: UUID) -> None:
         """Forget a worker."""

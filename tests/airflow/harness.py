@@ -145,9 +145,12 @@ class AirflowInstance:
 
     def executions(self, *run_ids: str) -> list[Execution]:
         """Return what the tasks of runs noted while they ran."""
+        return [execution for execution in self.all_executions() if execution.run_id in run_ids]
+
+    def all_executions(self) -> list[Execution]:
+        """Return what tasks of any run noted while they ran."""
         lines = self.trace.read_text().splitlines() if self.trace.exists() else []
-        found = [_execution(line) for line in lines]
-        return [execution for execution in found if execution.run_id in run_ids]
+        return [_execution(line) for line in lines]
 
     def rows(self, statement: str, **parameters: Any) -> list[dict[str, Any]]:
         """Run a query on the metadata database."""

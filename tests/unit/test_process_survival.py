@@ -18,6 +18,7 @@ from airflow_workpools.infrastructure.base import Handle, Phase
 from airflow_workpools.infrastructure.process import ProcessInfrastructure, ProcessRunner
 from airflow_workpools.infrastructure.process import infrastructure as infrastructure_module
 from airflow_workpools.infrastructure.process.proc import ProcessIdentity, all_stats
+from tests.airflow.chaos.disk import small_disk
 from tests.unit.infrastructure_contract import (
     launch,
     observe,
@@ -60,6 +61,27 @@ async def running_job(platform: ProcessPlatform, worker: Infrastructure) -> tupl
     handle = await launch(worker, spec)
     await wait_until_begun(platform, spec)
     return spec, handle
+
+
+# -- the disk is full ---------------------------------------------------------------------------------------
+
+
+def test_a_job_that_succeeds_while_the_disk_is_full_has_succeeded(
+    platform: ProcessPlatform, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with working(platform) as worker:
+            spec, handle = await running_job(platform, worker)
+            disk.fill()
+            await asyncio.to_thread(platform.release, spec)
+            ended = await wait_for_end(worker, handle)
+            assert platform.directory(spec).exit() is None, "the disk was not full"
+            assert ended.exit_code == 0
+
+    with small_disk(tmp_path / "home") as disk:
+        if disk is None:
+            pytest.skip("mounting is not permitted here")
+        asyncio.run(scenario())
 
 
 # -- the runner dies ----------------------------------------------------------------------------------------

@@ -61,3 +61,12 @@ def test_a_file_that_says_nothing_is_passed_over(roster, text):
     roster.folder.mkdir()
     (roster.folder / f"{uuid.uuid4()}.json").write_text(text)
     assert list(roster.dead()) == []
+
+
+def test_a_worker_works_though_it_cannot_be_entered(tmp_path):
+    (tmp_path / "workers").write_text("no folder can be made here; a full disk says the same")
+    roster = Roster(tmp_path / "workers")
+    worker_id = uuid.uuid4()
+    roster.enter(worker_id)
+    assert list(roster.dead()) == []
+    roster.leave(worker_id)

@@ -179,10 +179,10 @@ def _run(request: LaunchRequest, task: Task, exit_to: int, on_begun: Callable[[]
         exit_code, reason = 1, f"{type(error).__name__}: {error}"
         traceback.print_exc()
     _flush()
-    write_exit(
-        exit_to,
-        JobExit(exit_code=exit_code, ended_at=now_text(), reason=reason, max_rss_kb=_max_rss_kb()),
-    )
+    exit_ = JobExit(exit_code=exit_code, ended_at=now_text(), reason=reason, max_rss_kb=_max_rss_kb())
+    # A full disk is no failure of the task: who reaps this process is told by its code.
+    with contextlib.suppress(OSError):
+        write_exit(exit_to, exit_)
     # A process can only return 0 to 255; the file holds the rest of the truth.
     return exit_code if 0 <= exit_code <= 255 else 1
 
