@@ -28,6 +28,7 @@ from airflow_workpools.handover import NotNow, Refusal, examine, new_job, queue_
 from airflow_workpools.settings import Settings
 from airflow_workpools.store import blocked_tasks
 from airflow_workpools.store.pools import keep_secrets_pools_fresh, refresh_secrets_pools
+from airflow_workpools.store.records import MISSED_HEARTBEATS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 ASK_SECONDS = 1.0
 """Ends of jobs are asked for at the latest after this time, also without news from the embedded worker."""
+MAX_SILENCE_SECONDS = 30.0
+"""An embedded worker that says nothing for this time and some heartbeats hangs: its machine was not just busy."""
 MAX_EVENTS = 500
 """Most ends of jobs told to the scheduler in one loop; the rest follow in the next."""
 
@@ -86,7 +89,8 @@ class WorkPoolExecutor(BaseExecutor):
 
         :raises WorkpoolsError: if the settings make no sense or the tables can't be made.
         """
-        from airflow_workpools.worker.embedded import EmbeddedWorker, run_embedded_worker
+        from airflow_workpools.worker.embedded import EmbeddedWorker
+        from airflow_workpools.worker.embedded_process import run_embedded_worker
 
         settings = Settings.from_airflow(of_team=self.conf if self.team_name else None)
         _ensure_tables()
@@ -96,6 +100,7 @@ class WorkPoolExecutor(BaseExecutor):
         self._worker = EmbeddedWorker(
             main=partial(run_embedded_worker, settings=settings, team_name=self.team_name),
             restart_max_delay_seconds=settings.worker.restart_max_delay_seconds,
+            silence_seconds=MAX_SILENCE_SECONDS + MISSED_HEARTBEATS * settings.worker.heartbeat_seconds,
         )
         self._worker.start()
         # After the fork: a thread must not be in the middle of something when the worker is made.

@@ -123,8 +123,8 @@ def overview(session: Session, pools: Pools, store: RunTimeStore, *, now: dateti
         run_state=run_state,
         jobs=store.counts(list(pools)),
         scheduled=scheduled_tasks(session, pools, run_state.as_of),
-        airflow_slots={name: slots for name, slots, _ in found},
-        foreign={name for name, _, description in found if not is_managed_description(description)},
+        airflow_slots={row.pool: row.slots for row in found},
+        foreign={row.pool for row in found if not is_managed_description(row.description)},
     )
 
 

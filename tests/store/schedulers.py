@@ -45,6 +45,7 @@ class StubWorker:
 
     main: Any = None
     restart_max_delay_seconds: float = 0
+    silence_seconds: float | None = None
     pid: int | None = 1
     heard: list[str] = field(default_factory=list)
     fails: bool = False

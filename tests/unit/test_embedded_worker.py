@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from airflow_workpools.worker.embedded import (
-    EmbeddedWorker,
+from airflow_workpools.worker.channel import keep_saying_alive, listen
+from airflow_workpools.worker.embedded import EmbeddedWorker
+from airflow_workpools.worker.execution_api import (
     keep_waking_execution_api,
-    listen,
     use_execution_api_of,
     wake_execution_api,
 )
@@ -147,6 +147,36 @@ def test_a_worker_that_died_is_started_again_at_once_then_after_growing_delays(n
     assert delays[1] > 0
     assert delays[-1] > 2 * delays[1]
     assert max(delays) <= 60.1
+
+
+def test_a_worker_that_hangs_is_replaced():
+    clock = Clock()
+
+    def main(channel: socket.socket) -> None:
+        asyncio.run(keep_saying_alive(channel, every_seconds=0.01))
+
+    worker = EmbeddedWorker(main=main, silence_seconds=60, monotonic=clock)
+    worker.start()
+    first = worker.pid
+    assert first is not None
+    try:
+        for _ in range(5):  # as long as it speaks, any time may pass
+            clock.now += 50
+            until(lambda: (worker.supervise(), worker._heard_at == clock.now)[1])
+        assert worker.pid == first
+        assert not worker.has_news()
+        os.kill(first, signal.SIGSTOP)
+        with suppress(BlockingIOError):  # what it has said before
+            while True:
+                worker._socket.recv(4096)
+        clock.now += 61
+        until(lambda: (worker.supervise(), worker.pid not in (None, first))[1])
+    finally:
+        worker.monotonic = time.monotonic
+        worker.silence_seconds = None
+        worker.stop(timeout_seconds=0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(first, 0)
 
 
 def test_a_living_worker_is_left_alone(worker):

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Execution API as the embedded worker needs it: awake, and the right one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import urllib.request
+from http import HTTPStatus
+from http.client import HTTPException
+
+log = logging.getLogger(__name__)
+
+
+def use_execution_api_of(team_name: str | None) -> None:
+    """Let this process and its jobs use the Execution API that was configured for a team, if one was."""
+    from airflow.executors.base_executor import ExecutorConf
+
+    section, option = "core", "execution_api_server_url"
+    url = ExecutorConf(team_name).get(section, option, fallback=None) if team_name else None
+    if url:
+        os.environ[f"AIRFLOW__{section}__{option}".upper()] = url
+
+
+async def keep_waking_execution_api(*, attempts: int = 60, pause: float = 2.0) -> bool:
+    """Wake the Execution API, which may be started after the scheduler; return whether it answered at last."""
+    for _ in range(attempts):
+        if await asyncio.to_thread(wake_execution_api):
+            return True
+        await asyncio.sleep(pause)
+    log.info("The Execution API has not answered yet; the first task will wake it")
+    return False
+
+
+def wake_execution_api(seconds: float = 30.0) -> bool:
+    """Ask the Execution API how it is, so that it is ready when the first task asks it; return whether it answered.
+
+    An API server builds it at the first request, which was measured to take 4.7 s of CPU: the first task would
+    wait for that. Whether it answers matters to nobody else; tasks find out for themselves.
+    """
+    from airflow.executors.base_executor import get_execution_api_server_url
+
+    url = f"{get_execution_api_server_url().rstrip('/')}/health"
+    try:
+        with urllib.request.urlopen(url, timeout=seconds) as answer:
+            return bool(answer.status == HTTPStatus.OK)
+    except (OSError, ValueError, HTTPException) as error:
+        log.debug("The Execution API does not answer yet at %s: %s", url, error)
+        return False
