@@ -8,6 +8,7 @@ import os
 import re
 from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -196,6 +197,27 @@ def most_at_once(tries: Iterable[TaskTry], queue: str | None = None) -> int:
     return max_concurrency(i for i in intervals(tries) if queue in (None, i.queue))
 
 
+def held_at_once(airflow: AirflowInstance, run_ids: Iterable[str]) -> dict[str, int]:
+    """Return the most slots that jobs held at the same time, by queue; of all queues under the empty name."""
+    jobs = [
+        job
+        for run_id in run_ids
+        for job in airflow.rows(
+            "select queue, pool_slots, claimed_at, ended_at from workpool_job where run_id = :run_id "
+            "and claimed_at is not null and ended_at is not null",
+            run_id=run_id,
+        )
+    ]
+    held = [
+        Interval(seconds(job["claimed_at"]), seconds(job["ended_at"]), job["queue"], job["pool_slots"])
+        for job in jobs
+    ]
+    queues = {interval.queue for interval in held}
+    return {"": max_concurrency(held)} | {
+        queue: max_concurrency(interval for interval in held if interval.queue == queue) for queue in queues
+    }
+
+
 def assert_each_ran_once(executions: Iterable[Execution], tries: Iterable[TaskTry]) -> None:
     """Check that every try's code began once and ended once: none lost, none run twice."""
     counted = Counter((e.event, e.run_id, e.task_id, e.map_index, e.try_number) for e in executions)
@@ -218,3 +240,9 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def seconds(time: object) -> float:
+    """Return a time from any database in seconds."""
+    moment = time if isinstance(time, datetime) else datetime.fromisoformat(str(time))
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()

@@ -26,7 +26,7 @@ from tests.airflow.chaos.disk import small_disk
 from tests.airflow.chaos.form import Form, form
 from tests.airflow.chaos.storm import Leases, Storm, Timeline
 from tests.airflow.chaos.verdict import most_at_once, problems
-from tests.airflow.harness import LIVE, ROOT, AirflowInstance
+from tests.airflow.harness import LIVE, ROOT, AirflowInstance, held_at_once
 from tests.postgres import postgres_server
 
 pytestmark = [
@@ -127,15 +127,18 @@ def test_whatever_breaks_nothing_is_lost_done_twice_or_too_much_at_a_time(
     storm: Storm, storm_form: Form, folder: Path
 ) -> None:
     found: list[str] = []
+    run_ids = []
     try:
         for _ in range(storm_form.rounds):
             tasks = sum(storm_form.tasks.values())
             run_id = storm.airflow.api.trigger("storm")
+            run_ids.append(run_id)
             storm.timeline.note(f"{tasks} tasks triggered: {run_id}")
             storm.rage(run_id, tasks=tasks, faults_of_each=storm_form.faults_of_each)
             found += _problems(storm, run_id, tasks)
             storm.timeline.note(_summary(storm.airflow, run_id))
         found += _leaks(storm)
+        found += _untried(storm.airflow, run_ids)
     except BaseException as error:
         found.append(f"{type(error).__name__}: {error}")
         raise
@@ -198,6 +201,16 @@ def _leaks(storm: Storm) -> list[str]:
     assert any(row["pool"] == "storm" for row in slots), slots
     found += [f"`airflow workpools slots` says {row}" for row in slots if int(row["running"])]
     return found
+
+
+def _untried(airflow: AirflowInstance, run_ids: list[str]) -> list[str]:
+    """Return the limits that were never reached: that they held says nothing then."""
+    held = held_at_once(airflow, run_ids)
+    return [
+        f"no more than {held.get(queue or '', 0)} slots of {queue or 'the pool'} were ever held at once, of {limit}"
+        for queue, limit in LIMITS.items()
+        if held.get(queue or "", 0) < limit
+    ]
 
 
 def _active_jobs(airflow: AirflowInstance) -> list[dict[str, object]]:
