@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import InvalidPool, WorkPool
-from airflow_workpools.core.teams import foreign_pool, may_use
+from airflow_workpools.core.teams import may_use, to_team
 from airflow_workpools.core.templates import check_variables
 from airflow_workpools.errors import InvalidInput, InvalidJobVariables, WorkpoolsError
 from airflow_workpools.store.records import NewJob
@@ -62,9 +62,9 @@ def examine(
             ref,
         )
     if pool.team_name is not None and not may_use(team := team_of_dag(), owner=pool.team_name):
-        reason = foreign_pool(ref.pool, owner=pool.team_name, dag_id=workload.ti.dag_id, team=team)
         raise Refusal(
-            f"{reason[0].upper()}{reason[1:]}. A task may use its own team's work pools and those of no team: "
+            f"Work pool '{ref.pool}' belongs to team '{pool.team_name}', and DAG '{workload.ti.dag_id}' "
+            f"{to_team(team)}. A task may use its own team's work pools and those of no team: "
             f"{_usable(pools, team_of_dag)}.",
             ref,
         )

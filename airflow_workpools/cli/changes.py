@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.cli.arguments import NO_LIMIT
+from airflow_workpools.core.changes import Changes
 from airflow_workpools.core.templates import BaseJobTemplate
 from airflow_workpools.errors import InvalidInput
-from airflow_workpools.store.pool_edits import Changes
 
 if TYPE_CHECKING:
     from argparse import Namespace

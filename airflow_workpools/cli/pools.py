@@ -9,9 +9,9 @@ from airflow_workpools.cli.changes import assigned, changes, given_keys, limit_o
 from airflow_workpools.cli.context import opened
 from airflow_workpools.cli.output import reads, show_data, show_rows, writes
 from airflow_workpools.cli.workers import worker_data
+from airflow_workpools.core.changes import Changes
 from airflow_workpools.core.pools import WorkPool
 from airflow_workpools.errors import InvalidInput
-from airflow_workpools.store.pool_edits import Changes
 from airflow_workpools.store.preview import preview as upcoming
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from airflow_workpools.cli.changes import changes, limit_or_none
 from airflow_workpools.cli.context import opened
 from airflow_workpools.cli.output import reads, show_rows, writes
+from airflow_workpools.core.changes import Changes
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.errors import InvalidInput
-from airflow_workpools.store.pool_edits import Changes
 
 if TYPE_CHECKING:
     from argparse import Namespace

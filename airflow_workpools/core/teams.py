@@ -22,8 +22,12 @@ def foreign_pool(
     pool: str, *, owner: str | None, dag_id: str, team: str | None, what: str = "work pool"
 ) -> str:
     """Say that a task's DAG may not use a work pool, or an Airflow pool, and why."""
-    whose = f"to team '{team}'" if team else "to no team"
-    return f"{what} '{pool}' belongs to team '{owner}', and DAG '{dag_id}' {whose}"
+    return f"{what} '{pool}' belongs to team '{owner}', and DAG '{dag_id}' {to_team(team)}"
+
+
+def to_team(team: str | None) -> str:
+    """Say to which team something belongs."""
+    return f"to team '{team}'" if team else "to no team"
 
 
 def minder(owner: str | None, teams: Sequence[str | None]) -> str | None:

@@ -33,7 +33,7 @@ from airflow_workpools.core.teams import foreign_pool, may_use
 from airflow_workpools.core.wording import did_you_mean
 from airflow_workpools.dags.executors import WorkPoolExecutorNames, work_pool_executor
 from airflow_workpools.errors import InvalidInput, NotFound
-from airflow_workpools.store import airflow_statements, blocked_tasks
+from airflow_workpools.store import airflow_statements, blocked_tasks, explain_statements
 from airflow_workpools.store.explain_queue import queue_named, read_queue
 from airflow_workpools.store.records import JobFilter
 from airflow_workpools.store.sessions import airflow_session
@@ -135,20 +135,20 @@ class _Reader:
         )
 
     def _rows(self, ref: TaskRef) -> _Found:
-        row = self._session.execute(airflow_statements.task_instance(ref)).first()
+        row = self._session.execute(explain_statements.task_instance(ref)).first()
         if row is None:
             raise self._missing(ref)
         return _Found(*row)
 
     def _missing(self, ref: TaskRef) -> NotFound | InvalidInput:
         """Find out what of a task instance there is, to say what there is not."""
-        runs = self._session.scalars(airflow_statements.latest_runs(ref.dag_id, ref.run_id)).all()
+        runs = self._session.scalars(explain_statements.latest_runs(ref.dag_id, ref.run_id)).all()
         if runs != [ref.run_id]:
             return self._missing_run(ref, latest=next(iter(runs), None))
-        count, first, last = self._session.execute(airflow_statements.map_indexes(ref)).one()
+        count, first, last = self._session.execute(explain_statements.map_indexes(ref)).one()
         what = f"task '{ref.task_id}' of DAG '{ref.dag_id}'"
         if not count:
-            tasks = airflow_statements.task_ids(ref.dag_id, ref.run_id, MAX_SHOWN)
+            tasks = explain_statements.task_ids(ref.dag_id, ref.run_id, MAX_SHOWN)
             known = self._session.scalars(tasks).all()
             return NotFound(
                 f"run {ref.run_id!r} of DAG {ref.dag_id!r} has no task {ref.task_id!r}"
@@ -163,7 +163,7 @@ class _Reader:
     def _missing_run(self, ref: TaskRef, *, latest: str | None) -> NotFound:
         if latest is not None:
             return NotFound(f"DAG {ref.dag_id!r} has no run {ref.run_id!r}; its latest is {latest!r}")
-        known = self._session.scalars(airflow_statements.dag_ids()).all()
+        known = self._session.scalars(explain_statements.dag_ids()).all()
         if ref.dag_id in known:
             return NotFound(f"DAG {ref.dag_id!r} has no run {ref.run_id!r}: it has none at all")
         return NotFound(
@@ -176,7 +176,7 @@ class _Reader:
         run, dag = found.run, found.dag
         waits = run.state == "queued"
         backfill = run.backfill if waits and run.backfill_id is not None else None
-        running = airflow_statements.running_runs(run.dag_id, run.backfill_id)
+        running = explain_statements.running_runs(run.dag_id, run.backfill_id)
         return RunFacts(
             state=str(run.state),
             run_after=run.run_after,
@@ -202,7 +202,7 @@ class _Reader:
         """Return the tasks directly before this one that have not ended, or not well."""
         if not task.upstream_task_ids:
             return ()
-        states = airflow_statements.upstream_states(ti.dag_id, ti.run_id, task.upstream_task_ids)
+        states = explain_statements.upstream_states(ti.dag_id, ti.run_id, task.upstream_task_ids)
         return tuple(
             Upstream(task_id=row.task_id, state=row.state, instances=row.instances)
             for row in self._session.execute(states)
@@ -210,7 +210,7 @@ class _Reader:
         )
 
     def _limits(self, found: _Found, ref: TaskRef) -> Iterator[ActiveLimit]:
-        active = self._session.execute(airflow_statements.active_tasks(ref)).one()._mapping
+        active = self._session.execute(explain_statements.active_tasks(ref)).one()._mapping
         limits = {"max_active_tasks": found.dag.max_active_tasks}
         if found.dag.has_task_concurrency_limits:
             task = airflow_private.stored_task(found.run, ref.task_id, self._session)
@@ -257,11 +257,11 @@ class _Reader:
     def _executor(self) -> ExecutorFacts:
         names = self._names or WorkPoolExecutorNames(name="", names=frozenset(), is_default=True)
         tasks: Counter[int | None] = Counter()
-        others = airflow_statements.tasks_of_others(sorted(names.names), ours_is_default=names.is_default)
+        others = explain_statements.tasks_of_others(sorted(names.names), ours_is_default=names.is_default)
         for statement in (statements.active_by_scheduler(), others):
             for scheduler, count in self._session.execute(statement):
                 tasks[scheduler] += count
-        alive = [job for job in self._session.scalars(airflow_statements.schedulers()) if job.is_alive()]
+        alive = [job for job in self._session.scalars(explain_statements.schedulers()) if job.is_alive()]
         return ExecutorFacts(
             schedulers=tuple(SchedulerLoad(job_id=job.id, tasks=tasks[job.id]) for job in alive),
             parallelism=self._settings.pools.builtin_limit,

@@ -8,13 +8,14 @@ the environment or a secrets backend are not ours to write; they can be paused, 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.models.connection import Connection
 from airflow.models.pool import Pool
 from sqlalchemy import delete, select
 
+from airflow_workpools.core.changes import Changes, without_nulls
 from airflow_workpools.core.names import (
     DEFAULT_QUEUE,
     WorkQueueRef,
@@ -43,38 +44,6 @@ if TYPE_CHECKING:
     from airflow_workpools.settings import PoolSettings
     from airflow_workpools.store.pools import AnyPool, Pools
     from airflow_workpools.store.protocol import RunTimeStore
-
-
-@dataclass(frozen=True, kw_only=True)
-class Changes:
-    """What shall be different in the definition of a pool or queue; what is not named stays."""
-
-    keys: Mapping[str, Any] = field(default_factory=dict)
-    """New values by key; None takes the key out."""
-    set_variables: Mapping[str, Any] = field(default_factory=dict)
-    """New values of job variables."""
-    unset_variables: Collection[str] = ()
-    """Job variables to take out."""
-
-    def __bool__(self) -> bool:
-        return bool(self.keys or self.set_variables or self.unset_variables)
-
-    def apply(self, definition: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the changed definition.
-
-        :raises InvalidInput: if a job variable is to be taken out that is not there.
-        """
-        changed = {**definition, **self.keys}
-        if self.set_variables or self.unset_variables:
-            variables = _object(changed.get("job_variables"))
-            if absent := sorted(set(self.unset_variables) - variables.keys()):
-                raise InvalidInput(
-                    f"job variable {', '.join(map(repr, absent))} is not set here; "
-                    f"set are: {', '.join(sorted(variables)) or 'none'}"
-                )
-            kept = {name: value for name, value in variables.items() if name not in self.unset_variables}
-            changed["job_variables"] = {**kept, **self.set_variables} or None
-        return _without_nulls(changed)
 
 
 @dataclass(frozen=True)
@@ -224,7 +193,7 @@ class PoolEditor:
         return self._draft(ref.pool, Changes(keys={"queues": queues}))
 
     def _checked(self, name: str, definition: Mapping[str, Any], description: str | None) -> _Draft:
-        definition = _without_nulls(definition)
+        definition = without_nulls(definition)
         pool = parse_work_pool(
             name,
             definition,
@@ -390,7 +359,7 @@ def _definition_in(connection: Any) -> dict[str, Any]:
 
 
 def _queue_definition(queue: WorkQueue) -> dict[str, Any]:
-    return _without_nulls(
+    return without_nulls(
         {
             "priority": queue.priority,
             "concurrency_limit": queue.concurrency_limit,
@@ -398,19 +367,3 @@ def _queue_definition(queue: WorkQueue) -> dict[str, Any]:
             "job_variables": dict(queue.job_variables) or None,
         }
     )
-
-
-def _object(value: Any) -> dict[str, Any]:
-    """Read an object that a definition may also hold as JSON text."""
-    if isinstance(value, str) and value.strip():
-        try:
-            value = json.loads(value)
-        except ValueError as error:
-            raise InvalidInput(f"the present job variables are not valid JSON: {error}") from error
-    if value and not isinstance(value, dict):
-        raise InvalidInput("the present job variables are no JSON object; define the work pool anew")
-    return dict(value or {})
-
-
-def _without_nulls(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in mapping.items() if value is not None}

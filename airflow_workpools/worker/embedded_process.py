@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TITLE = "airflow_workpools: embedded worker"
+"""What the process is called."""
 KEEP_LEFTOVERS = timedelta(days=7)
 """How long the directories of ended jobs are kept that a crash kept from being removed."""
 
@@ -43,7 +45,7 @@ def run_embedded_worker(channel: socket.socket, *, settings: Settings, team_name
     from airflow_workpools.infrastructure.process import ProcessRunner
 
     end_inherited_telemetry()
-    _title(f"airflow_workpools: embedded worker{f' of {team_name}' if team_name else ''}")
+    _title(f"{TITLE} of {team_name}" if team_name else TITLE)
     use_execution_api_of(team_name)
     # Forked before anything else: no thread, no event loop and no connection may be in the runner.
     runner = ProcessRunner.fork()

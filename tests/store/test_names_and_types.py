@@ -12,13 +12,14 @@ import pytest
 import sqlalchemy as sa
 from airflow.models.pool import Pool
 
+from airflow_workpools.core.changes import Changes
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.core.pools import InvalidPool, PoolSource, WorkPool, parse_work_pool
 from airflow_workpools.core.templates import BaseJobTemplate
 from airflow_workpools.errors import Conflict, InvalidWorkPool
 from airflow_workpools.settings import PoolSettings
 from airflow_workpools.store.overview import overview
-from airflow_workpools.store.pool_edits import Changes, PoolEditor
+from airflow_workpools.store.pool_edits import PoolEditor
 from airflow_workpools.store.pools import PoolReader, set_apart
 from airflow_workpools.store.records import Report
 from tests.store.rigs import NOW, work_pool

@@ -23,7 +23,7 @@ def rig() -> Rig:
 
 def duties_of(rig: Rig, keep_days: int | None = 30) -> Duties:
     settings = Settings(home=Path("/nowhere"), keep_finished_jobs_days=keep_days, reconcile_seconds=5)
-    return Duties(settings, None, rig.store)
+    return Duties(settings, None, store=rig.store)
 
 
 def finished(rig: Rig, number: int) -> None:
