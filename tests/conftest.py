@@ -13,7 +13,9 @@ from tests.parts import PARTS, required_parts
 # Before anything imports Airflow: tests read no configuration of whoever runs them, and write none.
 for _name in [name for name in os.environ if name.startswith(("AIRFLOW", "_AIRFLOW"))]:
     del os.environ[_name]
-os.environ["AIRFLOW_HOME"] = str(Path(__file__).parents[1] / ".test" / "airflow")
+# One for each process of a parallel run.
+_home = f"airflow{os.environ.get('PYTEST_XDIST_WORKER', '')}"
+os.environ["AIRFLOW_HOME"] = str(Path(__file__).parents[1] / ".test" / _home)
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
 
@@ -24,9 +26,23 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests that start a real Airflow last: a mistake should show in the quick ones first."""
-    items.sort(key=lambda item: item.get_closest_marker("airflow") is not None)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run the tests that start a real Airflow last: a mistake should show in the quick ones first.
+
+    In a parallel run (``-n 3 --dist loadgroup``) they go first, as they take longest, and tests that share a fixture
+    which costs much stay together.
+    """
+    parallel = hasattr(config, "workerinput")
+    items.sort(key=lambda item: (item.get_closest_marker("airflow") is not None) is not parallel)
+    if parallel:
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+def _group(item: pytest.Item) -> str:
+    """Say what a test shares: the real Airflow on one database that many files use, or what its file has."""
+    database = getattr(getattr(item, "callspec", None), "params", {}).get("airflow")
+    return f"airflow on {database}" if isinstance(database, str) else item.path.name
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from importlib.metadata import Distribution, distributions
 
-LEFT_OUT = {"airflow-provider-workpools", "pip", "setuptools", "wheel", "pytest-xdist", "execnet"}
+LEFT_OUT = {"airflow-provider-workpools", "pip", "setuptools", "wheel"}
 HEADER = """\
 # Versions that `make venv` installs, known to work together with Apache Airflow 3.3.2.
 # Written by `make constraints`, with Python 3.11. A version that no longer supports 3.10 carries a marker:
