@@ -153,7 +153,10 @@ class Scheduler:
     def forget_pool(self, name: str) -> None:
         table = Connection.__table__
         with self.engine.begin() as connection:
-            connection.execute(sa.delete(table).where(table.c.conn_id == name))
+            found = connection.execute(sa.select(table.c.id, table.c.conn_id)).all()
+            # On MariaDB, names that differ in capitals are equal.
+            ids = [id_ for id_, conn_id in found if conn_id == name]
+            connection.execute(sa.delete(table).where(table.c.id.in_(ids)))
         self.forget_what_is_known()
 
     @staticmethod

@@ -115,11 +115,11 @@ def test_room_is_in_slots(rig: Rig) -> None:
 
 def test_a_worker_may_say_how_many_jobs_it_takes_whatever_their_slots(rig: Rig) -> None:
     pool = work_pool(limit=100, high=(1, None), low=(2, None))
-    low = rig.hand_over(*(new_job("etl/low") for _ in range(5)))
-    high = rig.hand_over(*(new_job("etl/high", pool_slots=30) for _ in range(3)), now=later(1))
+    low = [rig.hand_over(new_job("etl/low"), now=later(n))[0] for n in range(5)]
+    high = [rig.hand_over(new_job("etl/high", pool_slots=30), now=later(5 + n))[0] for n in range(3)]
     worker = rig.worker()
-    assert [job.id for job in rig.claim(worker, pool, most=2)] == sorted(high)[:2]
-    assert {job.id for job in rig.claim(worker, pool, most=3)} == {sorted(high)[2], *sorted(low)[:2]}
+    assert [job.id for job in rig.claim(worker, pool, most=2)] == high[:2]
+    assert {job.id for job in rig.claim(worker, pool, most=3)} == {high[2], *low[:2]}
     assert rig.claim(worker, pool, most=0) == []
 
 

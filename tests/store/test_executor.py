@@ -652,7 +652,7 @@ def test_slots_that_airflow_does_not_let_a_queue_use_go_to_the_one_behind_it(
     stage: Scheduler, executor: WorkPoolExecutor
 ) -> None:
     stage.pool("etl", concurrency_limit=4, queues={"high": {"priority": 1}, "low": {"priority": 2}})
-    stage.rig.worker(last_heartbeat_at=datetime.now(timezone.utc) + timedelta(minutes=5))
+    stage.rig.worker(last_heartbeat_at=datetime.now(timezone.utc) + timedelta(seconds=1))
     next_round(executor)
     for _ in range(6):
         stage.workload("etl/high", state="scheduled")

@@ -184,7 +184,7 @@ def test_jobs_of_a_worker_of_another_host_or_kind_or_team_are_left_alone(
     rig: Rig, other: dict[str, object]
 ) -> None:
     old = rig.worker(**other)
-    rig.claimed(new_job(), worker=old)
+    rig.claimed(new_job(team_name=other.get("team_name")), worker=old)
     rig.store.stop_worker(old, now=NOW)
     assert rig.store.take_over(rig.worker(), "here", now=later(1)) == []
     assert len(rig.store.mine(old)) == 1

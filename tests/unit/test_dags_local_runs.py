@@ -47,7 +47,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("local")
     (home / "dags").mkdir()
     (home / "dags" / "local.py").write_text(DAG)
-    run("-m", "airflow", "db", "migrate", env=airflow_environment(home, executor=WITH_ALIAS))
+    environment = airflow_environment(home, executor=WITH_ALIAS)
+    run("-m", "airflow", "db", "migrate", env=environment)
+    run("-m", "airflow", "dags", "reserialize", env=environment)  # as a DAG processor has done where one runs
     return home
 
 
