@@ -78,7 +78,7 @@ class WorkPoolHook(BaseHook):
         if pool.infrastructure_conn_id is None:
             return None
         connection = self.get_connection(pool.infrastructure_conn_id)
-        fields = ("host", "port", "login", "password", "schema")
+        fields = ("conn_id", "conn_type", "host", "port", "login", "password", "schema")
         return {name: getattr(connection, name) for name in fields} | {"extra": connection.extra_dejson}
 
 

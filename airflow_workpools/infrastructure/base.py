@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 class Phase(str, Enum):
     """What the infrastructure says of a job."""
 
+    QUEUED = "queued"
+    """Accepted, and held back by the platform's own queue (a suspended Job, say): its start timeout does not run."""
     WAITING = "waiting"
-    """Accepted, not running yet (image being pulled, no room, suspended)."""
+    """Accepted, not running yet (image being pulled, no room)."""
     RUNNING = "running"
     EXITED = "exited"
     """It ended by itself; ``exit_code`` says how."""
@@ -49,6 +51,8 @@ class Observation:
     exit_code: int | None = None
     reason: str | None = None
     """Why it ended or waits, in words for the person who looks at the task."""
+    never_started: bool = False
+    """Whether it ended before anything of the task ran, so that it may be launched again without harm."""
 
     @property
     def ended(self) -> bool:
@@ -66,11 +70,16 @@ class LaunchSpec:
     """The workload as JSON. It carries the job's token: hand it over so that only the job can read it."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Identifies the job: pool, queue, worker, dag_id, task_id, run_id, map_index, try_number, job_id."""
+    attempt: int = 0
+    """How often the job has failed to start before."""
 
     @property
     def name(self) -> str:
-        """Name of what is launched; the same for every attempt, so that "it exists" means "adopt it"."""
-        return f"wp-{self.job_id}"
+        """Name of what is launched: the same whoever launches it, so that "it exists" means "adopt it".
+
+        Another attempt has another name: what is left of an earlier one is not taken for it.
+        """
+        return f"wp-{self.job_id}-{self.attempt}" if self.attempt else f"wp-{self.job_id}"
 
 
 @runtime_checkable
@@ -78,8 +87,9 @@ class Infrastructure(Protocol):
     """One kind of infrastructure.
 
     Created by the worker with keyword arguments ``home`` (a :class:`pathlib.Path` for files of its own), and
-    ``connection`` (a mapping with ``host``, ``port``, ``login``, ``password``, ``schema``, ``extra`` of
-    the pool's infrastructure connection, or None).
+    ``connection`` (a mapping with ``conn_id``, ``conn_type``, ``host``, ``port``, ``login``, ``password``,
+    ``schema``, ``extra`` of the pool's infrastructure connection, or None). One is made for each connection; the
+    pools that name the same connection share it.
     """
 
     kind: ClassVar[str]
@@ -145,4 +155,31 @@ class MayBeHindered(Protocol):
 
     def hindrance(self) -> str | None:
         """Say what hinders it, and the way out; None if nothing is known to."""
+        ...
+
+
+@runtime_checkable
+class HasLog(Protocol):
+    """An infrastructure that keeps what a job wrote where its worker has to fetch it.
+
+    Where jobs write into Airflow's log folder themselves, as processes do, there is nothing to fetch.
+    """
+
+    def follow_log(self, handle: Handle, *, offset: int) -> AsyncIterator[bytes]:
+        """Yield what the job writes to standard output and error, from this byte on, while it runs.
+
+        Returns when the job has ended and all was yielded, or when nothing is left of it. What was yielded once
+        is yielded again, the same, to whoever asks for the same offset.
+
+        :raises InfrastructureUnavailable: if it may work later.
+        """
+        ...
+
+
+@runtime_checkable
+class CanRenew(Protocol):
+    """An infrastructure that can give a job which has not started yet a fresh workload, whose token lasts longer."""
+
+    async def renew(self, handle: Handle, workload: str) -> None:
+        """Replace the workload of a job that is held back by the platform's own queue. Fine if it is gone."""
         ...

@@ -56,6 +56,7 @@ def launch_spec(
         configuration=configuration,
         workload=job.workload,
         labels=labels_of(job, worker=worker),
+        attempt=job.start_attempts,
     )
 
 

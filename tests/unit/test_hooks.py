@@ -107,6 +107,8 @@ def test_the_infrastructure_is_reached_with_its_own_connection(connect: Any, clo
     assert ok, message
     assert cloud == [
         {
+            "conn_id": "my_cloud",
+            "conn_type": "http",
             "host": "up",
             "port": 443,
             "login": "me",
