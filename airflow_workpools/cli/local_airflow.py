@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_workpools.cli import local_sqlite
 from airflow_workpools.cli.local_api import LocalApi
 from airflow_workpools.errors import WorkpoolsError
 
@@ -177,7 +178,12 @@ class LocalAirflow:
 
     def environment(self) -> dict[str, str]:
         """Return the environment of every process of this Airflow."""
-        environment = {**_outer_environment(), **self._own_environment(), **self.settings}
+        environment = {
+            **_outer_environment(),
+            **self._own_environment(),
+            **self._database_environment(),
+            **self.settings,
+        }
         # `airflow standalone` looks for the command `airflow`, tasks may look for `python`.
         environment["PATH"] = os.pathsep.join(
             [str(Path(self.python).parent), environment.get("PATH", os.defpath)]
@@ -203,7 +209,6 @@ class LocalAirflow:
             "AIRFLOW__API__BASE_URL": f"{self.url}/",
             "AIRFLOW__API__SECRET_KEY": self._secret,
             "AIRFLOW__API_AUTH__JWT_SECRET": self._secret,
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database_url,
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.home / "logs"),
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self.ports.worker_log),
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(self.ports.trigger_log),
@@ -211,6 +216,14 @@ class LocalAirflow:
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "1",
             "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
         }
+
+    def _database_environment(self) -> dict[str, str]:
+        environment = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database_url}
+        if self.database_url.startswith("sqlite"):
+            connect_args = f"{local_sqlite.__name__}.CONNECT_ARGS"
+            environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS"] = connect_args
+            environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS_ASYNC"] = connect_args
+        return environment
 
     # -- what runs
 

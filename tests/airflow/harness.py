@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from airflow_workpools.cli.demo_report import Interval, max_concurrency
@@ -109,7 +109,7 @@ class AirflowInstance:
         return self.api.trigger(dag_id, conf)
 
     def wait_run(
-        self, dag_id: str, run_id: str, *, timeout: float = 90, state: str = "success"
+        self, dag_id: str, run_id: str, *, timeout: float = 180, state: str = "success"
     ) -> list[TaskTry]:
         """Wait until a run is over, check how it ended, and return its tasks."""
 
@@ -139,7 +139,7 @@ class AirflowInstance:
         """Return a run's tasks that run now."""
         return [task for task in self.tries(dag_id, run_id) if task.state == "running"]
 
-    def wait(self, condition: Callable[[], Any], *, timeout: float = 60, what: str) -> Any:
+    def wait(self, condition: Callable[[], Any], *, timeout: float = 120, what: str) -> Any:
         return self.local.wait_for(condition, timeout=timeout, what=what, interval=0.2)
 
     # -- what happened
@@ -197,25 +197,57 @@ def most_at_once(tries: Iterable[TaskTry], queue: str | None = None) -> int:
     return max_concurrency(i for i in intervals(tries) if queue in (None, i.queue))
 
 
-def held_at_once(airflow: AirflowInstance, run_ids: Iterable[str]) -> dict[str, int]:
-    """Return the most slots that jobs held at the same time, by queue; of all queues under the empty name."""
+class SlotsHeld(NamedTuple):
+    """The most slots that jobs held at the same time, by queue; of all queues under the empty name.
+
+    A job holds its slots from the moment in which its claim is stored until its end is. Both are noted with times
+    that were read a little earlier: of a claim that had to wait for a lock, before the end of the job whose slot it
+    got. So there are two bounds, and on a machine that is not busy they are the same.
+    """
+
+    at_least: dict[str, int]
+    """Counted from the start of the jobs, when their claims were stored for sure."""
+    at_most: dict[str, int]
+    """Counted from the claims of the jobs."""
+
+
+def held_at_once(airflow: AirflowInstance, run_ids: Iterable[str]) -> SlotsHeld:
+    """Return the most slots that the jobs of runs held at the same time."""
     jobs = [
         job
         for run_id in run_ids
         for job in airflow.rows(
-            "select queue, pool_slots, claimed_at, ended_at from workpool_job where run_id = :run_id "
-            "and claimed_at is not null and ended_at is not null",
+            "select queue, pool_slots, claimed_at, started_at, ended_at from workpool_job "
+            "where run_id = :run_id and claimed_at is not null and ended_at is not null",
             run_id=run_id,
         )
     ]
+    return SlotsHeld(*(_held_at_once(jobs, since) for since in ("started_at", "claimed_at")))
+
+
+def _held_at_once(jobs: Iterable[Mapping[str, Any]], since: str) -> dict[str, int]:
     held = [
-        Interval(seconds(job["claimed_at"]), seconds(job["ended_at"]), job["queue"], job["pool_slots"])
+        Interval(seconds(job[since]), seconds(job["ended_at"]), job["queue"], job["pool_slots"])
         for job in jobs
+        if job[since] is not None
     ]
     queues = {interval.queue for interval in held}
     return {"": max_concurrency(held)} | {
         queue: max_concurrency(interval for interval in held if interval.queue == queue) for queue in queues
     }
+
+
+def assert_limits_held_and_reached(
+    airflow: AirflowInstance, run_ids: Iterable[str], limits: Mapping[str, int]
+) -> None:
+    """Check that jobs never held more slots than these, by queue, and at some time so many.
+
+    :param limits: by the names of queues; the pool's under the empty name.
+    """
+    held = held_at_once(airflow, run_ids)
+    assert held.at_least.keys() == limits.keys()
+    assert {name: most for name, most in held.at_least.items() if most > limits[name]} == {}
+    assert {name: most for name, most in held.at_most.items() if most < limits[name]} == {}
 
 
 def assert_each_ran_once(executions: Iterable[Execution], tries: Iterable[TaskTry]) -> None:

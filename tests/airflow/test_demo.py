@@ -120,7 +120,7 @@ def test_a_demo_that_is_told_to_stop_stops_its_running_tasks_too_and_the_next_on
     assert marked_pids(home) == []
     with demo(home) as again:
         again.wait_for("Creating Airflow's tables …")
-        wait_until(lambda: marked_pids(home), timeout=30, what="the first of Airflow's processes")
+        wait_until(lambda: marked_pids(home), timeout=60, what="the first of Airflow's processes")
         again.process.terminate()
         assert again.process.wait(60) == 143
     assert marked_pids(home) == []

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.airflow.conftest import QUEUED_TIMEOUT_SECONDS
-from tests.airflow.harness import assert_each_ran_once, held_at_once, most_at_once, seconds
+from tests.airflow.harness import (
+    assert_each_ran_once,
+    assert_limits_held_and_reached,
+    most_at_once,
+    seconds,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +50,8 @@ def test_the_designs_example(airflow: AirflowInstance) -> None:
     assert {task.try_number for task in tries} == {1}
     assert_each_ran_once(airflow.executions(*runs.values()), tries)
     # How many are in their code at once depends on the machine, too; how many hold slots does not.
-    assert held_at_once(airflow, runs.values()) == {"": 10, "critical": 1, "high": 3, "low": 10}
+    limits = {"": 10, "critical": 1, "high": 3, "low": 10}
+    assert_limits_held_and_reached(airflow, runs.values(), limits)
     assert most_at_once(tries) <= 10
     assert most_at_once(tries, "etl/high") <= 3
     assert most_at_once(tries, "etl/critical") == 1
@@ -88,9 +94,9 @@ def test_a_paused_queue_starts_nothing_and_its_share_goes_to_others(
     airflow.wait(lambda: _holding_slots(airflow, "many_low", low) == 10, what="low to take the whole pool")
     assert len(airflow.executions(high)) == begun
     airflow.workpools("queue", "resume", "etl/high")
-    airflow.wait(lambda: airflow.running("many_high", high), timeout=15, what="high to go on")
+    airflow.wait(lambda: airflow.running("many_high", high), timeout=60, what="high to go on")
     tries = airflow.wait_run("many_high", high) + airflow.wait_run("many_low", low)
-    assert held_at_once(airflow, (high, low)) == {"": 10, "high": 3, "low": 10}
+    assert_limits_held_and_reached(airflow, (high, low), {"": 10, "high": 3, "low": 10})
     assert most_at_once(tries) <= 10
     assert most_at_once(tries, "etl/high") <= 3
     assert_each_ran_once(airflow.executions(high, low), tries)
@@ -143,7 +149,7 @@ def test_a_task_without_a_work_queue_runs_as_ever(airflow: AirflowInstance) -> N
 def test_a_task_that_can_never_start_fails_and_says_why_in_its_log(
     airflow: AirflowInstance, dag_id: str, reasons: list[str]
 ) -> None:
-    (task,) = airflow.run(dag_id, state="failed", timeout=30)
+    (task,) = airflow.run(dag_id, state="failed", timeout=60)
     log = airflow.log(task)
     for reason in reasons:
         assert reason in log
@@ -154,7 +160,7 @@ def test_a_task_that_can_never_start_fails_and_says_why_in_its_log(
 def test_a_work_pool_can_be_used_as_soon_as_it_is_there(airflow: AirflowInstance) -> None:
     airflow.wait(lambda: airflow.api.has_dag("new_pool"), what="the DAG")
     airflow.create_pool("brand-new")
-    (task,) = airflow.run("new_pool", timeout=30)
+    (task,) = airflow.run("new_pool", timeout=60)
     assert task.queue == "brand-new/default"
 
 
@@ -175,7 +181,7 @@ def test_a_job_gets_what_its_template_takes_from_a_connection(airflow: AirflowIn
 def test_the_log_can_be_read_while_a_task_runs_and_afterwards(airflow: AirflowInstance) -> None:
     run_id = airflow.trigger("long_talk")
     task = airflow.wait(lambda: airflow.running("long_talk", run_id), what="the task to run")[0]
-    airflow.wait(lambda: "said early" in airflow.log(task), timeout=6, what="its log")
+    airflow.wait(lambda: "said early" in airflow.log(task), timeout=60, what="its log")
     assert "said late" not in airflow.log(task)
     (task,) = airflow.wait_run("long_talk", run_id)
     log = airflow.log(task)

@@ -91,7 +91,7 @@ def reparse(airflow: AirflowInstance, dag_id: str) -> None:
     known = versions()
     token = airflow.api.call("GET", f"dags/{dag_id}/details")["file_token"]
     airflow.api.call("PUT", f"parseDagFile/{token}")
-    airflow.wait(lambda: versions() > known, timeout=30, what=f"{dag_id} to be parsed again")
+    airflow.wait(lambda: versions() > known, timeout=60, what=f"{dag_id} to be parsed again")
 
 
 @on_sqlite

@@ -162,10 +162,10 @@ def test_another_scheduler_has_the_jobs_of_one_that_was_killed(schedulers: Sched
     assert alive
     schedulers.kill9(victim)
 
-    airflow.wait(lambda: _is_gone(int(dead["pid"])), timeout=10, what="the worker of a dead scheduler to end")
+    airflow.wait(lambda: _is_gone(int(dead["pid"])), timeout=60, what="the worker of a dead scheduler to end")
     airflow.wait(
         lambda: _owners(airflow, run_id, "worker_id") == {alive["id"]},
-        timeout=15,
+        timeout=60,
         what="the other worker to take over the jobs",
     )
     airflow.wait(

@@ -72,8 +72,8 @@ def test_a_task_that_is_marked_as_failed_is_stopped(airflow: AirflowInstance) ->
     run_id = airflow.trigger("stubborn")
     pid = _begun(airflow, run_id).pid
     _mark_failed(airflow, "stubborn", run_id)
-    airflow.wait(lambda: not _alive(pid), timeout=10, what="the task's process to end")
-    airflow.wait(lambda: _ended(airflow, run_id), timeout=20, what="its job to end")
+    airflow.wait(lambda: not _alive(pid), timeout=60, what="the task's process to end")
+    airflow.wait(lambda: _ended(airflow, run_id), timeout=60, what="its job to end")
 
 
 @pytest.mark.usefixtures("pools")
@@ -82,8 +82,8 @@ def test_a_task_whose_run_is_deleted_is_stopped(airflow: AirflowInstance) -> Non
     pid = _begun(airflow, run_id).pid
     _mark_failed(airflow, "stubborn", run_id)  # Airflow refuses to delete a run that runs
     airflow.api.call("DELETE", f"dags/stubborn/dagRuns/{run_id}")
-    airflow.wait(lambda: not _alive(pid), timeout=15, what="the task's process to end")
-    airflow.wait(lambda: _ended(airflow, run_id), timeout=20, what="its job to end")
+    airflow.wait(lambda: not _alive(pid), timeout=60, what="the task's process to end")
+    airflow.wait(lambda: _ended(airflow, run_id), timeout=60, what="its job to end")
 
 
 @pytest.mark.usefixtures("pools")
@@ -91,12 +91,12 @@ def test_a_task_that_is_cleared_runs_anew_and_its_first_process_is_gone(airflow:
     run_id = airflow.trigger("stubborn")
     first = _begun(airflow, run_id)
     airflow.clear(airflow.tries("stubborn", run_id)[0])
-    airflow.wait(lambda: not _alive(first.pid), timeout=15, what="the first process to end")
+    airflow.wait(lambda: not _alive(first.pid), timeout=60, what="the first process to end")
     airflow.wait(lambda: len(airflow.executions(run_id)) == 2, what="the task to run anew")
     second = airflow.executions(run_id)[-1]
     assert second.try_number > first.try_number
     _mark_failed(airflow, "stubborn", run_id)
-    airflow.wait(lambda: not _alive(second.pid), timeout=10, what="the second process to end")
+    airflow.wait(lambda: not _alive(second.pid), timeout=60, what="the second process to end")
 
 
 @pytest.mark.usefixtures("pools")
@@ -108,8 +108,8 @@ def test_a_job_that_still_waits_when_its_run_is_stopped_never_starts(airflow: Ai
         what="the second job to wait in the store",
     )
     _mark_failed(airflow, "waits_behind", run_id)
-    airflow.wait(lambda: not _alive(pid), timeout=10, what="the first task's process to end")
-    airflow.wait(lambda: _ended(airflow, run_id), timeout=20, what="both jobs to end")
+    airflow.wait(lambda: not _alive(pid), timeout=60, what="the first task's process to end")
+    airflow.wait(lambda: _ended(airflow, run_id), timeout=60, what="both jobs to end")
     assert len({execution.map_index for execution in airflow.executions(run_id)}) == 1
 
 

@@ -20,6 +20,7 @@ from airflow_workpools.cli.local_airflow import (
     sweep,
     wait_until,
 )
+from airflow_workpools.cli.local_sqlite import BUSY_SECONDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,6 +70,22 @@ def test_the_addresses_in_the_configuration_follow_the_port(airflow: LocalAirflo
     environment, port = airflow.environment(), airflow.ports.api
     assert environment["AIRFLOW__API__BASE_URL"] == f"http://127.0.0.1:{port}/"
     assert environment["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == f"http://127.0.0.1:{port}/execution/"
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_its_processes_wait_for_a_busy_sqlite(airflow: LocalAirflow, kind: str) -> None:
+    program = (
+        "from airflow import settings; "
+        f"print(settings._get_connect_args({kind!r})['timeout'], settings.engine.dialect.name)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=airflow.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split()[-2:] == [str(BUSY_SECONDS), "sqlite"]
 
 
 def test_sweeping_ends_marked_processes_in_any_session_and_no_others(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ with DAG("long_talk", schedule=None) as long_talk:
     @task(work_queue="etl/high")
     def talk() -> None:
         print("said early")
-        traces.work(8)
+        traces.work(15)
         print("said late")
 
     talk()
