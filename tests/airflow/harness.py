@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections import Counter
@@ -212,13 +213,13 @@ class SlotsHeld(NamedTuple):
 
 
 def held_at_once(airflow: AirflowInstance, run_ids: Iterable[str]) -> SlotsHeld:
-    """Return the most slots that the jobs of runs held at the same time."""
+    """Return the most slots that the jobs of runs have held at the same time so far."""
     jobs = [
         job
         for run_id in run_ids
         for job in airflow.rows(
             "select queue, pool_slots, claimed_at, started_at, ended_at from workpool_job "
-            "where run_id = :run_id and claimed_at is not null and ended_at is not null",
+            "where run_id = :run_id and claimed_at is not null",
             run_id=run_id,
         )
     ]
@@ -227,9 +228,14 @@ def held_at_once(airflow: AirflowInstance, run_ids: Iterable[str]) -> SlotsHeld:
 
 def _held_at_once(jobs: Iterable[Mapping[str, Any]], since: str) -> dict[str, int]:
     held = [
-        Interval(seconds(job[since]), seconds(job["ended_at"]), job["queue"], job["pool_slots"])
+        Interval(
+            seconds(job[since]),
+            seconds(job["ended_at"]) if job["ended_at"] else math.inf,
+            job["queue"],
+            job["pool_slots"],
+        )
         for job in jobs
-        if job[since] is not None
+        if job[since]
     ]
     queues = {interval.queue for interval in held}
     return {"": max_concurrency(held)} | {
