@@ -176,15 +176,14 @@ class LocalAirflow:
         """Where the components' output goes, one file each."""
         return self.home / "components"
 
-    def environment(self) -> dict[str, str]:
-        """Return the environment of every process of this Airflow."""
+    def environment(self, component: str | None = None) -> dict[str, str]:
+        """Return the environment of a component, or of any other process of this Airflow."""
         environment = {
             **_outer_environment(),
             **self._own_environment(),
-            **self._database_environment(),
+            **self._database_environment(component),
             **self.settings,
         }
-        # `airflow standalone` looks for the command `airflow`, tasks may look for `python`.
         environment["PATH"] = os.pathsep.join(
             [str(Path(self.python).parent), environment.get("PATH", os.defpath)]
         )
@@ -217,12 +216,12 @@ class LocalAirflow:
             "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
         }
 
-    def _database_environment(self) -> dict[str, str]:
+    def _database_environment(self, component: str | None) -> dict[str, str]:
         environment = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database_url}
         if self.database_url.startswith("sqlite"):
-            connect_args = f"{local_sqlite.__name__}.CONNECT_ARGS"
-            environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS"] = connect_args
-            environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS_ASYNC"] = connect_args
+            args = "API_SERVER_CONNECT_ARGS" if component == API_SERVER else "CONNECT_ARGS"
+            for option in ("SQL_ALCHEMY_CONNECT_ARGS", "SQL_ALCHEMY_CONNECT_ARGS_ASYNC"):
+                environment[f"AIRFLOW__DATABASE__{option}"] = f"{local_sqlite.__name__}.{args}"
         return environment
 
     # -- what runs
@@ -263,7 +262,7 @@ class LocalAirflow:
         with (self.logs / f"{name}.log").open("ab") as output:
             process = subprocess.Popen(
                 [self.python, "-m", "airflow", *arguments],
-                env=self.environment(),
+                env=self.environment(name),
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

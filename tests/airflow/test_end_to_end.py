@@ -77,11 +77,13 @@ def overtakers(airflow: AirflowInstance, tries: list[TaskTry], urgent_run: str) 
 
 @pytest.fixture
 def paused_high(airflow: AirflowInstance) -> Iterator[tuple[str, str]]:
-    """Runs of both queues, and `high` paused while its tasks were running; returns their run ids."""
-    high, low = airflow.trigger("many_high"), airflow.trigger("many_low")
-    airflow.wait(lambda: len(airflow.running("many_high", high)) == 3, what="high to be full")
+    """Runs of both queues, and `high` paused while three of its tasks run; returns their run ids."""
+    high, low = airflow.trigger("held_high"), airflow.trigger("held_low")
+    airflow.wait(lambda: len(airflow.running("held_high", high)) == 3, what="high to be full")
     airflow.workpools("queue", "pause", "etl/high")
     yield high, low
+    for dag_id in ("held_high", "held_low"):
+        airflow.release(dag_id)
     airflow.workpools("queue", "resume", "etl/high")
 
 
@@ -89,13 +91,14 @@ def test_a_paused_queue_starts_nothing_and_its_share_goes_to_others(
     airflow: AirflowInstance, paused_high: tuple[str, str]
 ) -> None:
     high, low = paused_high
-    airflow.wait(lambda: not airflow.running("many_high", high), what="the paused queue's tasks to finish")
-    begun = len(airflow.executions(high))
-    airflow.wait(lambda: _has_held(airflow, low) >= 10, what="low to take the whole pool")
-    assert len(airflow.executions(high)) == begun
+    assert len(airflow.running("held_high", high)) == 3
+    airflow.release("held_high")
+    airflow.wait(lambda: not airflow.running("held_high", high), what="the paused queue's tasks to finish")
+    airflow.wait(lambda: len(airflow.running("held_low", low)) == 10, what="low to take the whole pool")
+    assert len(airflow.executions(high)) == 2 * 3
     airflow.workpools("queue", "resume", "etl/high")
-    airflow.wait(lambda: airflow.running("many_high", high), timeout=60, what="high to go on")
-    tries = airflow.wait_run("many_high", high) + airflow.wait_run("many_low", low)
+    airflow.release("held_low")
+    tries = airflow.wait_run("held_high", high) + airflow.wait_run("held_low", low)
     assert_limits_held_and_reached(airflow, (high, low), {"": 10, "high": 3, "low": 10})
     assert most_at_once(tries) <= 10
     assert most_at_once(tries, "etl/high") <= 3

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_workpools.cli.local_airflow import (
+    API_SERVER,
     MARK,
+    SCHEDULER,
     LocalAirflow,
     LocalAirflowError,
     Ports,
@@ -20,7 +22,7 @@ from airflow_workpools.cli.local_airflow import (
     sweep,
     wait_until,
 )
-from airflow_workpools.cli.local_sqlite import BUSY_SECONDS
+from airflow_workpools.cli.local_sqlite import API_SERVER_BUSY_SECONDS, BUSY_SECONDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,19 +75,21 @@ def test_the_addresses_in_the_configuration_follow_the_port(airflow: LocalAirflo
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_its_processes_wait_for_a_busy_sqlite(airflow: LocalAirflow, kind: str) -> None:
-    program = (
-        "from airflow import settings; "
-        f"print(settings._get_connect_args({kind!r})['timeout'], settings.engine.dialect.name)"
-    )
+@pytest.mark.parametrize(
+    ("component", "seconds"), [(API_SERVER, API_SERVER_BUSY_SECONDS), (SCHEDULER, BUSY_SECONDS)]
+)
+def test_its_processes_wait_for_a_busy_sqlite_and_its_api_server_not_for_long(
+    airflow: LocalAirflow, component: str, seconds: float, kind: str
+) -> None:
+    program = f"from airflow import settings; print(settings._get_connect_args({kind!r})['timeout'])"
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env=airflow.environment(),
+        env=airflow.environment(component),
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.split()[-2:] == [str(BUSY_SECONDS), "sqlite"]
+    assert done.stdout.split()[-1] == str(seconds)
 
 
 def test_sweeping_ends_marked_processes_in_any_session_and_no_others(tmp_path: Path) -> None:

@@ -19,14 +19,26 @@ def sleepers(dag_id: str, queue: str, *, count: int, seconds: float, **arguments
     return dag
 
 
+def held(dag_id: str, queue: str, *, count: int) -> DAG:
+    """Return a DAG of ``count`` tasks that run until a test releases them, by the DAG's name."""
+    with DAG(dag_id, schedule=None, max_active_tasks=500) as dag:
+
+        @task(task_id="wait", work_queue=queue)
+        def wait(number: int) -> None:
+            traces.work_until(dag_id)
+
+        wait.expand(number=list(range(count)))
+    return dag
+
+
 # The example that everything must satisfy.
 low = sleepers("low", "etl/low", count=40, seconds=2)
 high = sleepers("high", "etl/high", count=9, seconds=2)
 critical = sleepers("critical", "etl/critical", count=3, seconds=2)
 
-# Pausing: more of them than run in the time that a pause needs.
-many_low = sleepers("many_low", "etl/low", count=60, seconds=4)
-many_high = sleepers("many_high", "etl/high", count=12, seconds=4)
+# Pausing: they run until the test lets them end, however long a pause takes.
+held_low = held("held_low", "etl/low", count=14)
+held_high = held("held_high", "etl/high", count=6)
 
 # Crashes: all of them run when it happens.
 survivors = sleepers("survivors", "crash", count=8, seconds=6)

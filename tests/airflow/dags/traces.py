@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 TRACE_VARIABLE = "WORKPOOLS_TEST_TRACE"
 
@@ -26,4 +27,13 @@ def work(seconds: float) -> None:
     """Run for a while, with a note before and after."""
     note("start")
     time.sleep(seconds)
+    note("end")
+
+
+def work_until(name: str) -> None:
+    """Run until a test says so, with a note before and after."""
+    note("start")
+    told = Path(f"{os.environ[TRACE_VARIABLE]}.{name}")
+    while not told.exists():
+        time.sleep(0.1)
     note("end")
