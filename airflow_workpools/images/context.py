@@ -9,6 +9,7 @@ import json
 import re
 import tarfile
 import tempfile
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -21,25 +22,24 @@ Files = dict[str, "bytes | Path"]
 """From the path in the context to the content, or to the file that has it."""
 
 NEVER = (
-    "**/.git",
-    "**/*.env",
-    "**/.env",
-    "**/.env.*",
-    "**/airflow.cfg",
-    "**/airflow.db",
-    "**/simple_auth_manager_passwords.json*",
-    "**/.netrc",
-    "**/.pypirc",
-    "**/pip.conf",
-    "**/.aws",
-    "**/.docker",
-    "**/.kube",
-    "**/.ssh",
-    "**/__pycache__",
-    "**/*.pyc",
-    "**/.venv",
+    ".git",
+    "*.env",
+    ".env.*",
+    "airflow.cfg",
+    "airflow.db",
+    "simple_auth_manager_passwords.json*",
+    ".netrc",
+    ".pypirc",
+    "pip.conf",
+    ".aws",
+    ".docker",
+    ".kube",
+    ".ssh",
+    "__pycache__",
+    "*.pyc",
+    ".venv",
 )
-"""What stays out whatever ``.dockerignore`` says: secrets, and what is of this host only."""
+"""Names of files and folders that stay out whatever ``.dockerignore`` says: secrets, and what is of this host only."""
 
 IGNORE_FILE = ".dockerignore"
 
@@ -63,8 +63,12 @@ def dag_files(folder: Path) -> Files:
         raise NotFound(f"there is no DAG folder {str(folder)!r}; name it with --dags-folder")
     root = folder.resolve()
     found: Files = {}
-    for path in sorted(exclude_paths(str(root), [*_ignored(root), *NEVER])):
+    # The patterns save the walk through such folders; "!" in the ignore file could undo them, and no more than that.
+    patterns = [*_ignored(root), *(f"**/{name}" for name in NEVER)]
+    for path in sorted(exclude_paths(str(root), patterns)):
         place = root / path
+        if _never(path):
+            continue
         if place.is_symlink() and not place.resolve().is_relative_to(root):
             raise InvalidInput(
                 f"{place} is a link that leads out of the DAG folder, so what it leads to would be missing in the "
@@ -73,6 +77,10 @@ def dag_files(folder: Path) -> Files:
         if place.is_file() or place.is_symlink():
             found[path] = place
     return found
+
+
+def _never(path: str) -> bool:
+    return any(fnmatchcase(part, name) for part in Path(path).parts for name in NEVER)
 
 
 def _ignored(root: Path) -> list[str]:
