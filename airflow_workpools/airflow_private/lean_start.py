@@ -4,7 +4,7 @@
 What a person waits for there is Python importing Airflow. ``airflow.sdk.execution_time.execute_workload`` goes through
 the executors, and with them through the models of the metadata database that no task may use; it imports a parser of
 Python that only virtual environment operators need; and Python's garbage collector goes again and again over what was
-imported, of which nothing is garbage. Without these three a start takes about half the CPU.
+imported, of which nothing is garbage. Without these three a start takes two thirds of the CPU.
 """
 
 from __future__ import annotations

@@ -320,8 +320,14 @@ IMAGE_COMMANDS = (
             help="Let jobs of this work pool run in the image; may be repeated",
         ),
         Arg(("--platform",), metavar="OS/ARCH", help="Platform to build for, for example linux/arm64"),
-        Arg(("--network",), metavar="MODE", help="Network of the build, as in docker build; for example host"),
-        Arg(("--no-cache",), action="store_true", help="Build everything anew; newer requirements may be found"),
+        Arg(
+            ("--network",), metavar="MODE", help="Network of the build, as in docker build; for example host"
+        ),
+        Arg(
+            ("--no-cache",),
+            action="store_true",
+            help="Build everything anew; newer requirements may be found",
+        ),
         Arg(("--no-prompt",), action="store_true", help="Ask nothing, also on a terminal"),
         function="build_image",
     ),
@@ -360,9 +366,7 @@ def get_workpools_cli_commands() -> list[CLICommand]:
                 ),
                 GroupCommand(name="jobs", help="Look at jobs, and cancel them", subcommands=JOB_COMMANDS),
                 GroupCommand(name="worker", help="Look at workers", subcommands=WORKER_COMMANDS),
-                GroupCommand(
-                    name="image", help="Build images that tasks run in", subcommands=IMAGE_COMMANDS
-                ),
+                GroupCommand(name="image", help="Build images that tasks run in", subcommands=IMAGE_COMMANDS),
                 GroupCommand(name="db", help="Look after the tables", subcommands=DB_COMMANDS),
                 *TEMPLATE_COMMANDS,
                 EXPLAIN_COMMAND,

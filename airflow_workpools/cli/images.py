@@ -115,11 +115,13 @@ def _login(conn_id: str) -> Login:
 
     connection = airflow_connections([conn_id]).get(conn_id)
     if connection is None:
-        raise NotFound(f"there is no Airflow connection {conn_id!r}; --registry-conn-id needs one of type docker")
+        raise NotFound(
+            f"there is no Airflow connection {conn_id!r}; --registry-conn-id needs one of type docker"
+        )
     missing = [field for field in ("host", "login", "password") if not connection.get(field)]
     if missing:
         raise InvalidInput(
-            f"the Airflow connection {conn_id!r} has no {' and no '.join(missing)}; a registry needs all of host, login "
+            f"the Airflow connection {conn_id!r} has no {' and no '.join(missing)}; a registry needs host, login "
             "and password"
         )
     port = f":{connection['port']}" if connection.get("port") else ""

@@ -44,9 +44,7 @@ NEVER = (
 IGNORE_FILE = ".dockerignore"
 
 _LONG_AGO = 315532800  # 1980-01-01: as in wheels; time is part of no layer then
-_INCLUDE = re.compile(
-    r"^(\s*(?:-r|-c|--requirement|--constraint)(?:\s*=?\s*))([^\s#]+)(.*)$", re.MULTILINE
-)
+_INCLUDE = re.compile(r"^(\s*(?:-r|-c|--requirement|--constraint)(?:\s*=?\s*))([^\s#]+)(.*)$", re.MULTILINE)
 
 
 def dag_files(folder: Path) -> Files:

@@ -168,7 +168,9 @@ def install_beside(pip: Pip, target: Path, wanted: list[str]) -> None:
     items = json.loads(report.read_text())["install"]
     provider = [item for item in items if item["metadata"]["name"] == PROVIDER]
     if not provider:
-        items.append({"download_info": {"url": next(CONTEXT.glob("*.whl")).as_uri()}, "metadata": {"name": PROVIDER}})
+        items.append(
+            {"download_info": {"url": next(CONTEXT.glob("*.whl")).as_uri()}, "metadata": {"name": PROVIDER}}
+        )
     for item in items:
         forget(target, item["metadata"]["name"])
     addresses = [item["download_info"]["url"] for item in items]

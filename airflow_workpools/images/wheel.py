@@ -20,7 +20,9 @@ from airflow_workpools.errors import InvalidInput
 DISTRIBUTION = "airflow-provider-workpools"
 PACKAGES = ("airflow_workpools", "airflow_provider_workpools")
 
-_WHEEL = "Wheel-Version: 1.0\nGenerator: airflow workpools image build\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+_WHEEL = (
+    "Wheel-Version: 1.0\nGenerator: airflow workpools image build\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+)
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
 

@@ -107,7 +107,9 @@ def workload(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("module", [AIRFLOWS, OURS])
-def test_a_task_runs_in_the_image_and_tells_the_execution_api(image: str, workload: Path, module: str) -> None:
+def test_a_task_runs_in_the_image_and_tells_the_execution_api(
+    image: str, workload: Path, module: str
+) -> None:
     with fake_execution_api() as api:
         ran = run(
             image,
@@ -134,7 +136,9 @@ for folder in (airflow.__path__[0], humanize.__path__[0], airflow_workpools.__pa
 """
     with docker_client() as client:
         environment = client.inspect_image(image)["Config"]["Env"]
-    (dags,) = [entry.partition("=")[2] for entry in environment if entry.startswith("AIRFLOW__CORE__DAGS_FOLDER=")]
+    (dags,) = [
+        entry.partition("=")[2] for entry in environment if entry.startswith("AIRFLOW__CORE__DAGS_FOLDER=")
+    ]
 
     ran = run(image, "python", "-c", program % dags)
 
@@ -142,7 +146,12 @@ for folder in (airflow.__path__[0], humanize.__path__[0], airflow_workpools.__pa
 
 
 def test_no_secret_of_the_folder_and_nothing_of_the_build_is_in_the_image(image: str) -> None:
-    ran = run(image, "sh", "-c", "find / -xdev -name prod.env -o -xdev -name 'workpools-build*' -o -xdev -name pip.json")
+    ran = run(
+        image,
+        "sh",
+        "-c",
+        "find / -xdev -name prod.env -o -xdev -name 'workpools-build*' -o -xdev -name pip.json",
+    )
 
     assert ran.output.strip() == ""
 

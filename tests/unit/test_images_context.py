@@ -93,7 +93,7 @@ def test_a_link_out_of_the_dag_folder_is_refused_and_one_within_stays_a_link(tmp
 
 
 def test_a_missing_dag_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="nowhere.*--dags-folder"):
+    with pytest.raises(NotFound, match=r"nowhere.*--dags-folder"):
         dag_files(tmp_path / "nowhere")
 
 

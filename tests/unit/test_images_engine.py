@@ -45,7 +45,7 @@ def test_a_failed_build_names_the_step_and_keeps_its_last_lines_only() -> None:
 def test_what_our_own_program_says_is_the_reason() -> None:
     events = [*stream("Step 3/9 : RUN z", "Error: the base image has no pip"), {"error": "code 1"}]
 
-    with pytest.raises(BuildFailed, match="Step 3/9 : RUN z: the base image has no pip$"):
+    with pytest.raises(BuildFailed, match=r"Step 3/9 : RUN z: the base image has no pip$"):
         follow_build(iter(events), lambda _: None)
 
 
@@ -63,7 +63,10 @@ def test_a_push_tells_each_change_once_and_ends_with_the_digest() -> None:
 
 
 def test_a_push_that_is_refused_says_why() -> None:
-    events: list[dict[str, Any]] = [{"status": "Preparing"}, {"errorDetail": {"message": "denied"}, "error": "denied"}]
+    events: list[dict[str, Any]] = [
+        {"status": "Preparing"},
+        {"errorDetail": {"message": "denied"}, "error": "denied"},
+    ]
 
     with pytest.raises(ImageError, match="pushing x failed: denied"):
         _follow_transfer(iter(events), lambda _: None, failing="pushing x failed")
@@ -81,5 +84,8 @@ def test_an_engine_that_does_not_answer_is_said_with_the_way_out(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
 
-    with pytest.raises(InfrastructureUnavailable, match="no container engine answers.*DOCKER_HOST"), Engine.reached():
+    with (
+        pytest.raises(InfrastructureUnavailable, match=r"no container engine answers.*DOCKER_HOST"),
+        Engine.reached(),
+    ):
         pass

@@ -18,7 +18,10 @@ PLAIN = Base(name="python:3.12-slim")
 
 def recipe(base: Base = OFFICIAL) -> Recipe:
     return Recipe(
-        base=base, airflow_version="3.3.2", provider_version="0.1.0", executor="airflow_workpools.WorkPoolExecutor"
+        base=base,
+        airflow_version="3.3.2",
+        provider_version="0.1.0",
+        executor="airflow_workpools.WorkPoolExecutor",
     )
 
 
@@ -42,7 +45,18 @@ def test_a_name_without_a_tag_means_the_latest(given: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "Dags", "dags:", "dags:-a", "da gs", "team//dags", "-dags", "dags@sha256:abc", "dags:" + "x" * 129, "a" * 256],
+    [
+        "",
+        "Dags",
+        "dags:",
+        "dags:-a",
+        "da gs",
+        "team//dags",
+        "-dags",
+        "dags@sha256:abc",
+        "dags:" + "x" * 129,
+        "a" * 256,
+    ],
 )
 def test_what_no_image_can_be_called_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="no name for an image"):
