@@ -21,7 +21,9 @@ Tell = Callable[[str], None]
 
 LAST_LINES = 15
 
-_STEP = re.compile(r"Step (\d+)/(\d+) : (.*)")
+_STEP = re.compile(r"Step \d+/\d+ : ")
+# An engine colours what a step writes to standard error.
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +174,8 @@ def follow_build(events: Iterator[Mapping[str, Any]], tell: Tell) -> str:
     image, step = "", "the first step"
     lines: deque[str] = deque(maxlen=LAST_LINES)
     for event in events:
-        for line in str(event.get("stream") or event.get("status") or "").splitlines():
+        text = _COLOUR.sub("", str(event.get("stream") or event.get("status") or ""))
+        for line in text.splitlines():
             if _STEP.match(line):
                 step = line
                 lines.clear()

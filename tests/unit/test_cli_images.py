@@ -4,14 +4,23 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.airflow_home import environment
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from tests.airflow_home import AirflowHome
+
+AIRFLOW = [sys.executable, "-m", "airflow"]
 
 
 @pytest.fixture
@@ -74,3 +83,46 @@ def test_an_engine_that_does_not_answer_is_said(home: AirflowHome, dags: Path, t
     )
 
     assert "no container engine answers" in message
+
+
+def test_on_a_terminal_it_asks_for_what_is_left_open(home: AirflowHome, dags: Path, tmp_path: Path) -> None:
+    (dags / "requirements.txt").write_text("-r missing.txt\n")
+    answers = ["registry.example.com/dags:1", "y", "n"]
+
+    done = on_terminal(
+        [*AIRFLOW, "workpools", "image", "build", "--dags-folder", str(dags)],
+        answers,
+        {**environment(home.path), "DOCKER_HOST": f"unix://{tmp_path}/none.sock"},
+    )
+
+    for question in ("Name and tag", "requirements.txt lists?", "Push registry.example.com/dags:1"):
+        assert question in done.stderr
+    # It has taken the requirements, since it was told to.
+    assert "missing.txt' cannot be read" in done.stderr
+    assert done.returncode == 1
+
+
+def test_with_no_prompt_it_asks_nothing(home: AirflowHome, dags: Path) -> None:
+    done = on_terminal(
+        [*AIRFLOW, "workpools", "image", "build", "--no-prompt", "--dags-folder", str(dags)],
+        [],
+        environment(home.path),
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("Error: name the image with --tag")
+
+
+def on_terminal(
+    command: list[str], answers: list[str], environ: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run a command whose standard input is a terminal, where somebody has typed ahead."""
+    ours, its = pty.openpty()
+    try:
+        os.write(ours, "".join(f"{answer}\n" for answer in answers).encode())
+        return subprocess.run(
+            command, stdin=its, env=dict(environ), capture_output=True, text=True, timeout=120, check=False
+        )
+    finally:
+        os.close(ours)
+        os.close(its)

@@ -43,7 +43,10 @@ def test_a_failed_build_names_the_step_and_keeps_its_last_lines_only() -> None:
 
 
 def test_what_our_own_program_says_is_the_reason() -> None:
-    events = [*stream("Step 3/9 : RUN z", "Error: the base image has no pip"), {"error": "code 1"}]
+    events = [
+        *stream("Step 3/9 : RUN z", "\x1b[91mError: the base image has no pip\n\x1b[0m"),
+        {"error": "code 1"},
+    ]
 
     with pytest.raises(BuildFailed, match=r"Step 3/9 : RUN z: the base image has no pip$"):
         follow_build(iter(events), lambda _: None)
