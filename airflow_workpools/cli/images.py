@@ -95,12 +95,12 @@ def _tag(given: str | None, *, asks: bool) -> str:
         return given
     if not asks:
         raise InvalidInput("name the image with --tag, for example --tag registry.example.com/team/dags:1")
-    return Prompt.ask("Name and tag of the image", console=Console(stderr=True))
+    return Prompt.ask("Name and tag of the image", console=Console(stderr=True, soft_wrap=True))
 
 
 def _asked(wishes: _Wishes) -> _Wishes:
     """Ask for what the command line leaves open."""
-    console, order = Console(stderr=True), wishes.order
+    console, order = Console(stderr=True, soft_wrap=True), wishes.order
     found = order.dags_folder / "requirements.txt"
     if not order.requirements and found.is_file():
         question = f"Install what {escape(str(found))} lists?"
