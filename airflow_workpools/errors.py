@@ -11,9 +11,10 @@
     │   ├── InvalidWorkPool              a work pool's definition
     │   ├── InvalidTemplate              a base job template
     │   └── InvalidJobVariables          a task's job variables
-    └── InfrastructureError
-        ├── LaunchRejected               final: trying again would not help
-        └── InfrastructureUnavailable    try again later
+    ├── InfrastructureError
+    │   ├── LaunchRejected               final: trying again would not help
+    │   └── InfrastructureUnavailable    try again later
+    └── ImageError                       an image could not be built, pulled or pushed
 
 A message says what is wrong, with which thing, and what to do about it.
 """
@@ -75,3 +76,7 @@ class LaunchRejected(InfrastructureError):
 
 class InfrastructureUnavailable(InfrastructureError):
     """The infrastructure does not answer now; trying again may help."""
+
+
+class ImageError(WorkpoolsError):
+    """An image could not be built, pulled or pushed."""

@@ -287,6 +287,52 @@ TEMPLATE_COMMANDS = (
     ),
 )
 
+IMAGE_COMMANDS = (
+    _command(
+        "build",
+        "images",
+        "Build an image that tasks can run in: DAG files, requirements and this provider on a base image",
+        Arg(("-t", "--tag"), metavar="NAME:TAG", help="Name of the image, with its registry if it is pushed"),
+        Arg(
+            ("--base-image",),
+            metavar="IMAGE",
+            help="Image to build on (default: the official one with this Airflow and Python)",
+        ),
+        Arg(
+            ("--dags-folder",), metavar="DIR", help="Folder with the DAG files (default: [core] dags_folder)"
+        ),
+        Arg(
+            ("-r", "--requirements"),
+            metavar="FILE",
+            action="append",
+            help="File of requirements to install, as pip reads it; may be repeated",
+        ),
+        Arg(("--push",), action="store_true", help="Push the image to its registry"),
+        Arg(
+            ("--registry-conn-id",),
+            metavar="CONN_ID",
+            help="Airflow connection of type docker to log in to a registry with (default: as docker login did)",
+        ),
+        Arg(
+            ("--set-default",),
+            metavar="POOL",
+            action="append",
+            help="Let jobs of this work pool run in the image; may be repeated",
+        ),
+        Arg(("--platform",), metavar="OS/ARCH", help="Platform to build for, for example linux/arm64"),
+        Arg(
+            ("--network",), metavar="MODE", help="Network of the build, as in docker build; for example host"
+        ),
+        Arg(
+            ("--no-cache",),
+            action="store_true",
+            help="Build everything anew; newer requirements may be found",
+        ),
+        Arg(("--no-prompt",), action="store_true", help="Ask nothing, also on a terminal"),
+        function="build_image",
+    ),
+)
+
 EXPLAIN_COMMAND = _command(
     "explain",
     "explain",
@@ -320,6 +366,7 @@ def get_workpools_cli_commands() -> list[CLICommand]:
                 ),
                 GroupCommand(name="jobs", help="Look at jobs, and cancel them", subcommands=JOB_COMMANDS),
                 GroupCommand(name="worker", help="Look at workers", subcommands=WORKER_COMMANDS),
+                GroupCommand(name="image", help="Build images that tasks run in", subcommands=IMAGE_COMMANDS),
                 GroupCommand(name="db", help="Look after the tables", subcommands=DB_COMMANDS),
                 *TEMPLATE_COMMANDS,
                 EXPLAIN_COMMAND,

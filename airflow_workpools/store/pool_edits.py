@@ -114,6 +114,10 @@ class PoolEditor:
         self._write(draft)
         return draft.pool
 
+    def check_update(self, name: str, changes: Changes) -> None:
+        """Raise what :meth:`update_pool` would raise for what is wrong with the definition, and change nothing."""
+        self._draft(name, changes)
+
     def delete_pool(self, name: str) -> None:
         """Delete a work pool, its run-time state and its Airflow pools.
 
