@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 __all__ = [
+    "DEFAULT_START_ATTEMPTS",
     "DEFAULT_START_TIMEOUT_SECONDS",
     "QUEUE_READY_FOR",
     "Delivery",
@@ -38,6 +39,9 @@ __all__ = [
 
 DEFAULT_START_TIMEOUT_SECONDS = 600.0
 """How long a job may take from its claim to the start of its task, where nothing else is said."""
+
+DEFAULT_START_ATTEMPTS = 2
+"""How often a job is launched before its failure to start is the failure of the try, where nothing else is said."""
 
 AIRFLOW_DEFAULT_POOL = "default_pool"
 """The Airflow pool that Airflow makes for itself; a work pool of this name would share it."""
@@ -78,9 +82,9 @@ class PoolStatus(str, Enum):
     """What a work pool can do at the moment."""
 
     READY = "ready"
-    """A worker is online."""
+    """A worker is online, and nothing hinders it."""
     NOT_READY = "not_ready"
-    """No worker is online."""
+    """No worker is online that can launch its jobs."""
     PAUSED = "paused"
     INVALID = "invalid"
     """Its definition cannot be read."""
@@ -128,6 +132,8 @@ class WorkPool:
     delivery: Delivery = Delivery.PUSH
     start_timeout_seconds: float = DEFAULT_START_TIMEOUT_SECONDS
     """From the claim of a job to the start of its task. Waiting for a slot is no part of it."""
+    start_attempts: int = DEFAULT_START_ATTEMPTS
+    """How often a job is launched at most before its failure to start is the failure of the try."""
     infrastructure_conn_id: str | None = None
     """Airflow connection with address and credentials of the infrastructure."""
     queues: tuple[WorkQueue, ...]
@@ -218,6 +224,7 @@ def parse_work_pool(
         concurrency_limit=given.concurrency_limit,
         delivery=Delivery(given.delivery or Delivery.PUSH),
         start_timeout_seconds=given.start_timeout or default_start_timeout_seconds,
+        start_attempts=given.start_attempts or DEFAULT_START_ATTEMPTS,
         infrastructure_conn_id=given.infrastructure_conn_id,
         queues=_queues(given.queues),
         base_job_template=template,

@@ -70,7 +70,7 @@ class Conditions:
     paused: Collection[str] = ()
     """Queues that are paused."""
     room: int | None = ANY_ROOM
-    """Slots that the workers can fill; None if no worker is online."""
+    """Slots that the workers can fill; None if no worker can launch any."""
     overdue_since: datetime | None = None
     """What has waited since then has slots kept for it."""
 
@@ -230,7 +230,7 @@ def room_of_workers(pool: WorkPool, run_state: RunState, store: RunTimeStore) ->
     """Count the slots that the workers of a pool can fill now; None if no worker is online."""
     push = pool.delivery is Delivery.PUSH
     serving = run_state.workers_of(pool.name, push=push, team_name=pool.team_name)
-    workers = [worker for worker in serving if worker.online(run_state.as_of)]
+    workers = [worker for worker in serving if worker.can_use(pool.name, run_state.as_of)]
     if not workers:
         return None
     holding = store.worker_counts()
