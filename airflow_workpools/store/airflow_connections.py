@@ -38,7 +38,9 @@ def infrastructure_connection(conn_id: str) -> dict[str, Any]:
 
     connection = _first(conn_id, ensure_secrets_loaded())
     if connection is None:
-        raise NotFound(f"there is no Airflow connection '{conn_id}'; add it, or name another in the work pool")
+        raise NotFound(
+            f"there is no Airflow connection '{conn_id}'; add it, or name another in the work pool"
+        )
     return infrastructure_fields(connection)
 
 

@@ -55,7 +55,7 @@ def run_embedded_worker(channel: socket.socket, *, settings: Settings, team_name
 async def _serve(channel: socket.socket, *, settings: Settings, team_name: str | None, runner: Any) -> None:
     from sqlalchemy.exc import SQLAlchemyError
 
-    from airflow_workpools.store.airflow_connections import airflow_connections
+    from airflow_workpools.store.airflow_connections import airflow_connections, infrastructure_connection
     from airflow_workpools.store.clock import DatabaseClock
     from airflow_workpools.store.pools import keep_secrets_pools_fresh
     from airflow_workpools.store.records import MISSED_HEARTBEATS
@@ -79,6 +79,8 @@ async def _serve(channel: socket.socket, *, settings: Settings, team_name: str |
         may_judge=lambda: clock.is_settled(unsettled_seconds),
         environ=dict(os.environ),
         connections=airflow_connections,
+        home=settings.home,
+        infrastructure_connection=infrastructure_connection,
         times=WorkerTimes(heartbeat=settings.worker.heartbeat_seconds, claim=settings.worker.claim_seconds),
         on_ended=partial(say, channel, NEWS),
     )
@@ -149,6 +151,7 @@ def _parts(settings: Settings, team_name: str | None, runner: Any) -> tuple[Any,
     from airflow_workpools import __version__
     from airflow_workpools.airflow_private import mint_workload_token
     from airflow_workpools.infrastructure.process import ProcessInfrastructure
+    from airflow_workpools.infrastructure.registry import kinds
     from airflow_workpools.store.jobs import SqlStore
     from airflow_workpools.store.pools import work_pools
     from airflow_workpools.store.records import WorkerKind, WorkerRecord
@@ -172,7 +175,7 @@ def _parts(settings: Settings, team_name: str | None, runner: Any) -> tuple[Any,
         store=SqlStore(reserve_after=settings.reserve_after),
         all_pools=lambda: work_pools(settings),
         mint_token=mint_workload_token,
-        kinds=frozenset(infrastructures),
+        kinds=frozenset(kinds()),
         team_name=team_name,
     )
     return record, client, infrastructures

@@ -171,7 +171,7 @@ def test_tasks_wait_while_the_home_cannot_be_written_to(
     else:
         _lock(read_only, workpools / "jobs", workpools / "workers", workpools)
     run_id = airflow.trigger("unwritable")
-    message = "Jobs can't be started without it" if restarted else "claims no job, all wait"
+    message = "Jobs can't be started without it" if restarted else "claims no job of work pool"
     airflow.wait(lambda: message in _schedulers_output(airflow), what="the message")
     assert "set [workpools] home" in _schedulers_output(airflow)
     if not restarted:

@@ -344,7 +344,9 @@ def _handle(report: Report) -> dict[str, Any]:
     handle = report.handle
     assert handle is not None
     noted = {"conn_id": handle.conn_id, "failed_start": handle.failed_start}
-    return {"kind": handle.kind, "data": dict(handle.data)} | {k: v for k, v in noted.items() if v is not None}
+    return {"kind": handle.kind, "data": dict(handle.data)} | {
+        k: v for k, v in noted.items() if v is not None
+    }
 
 
 def _reason(target: JobState, given: Mapping[uuid.UUID, str]) -> ColumnElement[Any]:
