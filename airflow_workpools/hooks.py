@@ -10,7 +10,7 @@ from airflow.sdk import BaseHook
 
 from airflow_workpools.core.pools import Delivery, PoolSource, WorkPool, parse_work_pool
 from airflow_workpools.errors import WorkpoolsError
-from airflow_workpools.infrastructure.registry import default_templates, infrastructure_class
+from airflow_workpools.infrastructure.registry import default_templates, infrastructure_class, unusable_kinds
 from airflow_workpools.settings import Settings
 from airflow_workpools.store.airflow_connections import infrastructure_fields
 
@@ -48,6 +48,7 @@ class WorkPoolHook(BaseHook):
             templates=default_templates(),
             source=PoolSource.DATABASE,
             description=connection.description,
+            unusable_types=unusable_kinds(),
         )
 
     def test_connection(self) -> tuple[bool, str]:

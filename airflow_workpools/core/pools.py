@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.core.definitions import PoolDefinition, QueueDefinition, read_definition
@@ -193,12 +194,14 @@ def parse_work_pool(
     source: PoolSource,
     description: str | None = None,
     default_start_timeout_seconds: float = DEFAULT_START_TIMEOUT_SECONDS,
+    unusable_types: Mapping[str, str] = MappingProxyType({}),
 ) -> WorkPool:
     """Make a work pool from its definition, the ``extra`` of its connection.
 
     :param definition: JSON text or an object with the keys of
         :class:`~airflow_workpools.core.definitions.PoolDefinition`.
     :param templates: the default base job template of each known type.
+    :param unusable_types: types that are known but can't be used here, and why.
     :param description: holds where the definition has none.
     :raises InvalidWorkPool: with all that is wrong; each problem names the pool, the key and what is allowed.
     """
@@ -210,7 +213,7 @@ def parse_work_pool(
     template, template_problems = _template(given, templates)
     problems += [
         *_name_problems(name),
-        *_type_problems(given, templates),
+        *_type_problems(given, templates, unusable_types),
         *template_problems,
         *_queue_problems(given.queues),
         *(_job_variable_problems(given, template) if template else ()),
@@ -247,9 +250,13 @@ def _name_problems(name: str) -> Iterator[str]:
         yield f"its name {name!r} is taken by Airflow's own default pool; choose another"
 
 
-def _type_problems(given: PoolDefinition, templates: Mapping[str, BaseJobTemplate]) -> Iterator[str]:
+def _type_problems(
+    given: PoolDefinition, templates: Mapping[str, BaseJobTemplate], unusable: Mapping[str, str]
+) -> Iterator[str]:
     if given.type is None:
         yield f"type is missing; known types are: {listing(templates)}"
+    elif given.type in unusable:
+        yield unusable[given.type]
     elif given.type not in templates:
         yield (
             f"type {given.type!r} is unknown{did_you_mean(given.type, templates)}; "

@@ -117,7 +117,9 @@ def _worker_record(row: Row[Any]) -> WorkerRecord:
         heartbeat_seconds=row.heartbeat_seconds,
         version=row.version,
         team_name=row.team_name,
-        hindered=row.hindered if isinstance(row.hindered, dict) else {},
+        hindered={name: str(reason) for name, reason in row.hindered.items()}
+        if isinstance(row.hindered, dict)
+        else {},
     )
 
 

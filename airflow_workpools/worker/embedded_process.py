@@ -86,6 +86,7 @@ async def _serve(channel: socket.socket, *, settings: Settings, team_name: str |
     )
     errands = errands_of(record, infrastructures["process"], clock)
     errands.may_judge = worker.may_judge
+    errands.is_open = partial(worker.is_open, "process")
     loop = asyncio.get_running_loop()
     running = asyncio.create_task(errands.run(), name="errands")
 

@@ -37,7 +37,7 @@ from airflow_workpools.worker.launcher import Launcher, ReadConnections
 from airflow_workpools.worker.outbox import Outbox
 from airflow_workpools.worker.recovery import Recovery
 from airflow_workpools.worker.renewal import Renewal
-from airflow_workpools.worker.sites import ReadConnection, Site, Sites
+from airflow_workpools.worker.sites import ReadConnection, Site, SiteKey, Sites
 from airflow_workpools.worker.waiting import wait_for
 from airflow_workpools.worker.watching import Watcher
 from airflow_workpools.worker.wishes import Wishes
@@ -216,6 +216,10 @@ class Worker:
         self._look_now.set()  # slots have become free
 
     # -- from outside ---------------------------------------------------------------------------------------
+
+    def is_open(self, kind: str) -> bool:
+        """Say whether an infrastructure that was there already has been opened."""
+        return any(site.key == SiteKey(kind) and site.is_open for site in self._sites)
 
     def look_now(self) -> None:
         """Look for work at once: someone knows that there is some."""

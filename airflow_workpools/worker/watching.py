@@ -130,8 +130,8 @@ class Watcher:
         """Remove what is left of jobs that have ended; those whose start failed are given back then."""
         for job_id, leftover in list(site.leftovers.items()):
             await site.opened.cleanup(leftover.handle)
-            if leftover.again is not None:
-                await self.give_back(leftover.again, leftover.handle.failed_start or "it did not start")
+            if leftover.again is not None and leftover.handle.failed_start is not None:
+                await self.give_back(leftover.again, leftover.handle.failed_start)
             site.leftovers.pop(job_id, None)
 
     async def clean_up_at_last(self, site: Site, *, seconds: float) -> None:

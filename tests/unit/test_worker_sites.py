@@ -411,7 +411,8 @@ def test_a_job_that_the_platforms_queue_holds_has_no_start_timeout_and_a_fresh_t
             engine.holds_back(job, "suspended by the quota of team a")
             await until(lambda: engine.renewed)
             assert f"token of {job} for 60 s" in engine.renewed[0][1]
-            assert stage.record(job).reason == f"{HELD_BY_PLATFORM}: suspended by the quota of team a"
+            told = f"{HELD_BY_PLATFORM}: suspended by the quota of team a"
+            await until(lambda: stage.record(job).reason == told)
             for _ in range(5):
                 stage.now += timedelta(seconds=20)
                 await until(lambda: stage.record(job).starting_since == stage.now)
