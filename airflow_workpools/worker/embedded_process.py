@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 TITLE = "airflow_workpools: embedded worker"
 """What the process is called."""
+MAX_THREADS = 32
+"""Most calls at a time that block: to the database, to infrastructures, to where connections are kept."""
 KEEP_LEFTOVERS = timedelta(days=7)
 """How long the directories of ended jobs are kept that a crash kept from being removed."""
 
@@ -63,6 +66,8 @@ async def _serve(channel: socket.socket, *, settings: Settings, team_name: str |
     from airflow_workpools.worker.loop import Worker, WorkerTimes
     from airflow_workpools.worker.roster import Roster
 
+    # Whatever waits in a thread for an infrastructure must leave some for the store.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(MAX_THREADS, "worker"))
     alive = keep_saying_alive(channel, every_seconds=settings.worker.heartbeat_seconds)
     speaking = asyncio.create_task(alive, name="say that the worker is alive")
     clock = DatabaseClock()

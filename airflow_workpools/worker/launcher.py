@@ -66,6 +66,11 @@ class Launcher:
         return 0 if 2 * self._free < self.in_flight else self._free
 
     @property
+    def most_of_site(self) -> int:
+        """How many jobs may be claimed at a time of one site: half of all, where there are several."""
+        return self.in_flight if len(list(self.sites)) < 2 else -(-self.in_flight // 2)
+
+    @property
     def _free(self) -> int:
         return self.in_flight - len(self._tasks)
 
@@ -77,7 +82,7 @@ class Launcher:
     def crowded(self, site: Site) -> bool:
         """Say whether so many launches are under way at a site that more of them could keep the others waiting."""
         here = sum(1 for id_ in self._tasks if (one := self.tracked.get(id_)) and one.site is site)
-        return 2 * here >= self.in_flight and len(list(self.sites)) > 1
+        return here >= self.most_of_site
 
     def give_up(self, job_id: UUID) -> None:
         """Give up a launch that takes long; what it may have left behind is looked for."""

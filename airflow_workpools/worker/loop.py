@@ -339,8 +339,9 @@ class Worker:
         jobs: list[ClaimedJob] = []
         if (room := self._launcher.room) and (pools := self._claimable()):
             async with self._recovery.unsure_if_it_fails():
+                most = min(room, self._launcher.most_of_site)
                 jobs = await asyncio.to_thread(
-                    self.client.claim, self.record.id, most=room, pools=pools, now=self.clock()
+                    self.client.claim, self.record.id, most=most, pools=pools, now=self.clock()
                 )
                 if jobs:
                     self._launcher.begin(jobs, await asyncio.to_thread(self.client.pools))

@@ -314,6 +314,24 @@ def test_what_is_left_of_a_job_is_removed_after_an_outage():
     play(scenario)
 
 
+def test_launches_that_hang_keep_no_other_pool_waiting():
+    async def scenario(stage: Stage) -> None:
+        engines = Engines(stage)
+        engines.prepare = lambda engine: setattr(engine, "holds", lambda _: True)
+        for _ in range(40):
+            stage.hand_over("gpu")
+        async with working(engines.worker()):
+            await until(lambda: engines.made and len(engines.last.asked) >= 8)
+            for _ in range(20):
+                other = stage.hand_over("etl", nice=1)
+                await until(lambda other=other: stage.record(other).state is JobState.SUBMITTED)
+                stage.platform[other] = Observation(phase=Phase.EXITED, exit_code=0)
+                await until(lambda other=other: stage.record(other).state is JobState.SUCCEEDED)
+            assert len(engines.last.asked) == 8
+
+    play(scenario)
+
+
 # -- starts that fail -----------------------------------------------------------------------------------------
 
 
