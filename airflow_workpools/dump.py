@@ -118,11 +118,12 @@ def _may_live(worker: WorkerRecord, now: datetime) -> bool:
 
 
 def _pool(pool: PoolOverview) -> dict[str, Any]:
-    if pool.reason is not None:
+    if pool.reason is not None and pool.hindrance is None:
         return {"status": str(pool.status), "paused": pool.paused, "reason": pool.reason}
     return {
         "status": str(pool.status),
         "paused": pool.paused,
+        **({"reason": pool.reason} if pool.reason else {}),
         "limit": pool.limit,
         "held": pool.occupied,
         "waiting": pool.waiting,
@@ -149,6 +150,7 @@ def _worker(worker: WorkerRecord, run_state: RunState) -> dict[str, Any]:
         "heartbeat_seconds_ago": round((run_state.as_of - worker.last_heartbeat_at).total_seconds(), 1),
         "pools": "all push pools" if worker.pools is None else list(worker.pools),
         "version": worker.version,
+        "hindered": dict(worker.hindered),
     }
 
 

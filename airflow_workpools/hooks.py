@@ -10,8 +10,9 @@ from airflow.sdk import BaseHook
 
 from airflow_workpools.core.pools import Delivery, PoolSource, WorkPool, parse_work_pool
 from airflow_workpools.errors import WorkpoolsError
-from airflow_workpools.infrastructure.registry import default_templates, infrastructure_class
+from airflow_workpools.infrastructure.registry import default_templates, infrastructure_class, unusable_kinds
 from airflow_workpools.settings import Settings
+from airflow_workpools.store.airflow_connections import infrastructure_fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,6 +48,7 @@ class WorkPoolHook(BaseHook):
             templates=default_templates(),
             source=PoolSource.DATABASE,
             description=connection.description,
+            unusable_types=unusable_kinds(),
         )
 
     def test_connection(self) -> tuple[bool, str]:
@@ -77,9 +79,7 @@ class WorkPoolHook(BaseHook):
     def _infrastructure_connection(self, pool: WorkPool) -> Mapping[str, Any] | None:
         if pool.infrastructure_conn_id is None:
             return None
-        connection = self.get_connection(pool.infrastructure_conn_id)
-        fields = ("conn_id", "conn_type", "host", "port", "login", "password", "schema")
-        return {name: getattr(connection, name) for name in fields} | {"extra": connection.extra_dejson}
+        return infrastructure_fields(self.get_connection(pool.infrastructure_conn_id))
 
 
 async def _open_and_close(infrastructure: Any) -> None:

@@ -78,6 +78,11 @@ def _connection_type() -> dict[str, Any]:
                 "Empty: [workpools] start_timeout.",
                 {"type": ["number", "null"], "minimum": 0},
             ),
+            "start_attempts": _field(
+                "Start attempts",
+                "How often a job whose start fails is launched before its try fails. Empty: 2.",
+                {"type": ["integer", "null"], "minimum": 1},
+            ),
             "infrastructure_conn_id": _field(
                 "Infrastructure connection",
                 "Id of the Airflow connection that says where the infrastructure is and how to log in.",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _PLAIN_KEYS = {
     "delivery": "delivery",
     "start_timeout": "start_timeout",
+    "start_attempts": "start_attempts",
     "infrastructure_conn_id": "infrastructure_conn_id",
     "priority": "priority",
 }

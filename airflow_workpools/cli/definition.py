@@ -83,6 +83,12 @@ ARG_START_TIMEOUT = Arg(
     type=seconds,
     help="Longest time from a job's claim until its task runs",
 )
+ARG_START_ATTEMPTS = Arg(
+    ("--start-attempts",),
+    metavar="NUMBER",
+    type=int,
+    help="How often a job whose start fails is launched before its try fails (default: 2)",
+)
 ARG_INFRASTRUCTURE = Arg(
     ("--infrastructure-conn-id",),
     metavar="CONN_ID",
@@ -123,6 +129,7 @@ _POOL_KEYS = (
     ARG_TEMPLATE,
     ARG_DELIVERY,
     ARG_START_TIMEOUT,
+    ARG_START_ATTEMPTS,
     ARG_INFRASTRUCTURE,
     ARG_TEAM_NAME,
 )

@@ -170,6 +170,7 @@ def _everything(job: JobRecord, worker_names: Mapping[UUID, str]) -> dict[str, A
         "team_name": job.team_name,
         "handed_over_at": _time(job.handed_over_at),
         "claimed_at": _time(job.claimed_at),
+        "start_timeout_since": _time(job.starting_since),
         "started_at": _time(job.started_at),
         "ended_at": _time(job.ended_at),
         "reported_at": _time(job.reported_at),

@@ -213,6 +213,7 @@ def _everything(found: PoolOverview, *, now: datetime) -> dict[str, Any]:
         "waiting": found.waiting,
         "delivery": pool.delivery.value,
         "start_timeout_seconds": pool.start_timeout_seconds,
+        "start_attempts": pool.start_attempts,
         "infrastructure_conn_id": pool.infrastructure_conn_id,
         "job_variables": dict(pool.job_variables),
         "queues": [_queue(queue) for queue in found.queues],

@@ -69,6 +69,7 @@ def worker_data(worker: WorkerRecord, now: datetime) -> dict[str, Any]:
         "started_at": worker.started_at.isoformat(),
         "last_heartbeat_at": worker.last_heartbeat_at.isoformat(),
         "version": worker.version,
+        "hindered": dict(worker.hindered),
     }
 
 

@@ -66,6 +66,10 @@ def _priority(value: Any) -> int | None:
     return _whole_number(value, least=1, hint=" (1 goes first), or left out for the lowest unused")
 
 
+def _attempts(value: Any) -> int | None:
+    return _whole_number(value, least=1, hint="")
+
+
 def _seconds(value: Any) -> float | None:
     if _is_blank(value):
         return None
@@ -128,6 +132,7 @@ class PoolDefinition(BaseModel):
     delivery: Annotated[str | None, BeforeValidator(_delivery)] = None
     start_timeout: Annotated[float | None, BeforeValidator(_seconds)] = None
     """Seconds."""
+    start_attempts: Annotated[int | None, BeforeValidator(_attempts)] = None
     infrastructure_conn_id: Text = None
     queues: dict[str, QueueDefinition] = Field(default_factory=dict)
     """By name. Also accepted: a list of objects that have a ``name``; null for a queue with nothing

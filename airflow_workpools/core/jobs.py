@@ -79,6 +79,10 @@ ACTIVE = frozenset(JobState) - ENDED
 """States of jobs that still have to end."""
 
 
+HELD_BY_PLATFORM = "held back by the platform's own queue"
+"""How the reason of a job begins that its infrastructure has accepted and does not let start yet."""
+
+
 def sources_of(target: JobState) -> frozenset[JobState]:
     """Return the states from which ``target`` may follow: the guard of a change to it."""
     return frozenset(state for state, following in TRANSITIONS.items() if target in following)

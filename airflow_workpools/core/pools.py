@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.core.definitions import PoolDefinition, QueueDefinition, read_definition
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 __all__ = [
+    "DEFAULT_START_ATTEMPTS",
     "DEFAULT_START_TIMEOUT_SECONDS",
     "QUEUE_READY_FOR",
     "Delivery",
@@ -38,6 +40,9 @@ __all__ = [
 
 DEFAULT_START_TIMEOUT_SECONDS = 600.0
 """How long a job may take from its claim to the start of its task, where nothing else is said."""
+
+DEFAULT_START_ATTEMPTS = 2
+"""How often a job is launched before its failure to start is the failure of the try, where nothing else is said."""
 
 AIRFLOW_DEFAULT_POOL = "default_pool"
 """The Airflow pool that Airflow makes for itself; a work pool of this name would share it."""
@@ -78,9 +83,9 @@ class PoolStatus(str, Enum):
     """What a work pool can do at the moment."""
 
     READY = "ready"
-    """A worker is online."""
+    """A worker is online, and nothing hinders it."""
     NOT_READY = "not_ready"
-    """No worker is online."""
+    """No worker is online that can launch its jobs."""
     PAUSED = "paused"
     INVALID = "invalid"
     """Its definition cannot be read."""
@@ -128,6 +133,8 @@ class WorkPool:
     delivery: Delivery = Delivery.PUSH
     start_timeout_seconds: float = DEFAULT_START_TIMEOUT_SECONDS
     """From the claim of a job to the start of its task. Waiting for a slot is no part of it."""
+    start_attempts: int = DEFAULT_START_ATTEMPTS
+    """How often a job is launched at most before its failure to start is the failure of the try."""
     infrastructure_conn_id: str | None = None
     """Airflow connection with address and credentials of the infrastructure."""
     queues: tuple[WorkQueue, ...]
@@ -187,12 +194,14 @@ def parse_work_pool(
     source: PoolSource,
     description: str | None = None,
     default_start_timeout_seconds: float = DEFAULT_START_TIMEOUT_SECONDS,
+    unusable_types: Mapping[str, str] = MappingProxyType({}),
 ) -> WorkPool:
     """Make a work pool from its definition, the ``extra`` of its connection.
 
     :param definition: JSON text or an object with the keys of
         :class:`~airflow_workpools.core.definitions.PoolDefinition`.
     :param templates: the default base job template of each known type.
+    :param unusable_types: types that are known but can't be used here, and why.
     :param description: holds where the definition has none.
     :raises InvalidWorkPool: with all that is wrong; each problem names the pool, the key and what is allowed.
     """
@@ -204,7 +213,7 @@ def parse_work_pool(
     template, template_problems = _template(given, templates)
     problems += [
         *_name_problems(name),
-        *_type_problems(given, templates),
+        *_type_problems(given, templates, unusable_types),
         *template_problems,
         *_queue_problems(given.queues),
         *(_job_variable_problems(given, template) if template else ()),
@@ -218,6 +227,7 @@ def parse_work_pool(
         concurrency_limit=given.concurrency_limit,
         delivery=Delivery(given.delivery or Delivery.PUSH),
         start_timeout_seconds=given.start_timeout or default_start_timeout_seconds,
+        start_attempts=given.start_attempts or DEFAULT_START_ATTEMPTS,
         infrastructure_conn_id=given.infrastructure_conn_id,
         queues=_queues(given.queues),
         base_job_template=template,
@@ -240,9 +250,13 @@ def _name_problems(name: str) -> Iterator[str]:
         yield f"its name {name!r} is taken by Airflow's own default pool; choose another"
 
 
-def _type_problems(given: PoolDefinition, templates: Mapping[str, BaseJobTemplate]) -> Iterator[str]:
+def _type_problems(
+    given: PoolDefinition, templates: Mapping[str, BaseJobTemplate], unusable: Mapping[str, str]
+) -> Iterator[str]:
     if given.type is None:
         yield f"type is missing; known types are: {listing(templates)}"
+    elif given.type in unusable:
+        yield unusable[given.type]
     elif given.type not in templates:
         yield (
             f"type {given.type!r} is unknown{did_you_mean(given.type, templates)}; "

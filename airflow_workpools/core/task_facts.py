@@ -157,6 +157,8 @@ class WorkQueueFacts:
     push: bool = True
     workers_online: int = 0
     workers_known: int = 0
+    hindrance: str | None = None
+    """Why none of the workers that are online can launch jobs of the pool."""
     room: int | None = None
     """Slots that the workers online can fill now; None before the hand-over, which does not depend on it."""
 
@@ -193,6 +195,8 @@ class JobFacts:
     worker: str | None = None
     handed_over_at: datetime
     claimed_at: datetime | None = None
+    starting_since: datetime | None = None
+    """Since when its start timeout runs; None: since its claim."""
     ended_at: datetime | None = None
     start_timeout_seconds: float = 0
     ahead: int = 0

@@ -41,6 +41,11 @@ class Handle:
     kind: str
     data: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """JSON values that only this kind of infrastructure understands."""
+    conn_id: str | None = None
+    """The Airflow connection through which it was launched. Noted by the worker; a kind need not care."""
+    failed_start: str | None = None
+    """Why it ended before anything of its task ran, if it did: it is removed and launched again, also after a crash.
+    Noted by the worker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +95,9 @@ class Infrastructure(Protocol):
     ``connection`` (a mapping with ``conn_id``, ``conn_type``, ``host``, ``port``, ``login``, ``password``,
     ``schema``, ``extra`` of the pool's infrastructure connection, or None). One is made for each connection; the
     pools that name the same connection share it.
+
+    A kind whose jobs run elsewhere than on the worker's own host, so that a worker of another host can look after them,
+    says so with ``bound_to_host = False``; see :func:`bound_to_host`.
     """
 
     kind: ClassVar[str]
@@ -146,11 +154,16 @@ class Infrastructure(Protocol):
         ...
 
 
+def bound_to_host(kind: type[Infrastructure]) -> bool:
+    """Say whether only workers of the host on which a job of this kind was launched can look after it."""
+    return bool(getattr(kind, "bound_to_host", True))
+
+
 @runtime_checkable
 class MayBeHindered(Protocol):
     """An infrastructure that may know by itself, at once, that it can't launch anything now.
 
-    A worker claims nothing then: the jobs wait, instead of failing one after the other.
+    A worker claims nothing for it then: the jobs wait, instead of failing one after the other.
     """
 
     def hindrance(self) -> str | None:

@@ -81,12 +81,21 @@ def default_template(kind: str) -> BaseJobTemplate:
 
 
 @cache
-def default_templates() -> Mapping[str, BaseJobTemplate]:
-    """Return the base job template of every kind that can be used here; the others are left out."""
-    templates = {}
+def unusable_kinds() -> Mapping[str, str]:
+    """Return the kinds that are installed and can't be used here, each with the reason and the way out."""
+    problems = {}
     for kind in kinds():
         try:
-            templates[kind] = default_template(kind)
+            default_template(kind)
         except WorkpoolsError as error:
-            log.warning("Work pool type %r is left out: %s", kind, error)
-    return templates
+            problems[kind] = str(error)
+    return problems
+
+
+@cache
+def default_templates() -> Mapping[str, BaseJobTemplate]:
+    """Return the base job template of every kind that can be used here; the others are left out."""
+    unusable = unusable_kinds()
+    for kind, problem in unusable.items():
+        log.info("Work pool type %r is left out: %s", kind, problem)
+    return {kind: default_template(kind) for kind in kinds() if kind not in unusable}

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Airflow's connections, for ``{{ conn.ID.field }}`` in base job templates: what they say is used, never stored."""
+"""Airflow's connections, for ``{{ conn.ID.field }}`` in base job templates and for infrastructures: what they say is
+used, never stored.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_workpools.errors import NotFound
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+_OF_INFRASTRUCTURE = ("conn_id", "conn_type", "host", "port", "login", "password", "schema")
 _FIELDS = ("conn_type", "description", "host", "port", "login", "password", "schema")
 
 
@@ -22,6 +27,27 @@ def airflow_connections(conn_ids: Collection[str]) -> dict[str, dict[str, Any]]:
     backends = ensure_secrets_loaded() if conn_ids else []
     found = {conn_id: _first(conn_id, backends) for conn_id in conn_ids}
     return {conn_id: _fields(connection) for conn_id, connection in found.items() if connection is not None}
+
+
+def infrastructure_connection(conn_id: str) -> dict[str, Any]:
+    """Read the connection of an infrastructure, from the first place that has it. Blocks.
+
+    :raises NotFound: if none has.
+    """
+    from airflow.configuration import ensure_secrets_loaded
+
+    connection = _first(conn_id, ensure_secrets_loaded())
+    if connection is None:
+        raise NotFound(
+            f"there is no Airflow connection '{conn_id}'; add it, or name another in the work pool"
+        )
+    return infrastructure_fields(connection)
+
+
+def infrastructure_fields(connection: Any) -> dict[str, Any]:
+    """Return what an infrastructure is told of its connection."""
+    fields = {name: getattr(connection, name) for name in _OF_INFRASTRUCTURE}
+    return fields | {"extra": connection.extra_dejson}
 
 
 def _first(conn_id: str, backends: Collection[Any]) -> Any | None:

@@ -301,6 +301,7 @@ class _Reader:
             worker=self._worker_name(job),
             handed_over_at=job.handed_over_at,
             claimed_at=job.claimed_at,
+            starting_since=job.starting_since,
             ended_at=job.ended_at,
             start_timeout_seconds=job.start_timeout_seconds,
             ahead=int(ahead or 0),

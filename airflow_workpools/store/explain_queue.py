@@ -103,6 +103,7 @@ def read_queue(
         pool_holders=_holders(session, ref.pool, None, gate_one=gate_one),
         push=push,
         workers_online=online,
+        hindrance=run_state.hindrance(pool.name, push=push, team_name=pool.team_name),
         workers_known=len(run_state.workers_of(pool.name, push=push, team_name=pool.team_name)),
         room=None if gate_one else room_of_workers(pool, run_state, store),
     )

@@ -71,6 +71,9 @@ class PoolOverview:
     workers: tuple[WorkerRecord, ...]
     """Those that serve it, whether online or not."""
     workers_online: int
+    """Those that can launch its jobs now."""
+    hindrance: str | None = None
+    """Why none of the workers that are online can."""
 
     @property
     def limit(self) -> int | None:
@@ -78,12 +81,12 @@ class PoolOverview:
 
     @property
     def reason(self) -> str | None:
-        """Why the pool is invalid, or can't give slots to its queues; None if nothing is wrong."""
+        """Why the pool is invalid, or can't give slots to its queues, or be used; None if nothing is wrong."""
         if isinstance(self.pool, InvalidPool):
             return self.pool.reason
         taken = [queue.ref for queue in self.queues if not queue.airflow_pool_is_ours]
         if not taken:
-            return None
+            return self.hindrance
         return (
             f"Airflow pool '{taken[0].airflow_pool}' was made for something else: its slots decide how many tasks of "
             f"work queue '{taken[0]}' are handed over, and the other queues get none; rename or delete that Airflow "
@@ -163,6 +166,7 @@ def put_together(
             ),
             workers=_workers_of(pool, run_state),
             workers_online=_workers_online(pool, run_state),
+            hindrance=run_state.hindrance(name, push=_is_push(pool), team_name=pool.team_name),
         )
         for name, pool in pools.items()
     ]

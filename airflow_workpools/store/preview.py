@@ -70,7 +70,9 @@ class Conditions:
     paused: Collection[str] = ()
     """Queues that are paused."""
     room: int | None = ANY_ROOM
-    """Slots that the workers can fill; None if no worker is online."""
+    """Slots that the workers can fill; None if no worker can launch any."""
+    hindrance: str | None = None
+    """Why the workers that are online can't."""
     overdue_since: datetime | None = None
     """What has waited since then has slots kept for it."""
 
@@ -135,6 +137,8 @@ def _blocked(pool: WorkPool, item: Waiting, conditions: Conditions) -> Waiting:
         reason = f"work pool '{pool.name}' to be resumed"
     elif queue.name in conditions.paused:
         reason = f"work queue '{item.ref}' to be resumed"
+    elif conditions.hindrance is not None:
+        reason = f"the infrastructure of work pool '{pool.name}': {conditions.hindrance}"
     elif conditions.room is None:
         reason = f"a worker that serves work pool '{pool.name}' to come online"
     elif item.run_is_full is not None:
@@ -223,6 +227,9 @@ def _conditions(pool: WorkPool, store: RunTimeStore, now: datetime) -> Condition
             queue.name for queue in pool.queues if run_state.queue(WorkQueueRef(pool.name, queue.name)).paused
         },
         room=room_of_workers(pool, run_state, store),
+        hindrance=run_state.hindrance(
+            pool.name, push=pool.delivery is Delivery.PUSH, team_name=pool.team_name
+        ),
     )
 
 
@@ -230,7 +237,7 @@ def room_of_workers(pool: WorkPool, run_state: RunState, store: RunTimeStore) ->
     """Count the slots that the workers of a pool can fill now; None if no worker is online."""
     push = pool.delivery is Delivery.PUSH
     serving = run_state.workers_of(pool.name, push=push, team_name=pool.team_name)
-    workers = [worker for worker in serving if worker.online(run_state.as_of)]
+    workers = [worker for worker in serving if worker.can_use(pool.name, run_state.as_of)]
     if not workers:
         return None
     holding = store.worker_counts()

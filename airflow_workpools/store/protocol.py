@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from airflow_workpools.store import rules
+
 if TYPE_CHECKING:
     import uuid
     from collections.abc import Collection, Mapping, Sequence
@@ -127,9 +129,12 @@ class WorkerStore(Protocol):
         """Make a worker known, or known again, as online from now."""
         ...
 
-    def heartbeat(self, worker_id: uuid.UUID, *, now: datetime) -> WorkerState:
+    def heartbeat(
+        self, worker_id: uuid.UUID, *, now: datetime, hindered: Mapping[str, str] | None = None
+    ) -> WorkerState:
         """Say that a worker lives; returns the state that it should be in.
 
+        :param hindered: work pools whose jobs it can't launch now, and why; None: as before.
         :raises NotFound: if it is not registered.
         """
         ...
@@ -207,8 +212,27 @@ class WorkerStore(Protocol):
         """Return the worker's jobs that have not ended, oldest claim first."""
         ...
 
-    def take_over(self, worker_id: uuid.UUID, hostname: str, *, now: datetime) -> list[ClaimedJob]:
+    def renew(
+        self, worker_id: uuid.UUID, job_ids: Collection[uuid.UUID], *, now: datetime
+    ) -> list[ClaimedJob]:
+        """Let the start timeout of a worker's jobs begin anew: they could not start, for no fault of their own.
+
+        Returns those whose timeout has; not one that runs, has ended or is to be stopped.
+        """
+        ...
+
+    def take_over(
+        self,
+        worker_id: uuid.UUID,
+        hostname: str,
+        *,
+        now: datetime,
+        roaming: Mapping[str, str] = rules.NOTHING_ROAMS,
+    ) -> list[ClaimedJob]:
         """Become the owner of the jobs of dead workers of the same kind on this host.
+
+        :param roaming: of these work pools also those of dead workers of other hosts, if they are on this kind of
+            infrastructure: any worker can look after them.
 
         Dead is who has stopped or is silent; the silent are marked as stopped, so that what they still say is
         refused. Each job gets exactly one new owner. A worker that has itself been stopped gets none.

@@ -166,6 +166,13 @@ class JobRecord:
     started_at: datetime | None
     ended_at: datetime | None
     reported_at: datetime | None
+    renewed_at: datetime | None = None
+    """When its start timeout began anew, because it did not run while the job was held back."""
+
+    @property
+    def starting_since(self) -> datetime | None:
+        """Since when its start timeout runs."""
+        return self.renewed_at or self.claimed_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,10 +282,16 @@ class WorkerRecord:
     heartbeat_seconds: float
     version: str
     team_name: str | None = None
+    hindered: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Work pools whose jobs it can't launch now, and why."""
 
     def online(self, now: datetime) -> bool:
         """Say whether it is alive and claims jobs."""
         return self.state is WorkerState.ONLINE and not self.silent(now)
+
+    def can_use(self, pool: str, now: datetime) -> bool:
+        """Say whether it claims jobs of a pool that it serves."""
+        return self.online(now) and pool not in self.hindered
 
     def silent(self, now: datetime) -> bool:
         """Say whether so many heartbeats are missing that it must be taken for dead.
@@ -328,9 +341,18 @@ class RunState:
         )
 
     def workers_online(self, pool: str, *, push: bool = True, team_name: str | None = None) -> int:
-        """Count the workers that are online and serve a pool."""
+        """Count the workers that are online and serve a pool, and that nothing hinders."""
         workers = self.workers_of(pool, push=push, team_name=team_name)
-        return sum(worker.online(self.as_of) for worker in workers)
+        return sum(worker.can_use(pool, self.as_of) for worker in workers)
+
+    def hindrance(self, pool: str, *, push: bool = True, team_name: str | None = None) -> str | None:
+        """Say why no worker can launch jobs of a pool, though some are online; None if one can, or none is."""
+        online = [
+            one for one in self.workers_of(pool, push=push, team_name=team_name) if one.online(self.as_of)
+        ]
+        if any(pool not in worker.hindered for worker in online):
+            return None
+        return "; ".join(dict.fromkeys(worker.hindered[pool] for worker in online)) or None
 
 
 class Reconciled(NamedTuple):

@@ -76,6 +76,7 @@ def worker_row(worker: WorkerRecord, now: datetime) -> dict[str, Any]:
         "heartbeat_seconds": worker.heartbeat_seconds,
         "version": worker.version,
         "team_name": worker.team_name,
+        "hindered": dict(worker.hindered),
     }
 
 
@@ -116,6 +117,9 @@ def _worker_record(row: Row[Any]) -> WorkerRecord:
         heartbeat_seconds=row.heartbeat_seconds,
         version=row.version,
         team_name=row.team_name,
+        hindered={name: str(reason) for name, reason in row.hindered.items()}
+        if isinstance(row.hindered, dict)
+        else {},
     )
 
 
@@ -179,6 +183,7 @@ def job_record(row: Row[Any]) -> JobRecord:
         started_at=row.started_at,
         ended_at=row.ended_at,
         reported_at=row.reported_at,
+        renewed_at=row.renewed_at,
     )
 
 
@@ -222,7 +227,13 @@ def _handle(row: Row[Any]) -> Handle | None:
         return None
     job_id: uuid.UUID = row.id
     try:
-        return Handle(job_id=job_id, kind=row.handle["kind"], data=dict(row.handle["data"]))
+        return Handle(
+            job_id=job_id,
+            kind=row.handle["kind"],
+            data=dict(row.handle["data"]),
+            conn_id=row.handle.get("conn_id"),
+            failed_start=row.handle.get("failed_start"),
+        )
     except (TypeError, KeyError, ValueError):
         _complain(
             f"Job {job_id}: its handle in workpool_job can't be read; it was changed by hand. "

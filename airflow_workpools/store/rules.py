@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections import Counter, deque
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_workpools.core.jobs import ENDED, JobState
@@ -36,6 +37,9 @@ WORKER_LOST_AFTER = timedelta(minutes=5)
 
 MAX_LOOKAHEAD = 1000
 """Most waiting jobs of a queue that one claim looks at, unless the worker wants more."""
+
+NOTHING_ROAMS: Mapping[str, str] = MappingProxyType({})
+"""No work pool has jobs that workers of several hosts can look after."""
 
 MAX_TEXT = 10_000
 """Longest reason that is kept, in characters."""
@@ -269,6 +273,14 @@ def take_turns(lines: Iterable[Sequence[WaitingJob]], *, room: int, most: int) -
         if line:
             turns.append(line)
     return taken
+
+
+def roams(handle: object, kind: str) -> bool:
+    """Say whether a job is on this kind of infrastructure, as far as its stored handle says where it is.
+
+    One without a handle may not have been launched; it is looked for on its pool's infrastructure.
+    """
+    return handle is None or (isinstance(handle, dict) and handle.get("kind") == kind)
 
 
 def poll_is_due(last_polled_at: datetime | None, now: datetime) -> bool:

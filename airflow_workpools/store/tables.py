@@ -123,6 +123,7 @@ workers = Table(
     Column("heartbeat_seconds", Double, nullable=False),
     Column("version", String(64), nullable=False),
     Column("team_name", String(50)),
+    Column("hindered", _json),
 )
 
 jobs = Table(
@@ -158,6 +159,7 @@ jobs = Table(
     Column("started_at", UtcDateTime),
     Column("ended_at", UtcDateTime),
     Column("reported_at", UtcDateTime),
+    Column("renewed_at", UtcDateTime),
 )
 
 # ``ended_at IS NULL`` and "the state is an active one" say the same. The indexes say the former, which both

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from airflow_workpools.core.jobs import JobState
     from airflow_workpools.core.pools import WorkPool
     from airflow_workpools.store.records import ClaimedJob, Report, ReportOutcome, WorkerRecord
+    from airflow_workpools.store.statements.common import Condition
 
 
 MAX_LINES = 100
@@ -48,9 +49,11 @@ class WorkerSide(Transactions):
 
         self._transaction(work)
 
-    def heartbeat(self, worker_id: uuid.UUID, *, now: datetime) -> WorkerState:
+    def heartbeat(
+        self, worker_id: uuid.UUID, *, now: datetime, hindered: Mapping[str, str] | None = None
+    ) -> WorkerState:
         def work(session: Session) -> WorkerState:
-            session.execute(statements.touch_worker(worker_id, now))
+            session.execute(statements.touch_worker(worker_id, now, hindered))
             return _registered(session, worker_id).state
 
         return self._transaction(work)
@@ -156,24 +159,68 @@ class WorkerSide(Transactions):
             lambda session: [rows.claimed_job(row) for row in session.execute(statement)]
         )
 
-    def take_over(self, worker_id: uuid.UUID, hostname: str, *, now: datetime) -> list[ClaimedJob]:
+    def renew(
+        self, worker_id: uuid.UUID, job_ids: Collection[uuid.UUID], *, now: datetime
+    ) -> list[ClaimedJob]:
+        def work(session: Session) -> list[ClaimedJob]:
+            for some in chunks(job_ids):
+                session.execute(statements.renew(some, worker_id, now))
+            return [
+                rows.claimed_job(row)
+                for some in chunks(job_ids)
+                for row in session.execute(statements.renewed(some, worker_id))
+            ]
+
+        return self._transaction(work)
+
+    def take_over(
+        self,
+        worker_id: uuid.UUID,
+        hostname: str,
+        *,
+        now: datetime,
+        roaming: Mapping[str, str] = rules.NOTHING_ROAMS,
+    ) -> list[ClaimedJob]:
         def work(session: Session) -> list[ClaimedJob]:
             me = _registered(session, worker_id)
             if me.state is WorkerState.STOPPED:
                 return []
             neighbours = statements.neighbours(me, hostname)
-            alive = [rows.worker_record(row) for row in session.execute(statements.not_stopped(neighbours))]
-            intervals = {worker.heartbeat_seconds for worker in alive if worker and worker.silent(now)}
-            if intervals:
-                most = {s: timedelta(seconds=MISSED_HEARTBEATS * s) for s in intervals}
-                alive_between = {s: (now - missed, now + missed) for s, missed in most.items()}
-                session.execute(statements.stop_silent(neighbours, alive_between))
-            left = session.scalars(statements.left_by(neighbours)).all()
+            _stop_silent(session, neighbours, now)
+            left = list(session.scalars(statements.left_by(neighbours)))
             for some in chunks(left):
                 session.execute(statements.take_over(some, neighbours, worker_id))
+            if roaming:
+                left += _take_over_from_elsewhere(session, me, hostname, roaming, now)
             return _held(session, worker_id, left)
 
         return self._transaction(work)
+
+
+def _stop_silent(session: Session, which: Condition, now: datetime) -> None:
+    """Mark those of these workers as stopped that have been silent for too long."""
+    alive = [rows.worker_record(row) for row in session.execute(statements.not_stopped(which))]
+    intervals = {worker.heartbeat_seconds for worker in alive if worker and worker.silent(now)}
+    if intervals:
+        most = {s: timedelta(seconds=MISSED_HEARTBEATS * s) for s in intervals}
+        alive_between = {s: (now - missed, now + missed) for s, missed in most.items()}
+        session.execute(statements.stop_silent(which, alive_between))
+
+
+def _take_over_from_elsewhere(
+    session: Session, me: WorkerRecord, hostname: str, roaming: Mapping[str, str], now: datetime
+) -> list[uuid.UUID]:
+    """Give a worker the jobs of dead workers of other hosts that it can look after as well as they could."""
+    elsewhere = statements.workers_elsewhere(me, hostname)
+    _stop_silent(session, elsewhere, now)
+    left = [
+        row.id
+        for row in session.execute(statements.handles_left_by(elsewhere, list(roaming)))
+        if rules.roams(row.handle, roaming[row.pool])
+    ]
+    for some in chunks(left):
+        session.execute(statements.take_over(some, elsewhere, me.id))
+    return left
 
 
 def _registered(session: Session, worker_id: uuid.UUID) -> WorkerRecord:

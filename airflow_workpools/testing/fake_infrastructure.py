@@ -47,6 +47,7 @@ class Step(str, Enum):
     FIND = "find"
     STOP = "stop"
     CLEANUP = "cleanup"
+    RENEW = "renew"
 
 
 @dataclass
@@ -73,6 +74,15 @@ class FakePlatform:
         else:
             reason = reason or explain_exit(exit_code)
             self.see(job_id, Observation(phase=Phase.EXITED, exit_code=exit_code, reason=reason))
+
+    def hold(self, job_id: UUID, reason: str) -> None:
+        """Let the platform's own queue hold a job."""
+        self.see(job_id, Observation(phase=Phase.QUEUED, reason=reason))
+
+    def fail_to_start(self, job_id: UUID, reason: str, exit_code: int = 125) -> None:
+        """Let a job end before anything of its task has run."""
+        ended = Observation(phase=Phase.EXITED, exit_code=exit_code, reason=reason, never_started=True)
+        self.see(job_id, ended)
 
     def observe(self, job_id: UUID) -> Observation:
         """Return what is seen of a job."""
@@ -118,6 +128,8 @@ class FakeInfrastructure:
         """The steps that are still to fail."""
         self.stops: list[tuple[Handle, float]] = []
         """What was to be stopped, with its grace in seconds."""
+        self.renewals: list[tuple[Handle, str]] = []
+        """Fresh workloads that jobs were given."""
         self.cleanups: list[Handle] = []
         self._error = error
         self._changed = asyncio.Event()
@@ -169,6 +181,10 @@ class FakeInfrastructure:
         self._fail_at(Step.CLEANUP)
         self.cleanups.append(handle)
         self.platform.jobs.pop(handle.job_id, None)
+
+    async def renew(self, handle: Handle, workload: str) -> None:
+        self._fail_at(Step.RENEW)
+        self.renewals.append((handle, workload))
 
     def _handle(self, job_id: UUID) -> Handle:
         return Handle(job_id=job_id, kind=self.kind, data={"name": f"wp-{job_id}"})

@@ -182,8 +182,8 @@ class ExecutorSide(MemoryJobs):
 
     def _late(self, now: datetime) -> list[StoredJob]:
         def is_late(record: JobRecord) -> bool:
-            assert record.claimed_at is not None
-            return now - record.claimed_at > timedelta(seconds=record.start_timeout_seconds)
+            assert record.starting_since is not None
+            return now - record.starting_since > timedelta(seconds=record.start_timeout_seconds)
 
         return [
             job

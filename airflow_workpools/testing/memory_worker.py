@@ -40,11 +40,14 @@ class WorkerSide(MemoryJobs):
         with self._lock:
             self._workers[worker.id] = replace(worker, state=WorkerState.ONLINE, last_heartbeat_at=now)
 
-    def heartbeat(self, worker_id: uuid.UUID, *, now: datetime) -> WorkerState:
+    def heartbeat(
+        self, worker_id: uuid.UUID, *, now: datetime, hindered: Mapping[str, str] | None = None
+    ) -> WorkerState:
         with self._lock:
             worker = self._registered(worker_id)
             if worker.state is not WorkerState.STOPPED:
-                self._workers[worker_id] = replace(worker, last_heartbeat_at=now)
+                hindered = worker.hindered if hindered is None else dict(hindered)
+                self._workers[worker_id] = replace(worker, last_heartbeat_at=now, hindered=hindered)
             return worker.state
 
     def drain_worker(self, worker_id: uuid.UUID) -> None:
@@ -131,15 +134,43 @@ class WorkerSide(MemoryJobs):
         with self._lock:
             return [_claimed(job) for job in self._held(worker_id)]
 
-    def take_over(self, worker_id: uuid.UUID, hostname: str, *, now: datetime) -> list[ClaimedJob]:
+    def renew(
+        self, worker_id: uuid.UUID, job_ids: Collection[uuid.UUID], *, now: datetime
+    ) -> list[ClaimedJob]:
+        with self._lock:
+            starting = [
+                job
+                for job in self._given(job_ids)
+                if job.record.worker_id == worker_id
+                and job.record.state in (JobState.CLAIMED, JobState.SUBMITTED)
+                and not job.is_wished
+            ]
+            for job in starting:
+                job.change(renewed_at=now)
+            return [_claimed(job) for job in starting]
+
+    def take_over(
+        self,
+        worker_id: uuid.UUID,
+        hostname: str,
+        *,
+        now: datetime,
+        roaming: Mapping[str, str] = rules.NOTHING_ROAMS,
+    ) -> list[ClaimedJob]:
         with self._lock:
             me = self._registered(worker_id)
             if me.state is WorkerState.STOPPED:
                 return []
-            dead = self._dead_neighbours(me, hostname, now)
-            for other in dead:
+            dead = self._dead(me, now)
+            here = [other for other in dead if other.hostname == hostname]
+            elsewhere = [other for other in dead if other not in here] if roaming else []
+            for other in (*here, *elsewhere):
                 self._workers[other.id] = replace(other, state=WorkerState.STOPPED)
-            left = sorted((job for other in dead for job in self._held(other.id)), key=_by_claim)
+            left = sorted((job for other in here for job in self._held(other.id)), key=_by_claim)
+            left += sorted(
+                (job for other in elsewhere for job in self._held(other.id) if _roams(job, roaming)),
+                key=_by_claim,
+            )
             for job in left:
                 job.change(worker_id=worker_id)
             return [_claimed(job) for job in left]
@@ -150,11 +181,11 @@ class WorkerSide(MemoryJobs):
             raise NotFound(f"worker {worker_id} is not registered; it has to register before anything else")
         return worker
 
-    def _dead_neighbours(self, me: WorkerRecord, hostname: str, now: datetime) -> list[WorkerRecord]:
+    def _dead(self, me: WorkerRecord, now: datetime) -> list[WorkerRecord]:
         return [
             other
             for other in self._workers.values()
-            if (other.hostname, other.kind, other.team_name) == (hostname, me.kind, me.team_name)
+            if (other.kind, other.team_name) == (me.kind, me.team_name)
             and other.id != me.id
             and (other.state is WorkerState.STOPPED or other.silent(now))
         ]
@@ -216,6 +247,11 @@ class WorkerSide(MemoryJobs):
         )
 
 
+def _roams(job: StoredJob, roaming: Mapping[str, str]) -> bool:
+    handle, kind = job.record.handle, roaming.get(job.record.ref.pool)
+    return kind is not None and rules.roams(None if handle is None else {"kind": handle.kind}, kind)
+
+
 def _by_claim(job: StoredJob) -> Any:
     return job.record.claimed_at, job.record.id
 
@@ -262,6 +298,7 @@ def _requeue(job: StoredJob, reason: str) -> None:
         JobState.PENDING,
         worker_id=None,
         claimed_at=None,
+        renewed_at=None,
         handle=None,
         start_attempts=job.record.start_attempts + 1,
         reason=reason,

@@ -8,7 +8,7 @@ nothing and doubles nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
@@ -43,9 +43,10 @@ class WorkerClient(Protocol):
     def register(self, worker: WorkerRecord, *, now: datetime) -> None:
         """Come online."""
 
-    def heartbeat(self, worker_id: UUID, *, now: datetime) -> WorkerState:
+    def heartbeat(self, worker_id: UUID, *, hindered: Mapping[str, str], now: datetime) -> WorkerState:
         """Say "I am alive", and that the queues of this worker are looked at.
 
+        :param hindered: pools that it can't use now, and why.
         :return: what the worker is taken for.
         :raises NotFound: if nobody knows it any more.
         """
@@ -56,8 +57,19 @@ class WorkerClient(Protocol):
     def pools(self) -> Mapping[str, WorkPool]:
         """Return the work pools that this worker serves."""
 
-    def claim(self, worker_id: UUID, *, most: int, now: datetime) -> list[ClaimedJob]:
-        """Take so many jobs to launch at most; their workloads carry fresh tokens."""
+    def claim(
+        self, worker_id: UUID, *, most: int, now: datetime, pools: Collection[str] | None = None
+    ) -> list[ClaimedJob]:
+        """Take so many jobs to launch at most; their workloads carry fresh tokens.
+
+        :param pools: only of these; None: of all that this worker serves.
+        """
+
+    def renew(self, worker_id: UUID, job_ids: Sequence[UUID], *, now: datetime) -> Mapping[UUID, str]:
+        """Let the start timeout of jobs begin anew; returns their workloads, with tokens that last as long.
+
+        A job that runs, or is not wanted any more, is left out.
+        """
 
     def report(self, worker_id: UUID, reports: Sequence[Report], *, now: datetime) -> list[ReportOutcome]:
         """Tell what became of jobs."""
@@ -82,8 +94,18 @@ class WorkerClient(Protocol):
     def mine(self, worker_id: UUID) -> list[ClaimedJob]:
         """Return the jobs that this worker has."""
 
-    def take_over(self, worker_id: UUID, hostname: str, *, now: datetime) -> list[ClaimedJob]:
-        """Become the owner of what workers of this host left behind when they died."""
+    def take_over(
+        self,
+        worker_id: UUID,
+        hostname: str,
+        *,
+        now: datetime,
+        roaming: Mapping[str, str] = rules.NOTHING_ROAMS,
+    ) -> list[ClaimedJob]:
+        """Become the owner of what workers of this host left behind when they died.
+
+        :param roaming: pools whose jobs on this kind of infrastructure may be taken over from workers of any host.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +134,8 @@ class SqlClient:
         self.store.register_worker(worker, now=now)
         self._poll(now)
 
-    def heartbeat(self, worker_id: UUID, *, now: datetime) -> WorkerState:
-        state = self.store.heartbeat(worker_id, now=now)
+    def heartbeat(self, worker_id: UUID, *, hindered: Mapping[str, str], now: datetime) -> WorkerState:
+        state = self.store.heartbeat(worker_id, hindered=hindered, now=now)
         self._poll(now)
         return state
 
@@ -126,9 +148,11 @@ class SqlClient:
     def stop(self, worker_id: UUID, *, now: datetime) -> None:
         self.store.stop_worker(worker_id, now=now)
 
-    def claim(self, worker_id: UUID, *, most: int, now: datetime) -> list[ClaimedJob]:
-        pools = list(self.pools().values())
-        jobs = self.store.claim(worker_id, pools, room=rules.ANY_ROOM, most=most, now=now)
+    def claim(
+        self, worker_id: UUID, *, most: int, now: datetime, pools: Collection[str] | None = None
+    ) -> list[ClaimedJob]:
+        served = [pool for name, pool in self.pools().items() if pools is None or name in pools]
+        jobs = self.store.claim(worker_id, served, room=rules.ANY_ROOM, most=most, now=now)
         return [self._with_token(job) for job in jobs]
 
     def _with_token(self, job: ClaimedJob) -> ClaimedJob:
@@ -138,6 +162,10 @@ class SqlClient:
         workload = json.loads(job.workload)
         workload["token"] = self.mint_token(job.task_instance_id, job.start_timeout_seconds)
         return replace(job, workload=json.dumps(workload))
+
+    def renew(self, worker_id: UUID, job_ids: Sequence[UUID], *, now: datetime) -> Mapping[UUID, str]:
+        renewed = self.store.renew(worker_id, job_ids, now=now)
+        return {job.id: self._with_token(job).workload for job in renewed if job.problem is None}
 
     def report(self, worker_id: UUID, reports: Sequence[Report], *, now: datetime) -> list[ReportOutcome]:
         return self.store.report(worker_id, reports, now=now)
@@ -159,5 +187,12 @@ class SqlClient:
     def mine(self, worker_id: UUID) -> list[ClaimedJob]:
         return self.store.mine(worker_id)
 
-    def take_over(self, worker_id: UUID, hostname: str, *, now: datetime) -> list[ClaimedJob]:
-        return self.store.take_over(worker_id, hostname, now=now)
+    def take_over(
+        self,
+        worker_id: UUID,
+        hostname: str,
+        *,
+        now: datetime,
+        roaming: Mapping[str, str] = rules.NOTHING_ROAMS,
+    ) -> list[ClaimedJob]:
+        return self.store.take_over(worker_id, hostname, now=now, roaming=roaming)

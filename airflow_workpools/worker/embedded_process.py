@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 TITLE = "airflow_workpools: embedded worker"
 """What the process is called."""
+MAX_THREADS = 32
+"""Most calls at a time that block: to the database, to infrastructures, to where connections are kept."""
 KEEP_LEFTOVERS = timedelta(days=7)
 """How long the directories of ended jobs are kept that a crash kept from being removed."""
 
@@ -55,7 +58,7 @@ def run_embedded_worker(channel: socket.socket, *, settings: Settings, team_name
 async def _serve(channel: socket.socket, *, settings: Settings, team_name: str | None, runner: Any) -> None:
     from sqlalchemy.exc import SQLAlchemyError
 
-    from airflow_workpools.store.airflow_connections import airflow_connections
+    from airflow_workpools.store.airflow_connections import airflow_connections, infrastructure_connection
     from airflow_workpools.store.clock import DatabaseClock
     from airflow_workpools.store.pools import keep_secrets_pools_fresh
     from airflow_workpools.store.records import MISSED_HEARTBEATS
@@ -63,6 +66,8 @@ async def _serve(channel: socket.socket, *, settings: Settings, team_name: str |
     from airflow_workpools.worker.loop import Worker, WorkerTimes
     from airflow_workpools.worker.roster import Roster
 
+    # Whatever waits in a thread for an infrastructure must leave some for the store.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(MAX_THREADS, "worker"))
     alive = keep_saying_alive(channel, every_seconds=settings.worker.heartbeat_seconds)
     speaking = asyncio.create_task(alive, name="say that the worker is alive")
     clock = DatabaseClock()
@@ -79,11 +84,14 @@ async def _serve(channel: socket.socket, *, settings: Settings, team_name: str |
         may_judge=lambda: clock.is_settled(unsettled_seconds),
         environ=dict(os.environ),
         connections=airflow_connections,
+        home=settings.home,
+        infrastructure_connection=infrastructure_connection,
         times=WorkerTimes(heartbeat=settings.worker.heartbeat_seconds, claim=settings.worker.claim_seconds),
         on_ended=partial(say, channel, NEWS),
     )
     errands = errands_of(record, infrastructures["process"], clock)
     errands.may_judge = worker.may_judge
+    errands.is_open = partial(worker.is_open, "process")
     loop = asyncio.get_running_loop()
     running = asyncio.create_task(errands.run(), name="errands")
 
@@ -149,6 +157,7 @@ def _parts(settings: Settings, team_name: str | None, runner: Any) -> tuple[Any,
     from airflow_workpools import __version__
     from airflow_workpools.airflow_private import mint_workload_token
     from airflow_workpools.infrastructure.process import ProcessInfrastructure
+    from airflow_workpools.infrastructure.registry import kinds
     from airflow_workpools.store.jobs import SqlStore
     from airflow_workpools.store.pools import work_pools
     from airflow_workpools.store.records import WorkerKind, WorkerRecord
@@ -172,7 +181,7 @@ def _parts(settings: Settings, team_name: str | None, runner: Any) -> tuple[Any,
         store=SqlStore(reserve_after=settings.reserve_after),
         all_pools=lambda: work_pools(settings),
         mint_token=mint_workload_token,
-        kinds=frozenset(infrastructures),
+        kinds=frozenset(kinds()),
         team_name=team_name,
     )
     return record, client, infrastructures

@@ -88,6 +88,8 @@ class Errands:
     monotonic: Callable[[], float] = time.monotonic
     may_judge: Callable[[], bool] = lambda: True
     """Says whether others may be taken for dead: not while times can't be compared, because the clock has jumped."""
+    is_open: Callable[[], bool] = lambda: True
+    """Says whether the infrastructure has been opened."""
 
     def __post_init__(self) -> None:
         self._look_now = asyncio.Event()
@@ -118,7 +120,7 @@ class Errands:
 
     async def _look(self) -> bool:
         """Take what waits, and what others left behind; say whether that was all."""
-        if not self.may_judge():
+        if not (self.may_judge() and self.is_open()):
             return False
         left = await asyncio.to_thread(
             self.source.take_over, self.worker, known=set(self._active), now=self.clock()

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The worker: claim, launch, observe, report, stop. A few named tasks under one roof.
 
-=============  =========================================================================================
-task           does
-=============  =========================================================================================
-``heartbeat``  says that the worker is alive; adopts what dead workers of this host left behind
-``claim``      takes jobs and launches them; woken by :meth:`Worker.look_now`, else every claim interval
-``observe``    one per kind of infrastructure: looks when something changed, reports ends
-``wishes``     asks which jobs shall be cancelled, and stops them
-``report``     tells the store what happened, in batches, and repeats until it is told
-=============  =========================================================================================
+===============  =======================================================================================
+task             does
+===============  =======================================================================================
+``heartbeat``    says that the worker is alive, and what it can't use; adopts what dead workers left behind
+``claim``        takes jobs and launches them; woken by :meth:`Worker.look_now`, else every claim interval
+``wishes``       asks which jobs shall be cancelled, and has them stopped
+``renewal``      lets the start timeouts of jobs that are held back begin anew
+``connections``  looks whether connections of infrastructures have changed
+``report``       tells the store what happened, in batches, and repeats until it is told
+===============  =======================================================================================
+
+Beside them each infrastructure has a task that opens it and looks at its jobs; see ``sites`` and ``watching``.
 
 What is known of a job is kept until the store has accepted it; the store may be away for any time. A
 failure in one task is logged and tried again with back-off: it never cancels a job.
@@ -21,30 +24,34 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.core.backoff import Backoff
-from airflow_workpools.core.jobs import ENDED
-from airflow_workpools.errors import InfrastructureUnavailable, NotFound
-from airflow_workpools.infrastructure.base import MayBeHindered, Phase
+from airflow_workpools.core.pools import DEFAULT_START_ATTEMPTS
+from airflow_workpools.errors import NotFound
+from airflow_workpools.infrastructure.registry import infrastructure_class
 from airflow_workpools.store.records import WorkerState
-from airflow_workpools.worker import reports
 from airflow_workpools.worker.launcher import Launcher, ReadConnections
+from airflow_workpools.worker.outbox import Outbox
 from airflow_workpools.worker.recovery import Recovery
-from airflow_workpools.worker.waiting import at_most, wait_for
+from airflow_workpools.worker.renewal import Renewal
+from airflow_workpools.worker.sites import ReadConnection, Site, SiteKey, Sites
+from airflow_workpools.worker.waiting import wait_for
+from airflow_workpools.worker.watching import Watcher
+from airflow_workpools.worker.wishes import Wishes
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from uuid import UUID
 
     from airflow_workpools.infrastructure.base import Infrastructure
-    from airflow_workpools.store.records import ClaimedJob, Report, WorkerRecord
+    from airflow_workpools.store.records import ClaimedJob, WorkerRecord
     from airflow_workpools.worker.client import WorkerClient
-    from airflow_workpools.worker.tracking import Tracked
+    from airflow_workpools.worker.tracking import Sought, Tracked
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 Clock = Callable[[], datetime]
 
@@ -59,6 +66,14 @@ class WorkerTimes:
     observe: float = 5.0
     """At the latest after this time it looks at its jobs, even when the infrastructure told of no change."""
     wishes: float = 1.0
+    launch_patience: float = 5.0
+    """A launch that is under way, of a job that is not wanted any more, may still take so long."""
+    renewal: float = 1.0
+    connections: float = 30.0
+    """So often it looks whether connections of infrastructures have changed."""
+    settle: float = 1.0
+    """So long it waits for its infrastructures before it comes online without those that are not there yet."""
+    last_cleanup: float = 5.0
     report_delay: float = 0.05
     """Ends of jobs are collected this long and told together: slots wait for them."""
     progress_delay: float = 0.5
@@ -71,6 +86,7 @@ class WorkerTimes:
 class Worker:
     """Claims jobs of pools, launches them on infrastructure, and watches them to their end.
 
+    :param infrastructures: those that are there already, by kind; others are made when a pool needs them.
     :param clock: tells the time; nothing else here does.
     """
 
@@ -81,6 +97,11 @@ class Worker:
     environ: Mapping[str, str]
     connections: ReadConnections = lambda _: {}
     """Reads Airflow connections for base job templates."""
+    home: Path | None = None
+    """Folder for files of infrastructures."""
+    infrastructure_connection: ReadConnection = lambda _: {}
+    """Reads the Airflow connection of an infrastructure."""
+    infrastructure_class: Callable[[str], Any] = infrastructure_class
     times: WorkerTimes = field(default_factory=WorkerTimes)
     launches_in_flight: int = 16
     """Most jobs that are being launched at a time, and so most that are claimed at a time: what is claimed is out
@@ -94,40 +115,111 @@ class Worker:
 
     def __post_init__(self) -> None:
         self._tracked: dict[UUID, Tracked] = {}
-        self._reports: list[Report] = []
         self._look_now = asyncio.Event()
-        self._hindrance: str | None = None
-        self._to_tell = asyncio.Event()
-        self._end_to_tell = asyncio.Event()
+        self._beat_now = asyncio.Event()
         self._stop = asyncio.Event()
-        self._recovery = Recovery(
-            record=self.record,
-            client=self.client,
-            infrastructures=self.infrastructures,
-            clock=self.clock,
-            tracked=self._tracked,
-            tell=self._tell,
-            known=self._known,
+        self._outbox = Outbox(
+            record=self.record, client=self.client, clock=self.clock, on_ended=self._on_ended
+        )
+        self._sites = Sites(
+            given=self.infrastructures,
+            home=self.home,
+            connection=self.infrastructure_connection,
+            class_of=self.infrastructure_class,
+            look=self._look_at,
+            in_use=self._in_use,
+            on_change=self._on_change,
+            max_retry=self.times.max_retry,
         )
         self._launcher = Launcher(
-            infrastructures=self.infrastructures,
+            sites=self._sites,
             worker_name=self.record.name,
             environ=self.environ,
             connections=self.connections,
             in_flight=self.launches_in_flight,
             tracked=self._tracked,
             clock=self.clock,
-            tell=self._tell,
-            give_back=lambda job, reason: self._recovery.give_back([job], reason),
+            tell=self._outbox.tell,
+            on_lost=self._on_lost,
             on_room=self._look_now.set,
-            on_failure=self._recovery.be_unsure,
+            on_failure=lambda: self._recovery.be_unsure(),
+        )
+        self._recovery = Recovery(
+            record=self.record,
+            client=self.client,
+            sites=self._sites,
+            clock=self.clock,
+            tracked=self._tracked,
+            tell=self._outbox.tell,
+            known=self._known,
+            start_attempts=self._start_attempts,
+            launch=lambda jobs: self._launcher.begin(jobs, self._sites.pools),
+        )
+        self._watcher = Watcher(
+            tracked=self._tracked,
+            recovery=self._recovery,
+            outbox=self._outbox,
+            clock=self.clock,
+            observe_seconds=self.times.observe,
+            start_attempts=self._start_attempts,
+            give_back=lambda job, reason: self._recovery.give_back([job], reason),
+        )
+        self._wishes = Wishes(
+            record=self.record,
+            client=self.client,
+            tracked=self._tracked,
+            launcher=self._launcher,
+            launch_patience=self.times.launch_patience,
+        )
+        self._renewal = Renewal(
+            record=self.record,
+            client=self.client,
+            clock=self.clock,
+            tracked=self._tracked,
+            sought=self._recovery.sought,
         )
 
+    # -- how the parts hang together ------------------------------------------------------------------------
+
     def _known(self) -> set[UUID]:
-        reported = {report.job_id for report in self._reports}
-        return self._tracked.keys() | self._launcher.job_ids | reported
+        left = {id_ for site in self._sites for id_ in site.leftovers}
+        return {
+            *self._tracked,
+            *self._recovery.sought,
+            *self._launcher.job_ids,
+            *self._outbox.job_ids,
+            *left,
+        }
+
+    def _in_use(self, site: Site) -> bool:
+        mine: list[Tracked | Sought] = [*self._tracked.values(), *self._outbox.ending()]
+        mine += self._recovery.sought.values()
+        return any(one.site is site for one in mine)
+
+    def _start_attempts(self, job: ClaimedJob) -> int:
+        pool = self._sites.pools.get(job.ref.pool)
+        return DEFAULT_START_ATTEMPTS if pool is None else pool.start_attempts
+
+    async def _look_at(self, site: Site) -> None:
+        await self._watcher.look(site)
+
+    def _on_lost(self, job: ClaimedJob, site: Site, reason: str) -> None:
+        self._recovery.seek_later(job, site, reason, launched_here=True)
+
+    def _on_change(self) -> None:
+        """What the worker can use has changed: the others are told at once."""
+        self._beat_now.set()
+        self._look_now.set()
+
+    def _on_ended(self) -> None:
+        self.on_ended()
+        self._look_now.set()  # slots have become free
 
     # -- from outside ---------------------------------------------------------------------------------------
+
+    def is_open(self, kind: str) -> bool:
+        """Say whether an infrastructure that was there already has been opened."""
+        return any(site.key == SiteKey(kind) and site.is_open for site in self._sites)
 
     def look_now(self) -> None:
         """Look for work at once: someone knows that there is some."""
@@ -139,20 +231,16 @@ class Worker:
 
     async def run(self) -> None:
         """Work until :meth:`stop` is called."""
-        for infrastructure in self.infrastructures.values():
-            await self._open(infrastructure)
-        await self._persist("come online", lambda: self.client.register(self.record, now=self.clock()))
+        await self._come_online()
         tasks = [
             asyncio.create_task(self._guard(name, step), name=name)
             for name, step in (
                 ("heartbeat", self._heartbeat),
                 ("claim", self._claim),
-                ("wishes", self._wishes),
+                ("wishes", self._look_at_wishes),
+                ("renewal", self._renew),
+                ("connections", self._look_at_connections),
                 ("report", self._report),
-                *(
-                    (f"observe {kind}", lambda kind=kind: self._observe(kind))
-                    for kind in self.infrastructures
-                ),
             )
         ]
         await self._stop.wait()
@@ -160,30 +248,34 @@ class Worker:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._launcher.close()
+        await self._wishes.close()
         await self._leave()
 
-    async def _open(self, infrastructure: Infrastructure) -> None:
-        """Wait until an infrastructure can be used. Until then the worker is not online, and tasks wait in Airflow."""
-        backoff = Backoff(maximum=self.times.max_retry)
-        while not self._stop.is_set():
-            try:
-                return await infrastructure.open()
-            except InfrastructureUnavailable as error:
-                delay = backoff.next()
-                log.error(
-                    "Worker: %s can't be used, trying again in %.1f s: %s", infrastructure.kind, delay, error
-                )
-                await wait_for(self._stop, delay)
-        return None
+    async def _come_online(self) -> None:
+        """Say that the worker is there, and of which pools it can launch the jobs so far."""
+        await self._persist("read the work pools", self._serve)
+        await self._sites.settle(self.times.settle)
+
+        async def register() -> None:
+            await asyncio.to_thread(self.client.register, self._record(), now=self.clock())
+
+        await self._persist("come online", register)
+
+    async def _serve(self) -> None:
+        self._sites.serve(await asyncio.to_thread(self.client.pools))
+
+    def _record(self) -> WorkerRecord:
+        return replace(self.record, hindered=self._sites.problems)
 
     async def _leave(self) -> None:
         with contextlib.suppress(Exception):
-            await self._flush()
+            await self._outbox.flush()
+        for site in list(self._sites):
+            with contextlib.suppress(Exception):
+                await self._watcher.clean_up_at_last(site, seconds=self.times.last_cleanup)
         with contextlib.suppress(Exception):
             await asyncio.to_thread(self.client.stop, self.record.id, now=self.clock())
-        for infrastructure in self.infrastructures.values():
-            with contextlib.suppress(Exception):
-                await infrastructure.close()
+        await self._sites.close()
 
     # -- the roof -------------------------------------------------------------------------------------------
 
@@ -203,153 +295,78 @@ class Worker:
                 )
                 await asyncio.sleep(delay)
 
-    async def _persist(self, what: str, call: Callable[[], None]) -> None:
+    async def _persist(self, what: str, call: Callable[[], Awaitable[None]]) -> None:
         """Do something that must be done before anything else can go on, however long it takes."""
         backoff = Backoff(maximum=self.times.max_retry)
         while not self._stop.is_set():
             try:
-                return await asyncio.to_thread(call)
+                return await call()
             except Exception as error:
                 delay = backoff.next()
                 log.warning("Worker: could not %s, trying again in %.1f s: %s", what, delay, error)
                 await wait_for(self._stop, delay)
         return None
 
-    # -- heartbeat ------------------------------------------------------------------------------------------
+    # -- steps ----------------------------------------------------------------------------------------------
 
     async def _heartbeat(self) -> None:
+        # Cleared before the heartbeat, so that a change during it causes another one.
+        self._beat_now.clear()
         try:
             await asyncio.to_thread(self.keep_time)
-            state = await asyncio.to_thread(self.client.heartbeat, self.record.id, now=self.clock())
+            state = await asyncio.to_thread(
+                self.client.heartbeat, self.record.id, hindered=self._sites.problems, now=self.clock()
+            )
         except NotFound:
             state = WorkerState.STOPPED
         if state is WorkerState.STOPPED:
             await self._come_back()
         if self.may_judge():
             await self._recovery.take_over()
-        await asyncio.sleep(self.times.heartbeat)
+        await wait_for(self._beat_now, self.times.heartbeat)
 
     async def _come_back(self) -> None:
         """Come online again after a silence for which others took this worker for dead, and maybe its jobs."""
         log.warning("Worker: was silent for so long that it was taken for dead; coming online again")
-        await asyncio.to_thread(self.client.register, self.record, now=self.clock())
+        await asyncio.to_thread(self.client.register, self._record(), now=self.clock())
         await self._recovery.forget_what_others_have()
-
-    # -- claim ----------------------------------------------------------------------------------------------
 
     async def _claim(self) -> None:
         # Cleared before the look, so that a call during the look causes another one.
         self._look_now.clear()
+        await self._serve()
         await self._recovery.find_lost()
         jobs: list[ClaimedJob] = []
-        if (room := self._launcher.room) and not self._is_hindered():
+        if (room := self._launcher.room) and (pools := self._claimable()):
             async with self._recovery.unsure_if_it_fails():
-                jobs = await asyncio.to_thread(self.client.claim, self.record.id, most=room, now=self.clock())
+                most = min(room, self._launcher.most_of_site)
+                jobs = await asyncio.to_thread(
+                    self.client.claim, self.record.id, most=most, pools=pools, now=self.clock()
+                )
                 if jobs:
                     self._launcher.begin(jobs, await asyncio.to_thread(self.client.pools))
         if not jobs:
             await wait_for(self._look_now, self.times.claim)
 
-    def _is_hindered(self) -> bool:
-        """Say whether nothing that is claimed could be launched now, and tell people why."""
-        known = [
-            one.hindrance() if isinstance(one, MayBeHindered) else None
-            for one in self.infrastructures.values()
+    def _claimable(self) -> list[str]:
+        """Return the pools from which jobs may be claimed now."""
+        return [
+            name
+            for name in self._sites.usable()
+            if (site := self._sites.of_pool(name)) is not None and not self._launcher.crowded(site)
         ]
-        reason = "; ".join(one for one in known if one) if known and all(known) else None
-        if reason != self._hindrance:
-            if reason:
-                log.error("Worker: claims no job, all wait: %s", reason)
-            else:
-                log.info("Worker: claims jobs again")
-            self._hindrance = reason
-        return reason is not None
 
-    # -- observe --------------------------------------------------------------------------------------------
-
-    async def _observe(self, kind: str) -> None:
-        infrastructure = self.infrastructures[kind]
-        await at_most(infrastructure.wait_for_change(), self.times.observe)
-        watched = {
-            id_: tracked for id_, tracked in self._tracked.items() if tracked.kind == kind and tracked.handle
-        }
-        if not watched:
-            return
-        seen = await infrastructure.observe(
-            [tracked.handle for tracked in watched.values() if tracked.handle]
-        )
-        for id_, observation in seen.items():
-            tracked = watched[id_]
-            report = reports.report_of(
-                id_, observation, handle=tracked.handle, cancel_reason=tracked.cancel_reason
-            )
-            if report is not None:
-                self._tracked.pop(id_, None)
-                self._tell(reports.of_claim(tracked.job, report))
-            elif observation.phase is Phase.RUNNING and not tracked.running and tracked.handle:
-                tracked.running = True
-                told = reports.launched(tracked.handle, running=True, now=self.clock())
-                self._tell(reports.of_claim(tracked.job, told))
-
-    # -- wishes ---------------------------------------------------------------------------------------------
-
-    async def _wishes(self) -> None:
+    async def _look_at_wishes(self) -> None:
         await asyncio.sleep(self.times.wishes)
-        if not self._tracked:
-            return
-        for id_, reason in await asyncio.to_thread(self.client.wishes, self.record.id):
-            tracked = self._tracked.get(id_)
-            if tracked is not None and not tracked.stopping and tracked.handle is not None:
-                tracked.cancel_reason = reason or "cancelled"
-                tracked.stopping = True
-                await self._stop_job(tracked)
+        await self._wishes.look()
 
-    async def _stop_job(self, tracked: Tracked) -> None:
-        assert tracked.handle is not None
-        grace = tracked.handle.data.get("stop_grace_seconds", 30)
-        try:
-            await self.infrastructures[tracked.kind].stop(tracked.handle, grace_seconds=float(grace))
-        except InfrastructureUnavailable:
-            tracked.stopping = False
-            raise
+    async def _renew(self) -> None:
+        await asyncio.sleep(self.times.renewal)
+        await self._renewal.look()
 
-    # -- report ---------------------------------------------------------------------------------------------
-
-    def _tell(self, report: Report) -> None:
-        self._reports.append(report)
-        self._to_tell.set()
-        if report.state in ENDED:
-            self._end_to_tell.set()
+    async def _look_at_connections(self) -> None:
+        await asyncio.sleep(self.times.connections)
+        await self._sites.look_at_connections()
 
     async def _report(self) -> None:
-        await self._to_tell.wait()
-        await wait_for(self._end_to_tell, self.times.progress_delay)
-        await asyncio.sleep(self.times.report_delay)
-        await self._flush()
-
-    async def _flush(self) -> None:
-        """Tell everything that is to be told; what the store did not take stays to be told again."""
-        told = list(self._reports)
-        if not told:
-            self._to_tell.clear()
-            self._end_to_tell.clear()
-            return
-        batch = reports.merge(told)
-        outcomes = await asyncio.to_thread(self.client.report, self.record.id, batch, now=self.clock())
-        del self._reports[: len(told)]
-        if not self._reports:
-            self._to_tell.clear()
-        if not any(report.state in ENDED for report in self._reports):
-            self._end_to_tell.clear()
-        ended = [report for report in batch if report.state in ENDED]
-        if ended:
-            self.on_ended()
-            self._look_now.set()  # slots have become free
-            # What another worker has taken over is for that one to look at, and to remove.
-            ours = {outcome.job_id for outcome in outcomes if outcome.state is not None}
-            await self._clean_up([report for report in ended if report.job_id in ours])
-
-    async def _clean_up(self, ended: list[Report]) -> None:
-        for report in ended:
-            if report.handle is not None and report.handle.kind in self.infrastructures:
-                await self.infrastructures[report.handle.kind].cleanup(report.handle)
+        await self._outbox.step(progress_delay=self.times.progress_delay, delay=self.times.report_delay)

@@ -1,44 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs that the store holds to be a worker's though it does not know them: adopted, or given back."""
+"""Jobs that the store holds to be a worker's though it does not know them, and jobs that may or may not exist on their
+infrastructure: adopted, launched, or given back.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from airflow_workpools.core.jobs import JobState
+from airflow_workpools.errors import InfrastructureUnavailable
 from airflow_workpools.worker import reports
-from airflow_workpools.worker.tracking import Tracked
+from airflow_workpools.worker.sites import Leftover
+from airflow_workpools.worker.tracking import Sought, Tracked
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable
     from datetime import datetime
     from uuid import UUID
 
-    from airflow_workpools.infrastructure.base import Handle, Infrastructure
+    from airflow_workpools.infrastructure.base import Handle
     from airflow_workpools.store.records import ClaimedJob, Report, WorkerRecord
     from airflow_workpools.worker.client import WorkerClient
+    from airflow_workpools.worker.sites import Site, Sites
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
 class Recovery:
-    """Looks after jobs of workers that died, and of claims that went wrong half-way.
+    """Looks after jobs of workers that died, and of claims and launches that went wrong half-way.
 
     :param known: tells of which jobs the worker knows, however far it is with them.
+    :param start_attempts: says how often a job is launched at most.
+    :param launch: launches jobs.
     """
 
     record: WorkerRecord
     client: WorkerClient
-    infrastructures: Mapping[str, Infrastructure]
+    sites: Sites
     clock: Callable[[], datetime]
     tracked: dict[UUID, Tracked]
     tell: Callable[[Report], None]
     known: Callable[[], Collection[UUID]]
+    start_attempts: Callable[[ClaimedJob], int]
+    launch: Callable[[list[ClaimedJob]], None]
+    sought: dict[UUID, Sought] = field(default_factory=dict)
+    """Jobs that are looked for as soon as their infrastructure answers."""
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
     _unsure: bool = False
     """Whether the store may hold jobs to be ours that we know nothing of."""
@@ -56,21 +67,28 @@ class Recovery:
             self.be_unsure()
             raise
 
+    # -- whose jobs these are -------------------------------------------------------------------------------
+
     async def take_over(self) -> None:
-        """Adopt what dead workers of this host left behind."""
+        """Adopt what dead workers of this host left behind, and those of others where that makes no difference."""
         async with self._one_at_a_time, self.unsure_if_it_fails():
             orphans = await asyncio.to_thread(
-                self.client.take_over, self.record.id, self.record.hostname, now=self.clock()
+                self.client.take_over,
+                self.record.id,
+                self.record.hostname,
+                now=self.clock(),
+                roaming=self.sites.roaming(),
             )
             if orphans:
                 await self._adopt(orphans)
 
     async def forget_what_others_have(self) -> None:
         """Let go of jobs that were given to others while this worker was taken for dead."""
-        known = set(self.tracked)  # what is claimed meanwhile is not among them
+        known = {*self.tracked, *self.sought}  # what is claimed meanwhile is not among them
         mine = {job.id for job in await asyncio.to_thread(self.client.mine, self.record.id)}
         for id_ in known - mine:
             self.tracked.pop(id_, None)
+            self.sought.pop(id_, None)
         self.be_unsure()
 
     async def find_lost(self) -> None:
@@ -91,41 +109,85 @@ class Recovery:
                 await self._adopt(lost)
 
     async def _adopt(self, jobs: list[ClaimedJob]) -> None:
-        """Look after jobs that were somebody else's. One that was claimed but never launched is given back."""
-        pools = await asyncio.to_thread(self.client.pools)
+        """Look after jobs that were somebody else's. Where there is no handle, there may be no job: it is sought."""
         never_launched: list[ClaimedJob] = []
         for job in jobs:
-            kind = job.handle.kind if job.handle else self._kind_of(job, pools)
-            handle = job.handle or await self._find(job, kind)
-            if handle is None:
+            if job.handle is not None:
+                self._watch(job, job.handle, self.sites.of_handle(job.handle, job.ref.pool))
+            elif (site := self.sites.of_pool(job.ref.pool)) is not None:
+                self.seek_later(job, site, "its worker ended before it could launch the job")
+            else:
                 never_launched.append(job)
-                continue
-            self.tracked[job.id] = Tracked(
-                job=job, kind=handle.kind, handle=handle, running=job.state is JobState.RUNNING
-            )
         await self.give_back(never_launched, "its worker ended before it could launch the job")
         log.info(
             "Worker: adopted %d jobs, gave %d back", len(jobs) - len(never_launched), len(never_launched)
         )
 
-    def _kind_of(self, job: ClaimedJob, pools: Mapping[str, Any]) -> str | None:
-        pool = pools.get(job.ref.pool)
-        return pool.type if pool is not None else None
+    def _watch(self, job: ClaimedJob, handle: Handle, site: Site) -> None:
+        if handle.failed_start is not None:  # somebody was about to remove it, and to give the job back
+            site.remove(Leftover(handle, job))
+            return
+        running = job.state is JobState.RUNNING
+        self.tracked[job.id] = Tracked(job=job, site=site, handle=handle, running=running)
+        site.woken.set()
 
-    async def _find(self, job: ClaimedJob, kind: str | None) -> Handle | None:
-        infrastructure = self.infrastructures.get(kind) if kind else None
-        found = await infrastructure.find([job.id]) if infrastructure else {}
-        return found.get(job.id)
+    # -- whether they exist ---------------------------------------------------------------------------------
+
+    def seek_later(self, job: ClaimedJob, site: Site, reason: str, *, launched_here: bool = False) -> None:
+        """Find out, as soon as a site answers, whether a job exists there.
+
+        :param reason: if it does not, why it did not start.
+        """
+        self.sought[job.id] = Sought(job, site, reason, launched_here, outage=not site.is_open)
+        site.woken.set()
+
+    async def seek(self, site: Site) -> None:
+        """Find out which of the jobs exist that are sought at a site; those that do not are launched, or given back."""
+        sought = {id_: one for id_, one in self.sought.items() if one.site is site}
+        if not sought:
+            return
+        try:
+            found = await site.opened.find(list(sought))
+        except InfrastructureUnavailable:
+            for one in sought.values():
+                one.outage = True
+            raise
+        for id_, one in sought.items():
+            if self.sought.get(id_) is not one:
+                continue
+            if id_ in found:
+                self._found(one, replace(found[id_], conn_id=site.key.conn_id))
+            elif not (one.outage and one.launched_here and await self._launch_again(one)):
+                await self.give_back([one.job], one.reason)
+            self.sought.pop(id_, None)
+
+    def _found(self, one: Sought, handle: Handle) -> None:
+        self._watch(one.job, handle, one.site)
+        if one.job.state is JobState.CLAIMED:
+            running = one.site.opened.runs_at_launch
+            self.tracked[one.job.id].running = running
+            told = reports.launched(handle, running=running, now=self.clock())
+            self.tell(reports.of_claim(one.job, told))
+
+    async def _launch_again(self, one: Sought) -> bool:
+        """Launch a job that an outage kept from being launched: that is no failure of its own to start."""
+        job_id = one.job.id
+        fresh = await asyncio.to_thread(self.client.renew, self.record.id, [job_id], now=self.clock())
+        if job_id not in fresh:  # it is not wanted any more
+            return False
+        self.sought.pop(job_id, None)
+        self.launch([replace(one.job, workload=fresh[job_id])])
+        return True
 
     async def give_back(self, jobs: Iterable[ClaimedJob], reason: str) -> None:
         """Requeue jobs that did not start, or fail those that did not start often enough."""
         again: dict[UUID, int] = {}
         for job in jobs:
-            if job.start_attempts + 1 < reports.MAX_START_ATTEMPTS:
+            if job.start_attempts + 1 < self.start_attempts(job):
                 again[job.id] = job.start_attempts
             else:
-                attempts = f"{reason} ({job.start_attempts + 1} attempts)"
-                self.tell(reports.of_claim(job, reports.not_started(job.id, attempts)))
+                failed = reports.not_started(job.id, reports.too_often(job, reason))
+                self.tell(reports.of_claim(job, failed))
         if again:
             await asyncio.to_thread(
                 self.client.requeue,

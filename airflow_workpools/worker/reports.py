@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow_workpools.core.jobs import JobState
+from airflow_workpools.core.wording import counted
 from airflow_workpools.infrastructure.base import Observation, Phase
 from airflow_workpools.store.records import Report
 
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
     from airflow_workpools.infrastructure.base import Handle
     from airflow_workpools.store.records import ClaimedJob
-
-MAX_START_ATTEMPTS = 2
-"""How often a job is launched before its failure to start becomes the failure of the try."""
 
 
 def report_of(
@@ -57,6 +55,26 @@ def launched(handle: Handle, *, running: bool, now: datetime) -> Report:
     if running:
         return Report(job_id=handle.job_id, state=JobState.RUNNING, handle=handle, started_at=now)
     return Report(job_id=handle.job_id, state=JobState.SUBMITTED, handle=handle)
+
+
+def waits(handle: Handle, reason: str | None) -> Report:
+    """Report why a job that the infrastructure has accepted does not run yet."""
+    return Report(job_id=handle.job_id, state=JobState.SUBMITTED, handle=handle, reason=reason)
+
+
+def start_failed(handle: Handle, reason: str) -> Report:
+    """Report a job that ended before anything of its task ran, and is to be launched again."""
+    return Report(
+        job_id=handle.job_id,
+        state=JobState.SUBMITTED,
+        handle=replace(handle, failed_start=reason),
+        reason=reason,
+    )
+
+
+def too_often(job: ClaimedJob, reason: str) -> str:
+    """Say that a job did not start as often as it was allowed to try, and why not the last time."""
+    return f"{reason} ({counted(job.start_attempts + 1, 'attempt')})"
 
 
 def not_started(job_id: UUID, reason: str) -> Report:

@@ -8,6 +8,7 @@ import pytest
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.errors import NotFound
+from airflow_workpools.infrastructure.base import Handle
 from airflow_workpools.store.records import Report, ReportOutcome, WorkerKind, WorkerState
 from tests.store.rigs import NOW, Rig, later, new_job, new_worker
 
@@ -207,3 +208,122 @@ def test_a_wish_goes_with_the_job_to_its_new_owner(rig: Rig) -> None:
     (job,) = rig.store.take_over(heir, "here", now=later(1))
     assert job.desired_state is JobState.CANCELLED
     assert rig.store.wishes(heir) == [(id_, "cleared")]
+
+
+KUBERNETES = {"etl": "kubernetes"}
+
+
+def test_a_job_that_any_host_can_look_after_goes_to_a_worker_of_another_host(rig: Rig) -> None:
+    old = rig.worker(hostname="there")
+    on_cluster, on_host, not_launched = rig.claimed(new_job(), new_job(), new_job(), worker=old)
+    for id_, kind in ((on_cluster, "kubernetes"), (on_host, "process")):
+        handle = Handle(job_id=id_, kind=kind, data={"name": "x"}, conn_id="cluster")
+        rig.store.report(old, [Report(job_id=id_, state=JobState.SUBMITTED, handle=handle)], now=NOW)
+    rig.store.stop_worker(old, now=NOW)
+    heir = rig.worker()
+    taken = rig.store.take_over(heir, "here", now=later(1), roaming=KUBERNETES)
+    assert {job.id: job.handle for job in taken} == {
+        on_cluster: Handle(job_id=on_cluster, kind="kubernetes", data={"name": "x"}, conn_id="cluster"),
+        not_launched: None,
+    }
+    assert [job.id for job in rig.store.mine(old)] == [on_host]
+    assert rig.store.take_over(heir, "here", now=later(2), roaming=KUBERNETES) == []
+
+
+def test_only_the_dead_of_other_hosts_lose_their_jobs_and_only_of_pools_that_roam(rig: Rig) -> None:
+    alive, silent = rig.worker(hostname="there"), rig.worker(hostname="yonder", heartbeat_seconds=1.0)
+    rig.claimed(new_job(), worker=alive)
+    (lost, other_pool) = rig.claimed(new_job(), new_job("ml"), worker=silent)
+    heir = rig.worker(last_heartbeat_at=later(10))
+    taken = rig.store.take_over(heir, "here", now=later(10), roaming=KUBERNETES)
+    assert [job.id for job in taken] == [lost]
+    assert [job.id for job in rig.store.mine(silent)] == [other_pool]
+    assert rig.store.heartbeat(silent, now=later(11)) is WorkerState.STOPPED
+    assert rig.store.heartbeat(alive, now=later(11)) is WorkerState.ONLINE
+
+
+@pytest.mark.parametrize("other", [{"kind": WorkerKind.STANDALONE}, {"team_name": "blue"}], ids=str)
+def test_jobs_that_roam_stay_with_workers_of_their_kind_and_team(rig: Rig, other: dict[str, object]) -> None:
+    old = rig.worker(hostname="there", **other)
+    rig.claimed(new_job(team_name=other.get("team_name")), worker=old)
+    rig.store.stop_worker(old, now=NOW)
+    assert rig.store.take_over(rig.worker(), "here", now=later(1), roaming=KUBERNETES) == []
+
+
+# -- what hinders a worker ------------------------------------------------------------------------------------
+
+
+def test_a_pool_that_no_worker_can_use_has_no_ready_worker_and_the_reason_is_known(rig: Rig) -> None:
+    worker = rig.worker(hindered={"gpu": "the engine is down"})
+    state = rig.store.run_state(now=NOW)
+    assert (state.workers_online("gpu"), state.workers_online("etl")) == (0, 1)
+    assert (state.hindrance("gpu"), state.hindrance("etl")) == ("the engine is down", None)
+
+    rig.store.heartbeat(worker, now=later(1))
+    assert rig.store.run_state(now=later(1)).hindrance("gpu") == "the engine is down"
+    rig.store.heartbeat(worker, now=later(2), hindered={})
+    assert rig.store.run_state(now=later(2)).workers_online("gpu") == 1
+
+
+def test_a_pool_is_ready_if_one_of_its_workers_can_use_it(rig: Rig) -> None:
+    hindered = rig.worker(hindered={"gpu": "the engine is down"})
+    other = rig.worker()
+    state = rig.store.run_state(now=NOW)
+    assert (state.workers_online("gpu"), state.hindrance("gpu")) == (1, None)
+    rig.store.heartbeat(other, now=NOW, hindered={"gpu": "no such connection"})
+    assert rig.store.run_state(now=NOW).hindrance("gpu") in (
+        "the engine is down; no such connection",
+        "no such connection; the engine is down",
+    )
+    for id_ in (hindered, other):
+        rig.store.stop_worker(id_, now=NOW)
+    assert rig.store.run_state(now=NOW).hindrance("gpu") is None
+
+
+# -- renewal --------------------------------------------------------------------------------------------------
+
+
+def test_the_start_timeout_of_a_job_begins_anew_and_its_claim_stays(rig: Rig) -> None:
+    worker = rig.worker()
+    (id_,) = rig.claimed(new_job(start_timeout_seconds=60.0), worker=worker)
+    (renewed,) = rig.store.renew(worker, [id_], now=later(50))
+    assert (renewed.id, renewed.workload) == (id_, '{"log_path": "dag/run/task/1.log"}')
+    record = rig.record(id_)
+    assert (record.claimed_at, record.starting_since) == (NOW, later(50))
+    assert rig.store.reconcile(now=later(100), grace_seconds=30).not_started == 0
+    assert rig.store.reconcile(now=later(111), grace_seconds=30).not_started == 1
+
+
+def test_only_a_job_that_waits_for_its_start_is_renewed_and_only_by_its_worker(rig: Rig) -> None:
+    worker, other = rig.worker(), rig.worker()
+    running, wished, foreign = rig.claimed(new_job(), new_job(), new_job(), worker=worker)
+    rig.store.report(worker, [Report(job_id=running, state=JobState.RUNNING)], now=NOW)
+    rig.store.request_cancel(job_ids=[wished], reason="cleared", now=NOW)
+    assert rig.store.renew(worker, [running, wished, uuid.uuid4()], now=later(1)) == []
+    assert rig.store.renew(other, [foreign], now=later(1)) == []
+    assert rig.record(foreign).renewed_at is None
+
+
+def test_a_job_that_is_given_back_begins_with_a_start_timeout_of_its_own(rig: Rig) -> None:
+    worker = rig.worker()
+    (id_,) = rig.claimed(new_job(), worker=worker)
+    rig.store.renew(worker, [id_], now=later(1))
+    rig.store.requeue(worker, [id_], "it did not start", now=later(2))
+    assert rig.record(id_).starting_since is None
+    rig.claim(worker, now=later(3))
+    assert rig.record(id_).starting_since == later(3)
+
+
+# -- failed starts --------------------------------------------------------------------------------------------
+
+
+def test_that_a_start_failed_is_remembered_with_where_the_job_was(rig: Rig) -> None:
+    worker = rig.worker()
+    (id_,) = rig.claimed(new_job(), worker=worker)
+    handle = Handle(job_id=id_, kind="fake", data={}, failed_start="no such image")
+    rig.store.report(worker, [Report(job_id=id_, state=JobState.SUBMITTED, handle=handle)], now=NOW)
+    (job,) = rig.store.mine(worker)
+    assert job.handle == handle
+    assert rig.store.requeue(worker, [id_], "no such image", now=NOW, start_attempts={id_: 0}) == 1
+    assert rig.store.requeue(worker, [id_], "no such image", now=NOW, start_attempts={id_: 0}) == 0
+    assert (rig.record(id_).state, rig.record(id_).handle) == (JobState.PENDING, None)

@@ -40,6 +40,12 @@ class ScriptedInfrastructure:
         """Jobs whose launch was begun."""
         self.holds: Callable[[UUID], bool] = lambda _: False
         """Says of a job that its launch does not come to an end."""
+        self.open_errors: list[Exception] = []
+        """Raised by every attempt to open it while there is one."""
+        self.outage: Exception | None = None
+        """Raised by whatever it is asked."""
+        self.renewed: list[tuple[UUID, str]] = []
+        self.opened = self.closed = False
         self._changed = asyncio.Event()
 
     @classmethod
@@ -47,15 +53,31 @@ class ScriptedInfrastructure:
         return {}
 
     async def open(self) -> None:
-        pass
+        if self.open_errors:
+            raise self.open_errors[0]
+        self.opened = True
 
     async def close(self) -> None:
-        pass
+        self.opened = False
+        self.closed = True
 
     def ends(self, job_id: UUID, code: int | None = 0, reason: str | None = None) -> None:
         """Let a job end; without a code nobody knows how."""
         phase = Phase.GONE if code is None else Phase.EXITED
         self.platform[job_id] = Observation(phase=phase, exit_code=code, reason=reason)
+        self._changed.set()
+
+    def holds_back(self, job_id: UUID, reason: str) -> None:
+        """Let a job wait in the platform's own queue."""
+        self.sees(job_id, Observation(phase=Phase.QUEUED, reason=reason))
+
+    def fails_to_start(self, job_id: UUID, reason: str) -> None:
+        """Let a job end before anything of its task ran."""
+        self.sees(job_id, Observation(phase=Phase.EXITED, exit_code=125, reason=reason, never_started=True))
+
+    def sees(self, job_id: UUID, observation: Observation) -> None:
+        """Let this be what is seen of a job."""
+        self.platform[job_id] = observation
         self._changed.set()
 
     def runs(self, job_id: UUID) -> None:
@@ -67,6 +89,7 @@ class ScriptedInfrastructure:
         self.asked.append(spec.job_id)
         while self.holds(spec.job_id):
             await asyncio.sleep(0.002)
+        self._answer()
         if self.launch_errors:
             raise self.launch_errors.pop(0)
         if spec.job_id not in self.platform:
@@ -80,10 +103,12 @@ class ScriptedInfrastructure:
         return Handle(job_id=job_id, kind=self.kind, data={"stop_grace_seconds": 1})
 
     async def observe(self, handles: Sequence[Handle]) -> Mapping[UUID, Observation]:
+        self._answer()
         gone = Observation(phase=Phase.GONE, reason="nothing is there")
         return {handle.job_id: self.platform.get(handle.job_id, gone) for handle in handles}
 
     async def find(self, job_ids: Collection[UUID]) -> Mapping[UUID, Handle]:
+        self._answer()
         return {job_id: self._handle(job_id) for job_id in job_ids if job_id in self.platform}
 
     async def wait_for_change(self) -> None:
@@ -91,9 +116,19 @@ class ScriptedInfrastructure:
         self._changed.clear()
 
     async def stop(self, handle: Handle, *, grace_seconds: float) -> None:
+        self._answer()
         self.stopped.append(handle.job_id)
         self.ends(handle.job_id, 143, "terminated")
 
     async def cleanup(self, handle: Handle) -> None:
+        self._answer()
         self.cleaned.append(handle.job_id)
         self.platform.pop(handle.job_id, None)
+
+    async def renew(self, handle: Handle, workload: str) -> None:
+        self._answer()
+        self.renewed.append((handle.job_id, workload))
+
+    def _answer(self) -> None:
+        if self.outage is not None:
+            raise self.outage

@@ -10,7 +10,8 @@ import pytest
 from airflow.models.connection import Connection
 from airflow.secrets.environment_variables import EnvironmentVariablesBackend
 
-from airflow_workpools.store.airflow_connections import airflow_connections
+from airflow_workpools.errors import NotFound
+from airflow_workpools.store.airflow_connections import airflow_connections, infrastructure_connection
 
 
 class Vault:
@@ -60,3 +61,24 @@ def test_a_connection_that_is_nowhere_is_left_out() -> None:
 def test_a_backend_that_fails_is_no_missing_connection() -> None:
     with pytest.raises(PermissionError, match="sealed"):
         airflow_connections(["sealed"])
+
+
+def test_an_infrastructure_is_told_all_fields_of_its_connection_and_which_it_is() -> None:
+    assert infrastructure_connection("warehouse") == {
+        "conn_id": "warehouse",
+        "conn_type": "postgres",
+        "host": "db",
+        "port": 5432,
+        "login": "etl",
+        "password": "s3cret",
+        "schema": None,
+        "extra": {"region": "north"},
+    }
+    assert infrastructure_connection("both")["host"] == "in-vault"
+
+
+def test_an_infrastructure_whose_connection_is_missing_is_told_so_and_one_that_cannot_be_read_fails() -> None:
+    with pytest.raises(NotFound, match="there is no Airflow connection 'nowhere'"):
+        infrastructure_connection("nowhere")
+    with pytest.raises(PermissionError, match="the vault is sealed"):
+        infrastructure_connection("sealed")

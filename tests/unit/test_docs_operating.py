@@ -41,7 +41,8 @@ _TAKE_REASONS = {
     "not_started",
     "give_back",
     "requeue",
-    "_retry",
+    "_lose",
+    "seek_later",
     "_noted",
 }
 """What is called with a reason."""

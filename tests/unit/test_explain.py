@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_workpools.core.explain import Explanation, Gate, GateStatus, Stage, explain, stage_of
-from airflow_workpools.core.jobs import JobState
+from airflow_workpools.core.jobs import HELD_BY_PLATFORM, JobState
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.slots import QueueLoad
 from airflow_workpools.core.task_facts import (
@@ -102,6 +102,40 @@ FULL_EXECUTOR = ExecutorFacts(schedulers=(SchedulerLoad(job_id=7, tasks=32),), p
 UNMET = Dependencies(reasons=("the rule says no",), unfinished=(Upstream(task_id="a", state="running"),))
 
 CASES: dict[str, tuple[TaskFacts, Gate, list[str]]] = {
+    "infrastructure down": (
+        scheduled(
+            work_queue=work_queue(workers_online=0, workers_known=1, hindrance="the engine does not answer")
+        ),
+        Gate.WORKER,
+        ["no worker can launch jobs of work pool 'etl' now: the engine does not answer", "try again"],
+    ),
+    "held by the platform": (
+        in_state(
+            "queued",
+            job=job(
+                JobState.SUBMITTED,
+                claimed_at=NOW - timedelta(hours=9),
+                starting_since=NOW,
+                worker="w",
+                reason=f"{HELD_BY_PLATFORM}: the quota of team a",
+            ),
+        ),
+        Gate.START,
+        ["held back by the platform's own queue: the quota of team a", "start timeout does not run"],
+    ),
+    "start timeout that began anew": (
+        in_state(
+            "queued",
+            job=job(
+                JobState.SUBMITTED,
+                claimed_at=NOW - timedelta(hours=9),
+                starting_since=NOW - timedelta(seconds=60),
+                worker="w",
+            ),
+        ),
+        Gate.START,
+        ["claimed it 9 h", "if it does not run in 9 min"],
+    ),
     "DAG paused": (
         scheduled(run=run_facts(dag_paused=True)),
         Gate.RUN,

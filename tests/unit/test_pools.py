@@ -166,6 +166,14 @@ class TestParsing:
     def test_the_connections_description_holds_where_the_definition_has_none(self):
         assert parse({"type": "process"}, description="nightly").description == "nightly"
 
+    def test_a_job_is_launched_twice_at_most_where_nothing_else_is_said(self):
+        assert parse({"type": "process"}).start_attempts == 2
+        assert parse({"type": "process", "start_attempts": "5"}).start_attempts == 5
+
+    def test_a_type_that_cannot_be_used_here_says_why(self):
+        with pytest.raises(InvalidWorkPool, match="work pool 'etl': install it"):
+            parse({"type": "moon"}, unusable_types={"moon": "install it"})
+
     def test_the_default_start_timeout_holds_where_the_definition_has_none(self):
         pool = parse({"type": "process"}, default_start_timeout_seconds=30)
         assert pool.start_timeout_seconds == 30
@@ -208,6 +216,11 @@ class TestWhatIsWrong:
         assert problem.startswith(
             "queues.high.priority must be a whole number from 1 to 2147483647 (1 goes first)"
         )
+
+    @pytest.mark.parametrize("value", [0, -1, True, "soon", "inf", 10**12])
+    def test_start_attempts_that_are_no_number_of_attempts(self, value):
+        (problem,) = problems(with_key("start_attempts", value))
+        assert problem.startswith("start_attempts must be a whole number from 1 to")
 
     @pytest.mark.parametrize("value", [0, -1, True, "soon", "inf", 10**12])
     def test_a_start_timeout_that_is_no_time(self, value):

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_workpools.core.pools import InvalidPool, PoolSource
 from airflow_workpools.core.templates import render
 from airflow_workpools.errors import InfrastructureError, NotFound
 from airflow_workpools.infrastructure import registry
 from airflow_workpools.infrastructure.base import Infrastructure
 from airflow_workpools.infrastructure.process import ProcessInfrastructure
+from airflow_workpools.settings import PoolSettings
+from airflow_workpools.store.pool_sources import Found
+from airflow_workpools.store.pools import parse_found
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,10 +28,16 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, EntryPoint]
     """The entry points that are installed; a test may change them."""
     points = dict(registry._entry_points())
     monkeypatch.setattr(registry, "_entry_points", lambda: points)
-    for cached in (registry.infrastructure_class, registry.default_template, registry.default_templates):
+    caches = (
+        registry.infrastructure_class,
+        registry.default_template,
+        registry.default_templates,
+        registry.unusable_kinds,
+    )
+    for cached in caches:
         cached.cache_clear()
     yield points
-    for cached in (registry.infrastructure_class, registry.default_template, registry.default_templates):
+    for cached in caches:
         cached.cache_clear()
 
 
@@ -98,3 +108,13 @@ def test_the_registry_imports_no_kind_until_it_is_asked_for() -> None:
         "sys.exit('airflow_workpools.infrastructure.process' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_work_pool_whose_kind_cannot_be_imported_says_what_to_install(
+    installed: dict[str, EntryPoint],
+) -> None:
+    installed["moon"] = entry_point("moon", "a_library_nobody_has:Thing")
+    found = Found(name="etl", source=PoolSource.DATABASE, extra='{"type": "moon"}')
+    pool = parse_found(found, settings=PoolSettings(), templates=registry.default_templates())
+    assert isinstance(pool, InvalidPool)
+    assert "work pool type 'moon' (a_library_nobody_has:Thing) cannot be imported" in pool.reason

@@ -33,6 +33,9 @@ QUICK = WorkerTimes(
     wishes=0.02,
     report_delay=0.001,
     progress_delay=0.01,
+    launch_patience=0.05,
+    renewal=0.02,
+    connections=0.02,
     max_retry=0.05,
 )
 TEMPLATE = BaseJobTemplate.parse(
@@ -87,7 +90,7 @@ class Stage:
     now: datetime = NOW
     connections: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def hand_over(self, *, priority_weight: int = 1, **variables: Any) -> uuid.UUID:
+    def hand_over(self, pool: str = "etl", *, priority_weight: int = 1, **variables: Any) -> uuid.UUID:
         job = NewJob(
             task_instance_id=uuid.uuid4(),
             dag_id="sales",
@@ -95,7 +98,7 @@ class Stage:
             run_id="today",
             map_index=-1,
             try_number=1,
-            ref=WorkQueueRef("etl"),
+            ref=WorkQueueRef(pool),
             pool_slots=1,
             priority_weight=priority_weight,
             workload=json.dumps({"token": "", "ti": {}}),

@@ -235,8 +235,8 @@ def test_a_worker_waits_for_its_infrastructure_and_claims_nothing_that_it_could_
         Hindered.opens = 0
         job = stage.hand_over()
         async with working(stage.worker(infrastructure)):
-            await until(lambda: "claims no job, all wait: the disk is read-only" in caplog.text)
-            assert "can't be used, trying again" in caplog.text
+            await until(lambda: "no job of work pool 'etl', all wait: the disk is read-only" in caplog.text)
+            assert "no job of work pool 'etl', all wait: the disk can't be mounted" in caplog.text
             assert stage.record(job).state is JobState.PENDING
             infrastructure.reason = None
             await until(lambda: stage.record(job).state is JobState.SUBMITTED)

@@ -192,6 +192,13 @@ def worker(facts: TaskFacts) -> Finding:
         )
     if found.workers_online:
         return Finding(text=f"workers online: {found.workers_online}", numbers=numbers)
+    if found.hindrance is not None:
+        return Finding(
+            holds=True,
+            text=f"no worker can launch jobs of work pool '{found.ref.pool}' now: {found.hindrance}",
+            numbers={**numbers, "hindrance": found.hindrance},
+            way_out="mend that; the workers try again by themselves, and the task waits until then",
+        )
     if found.push:
         way_out = "start a scheduler whose [core] executor has the WorkPoolExecutor: it brings a worker along"
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow_workpools.core.exits import explain_exit
 from airflow_workpools.core.gates.finding import Finding, age, at
-from airflow_workpools.core.jobs import JobState
+from airflow_workpools.core.jobs import HELD_BY_PLATFORM, JobState
 from airflow_workpools.core.wording import duration
 
 if TYPE_CHECKING:
@@ -33,11 +33,14 @@ def start(facts: TaskFacts) -> Finding:
     if job is None or job.claimed_at is None or facts.task.state != "queued":
         return Finding()
     spent = age(job.claimed_at, facts.now)
-    left = job.start_timeout_seconds - spent
+    left = job.start_timeout_seconds - age(job.starting_since or job.claimed_at, facts.now)
     said = f"; the infrastructure says: {job.reason}" if job.reason else ""
     if job.cancelling:
         text = f"it is being stopped{f': {job.reason}' if job.reason else ''}"
         way_out = "the end of its infrastructure"
+    elif job.reason and job.reason.startswith(HELD_BY_PLATFORM):
+        text = f"worker {job.worker or 'unknown'} launched it, and it is {job.reason}"
+        way_out = "that queue lets it go; its start timeout does not run until then"
     else:
         text = (
             f"{job.state}: worker {job.worker or 'unknown'} claimed it {duration(spent)} ago ({at(job.claimed_at)})"

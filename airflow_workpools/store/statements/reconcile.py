@@ -130,6 +130,10 @@ def _now_it_is() -> ColumnElement[str]:
     return literal(rules.TASK_INSTANCE_IS_NOW) + func.coalesce(state, rules.CLEARED_OR_GONE)
 
 
+_starting_since = func.coalesce(jobs.c.renewed_at, jobs.c.claimed_at)
+"""Since when a job's start timeout runs."""
+
+
 def start_timeouts() -> Select[Any]:
     """The different start timeouts among started jobs: about one per pool."""
     return select(jobs.c.pool, jobs.c.start_timeout_seconds).where(occupying, unwished).distinct()
@@ -141,10 +145,11 @@ def stop_not_started(claimed_before: Mapping[tuple[str, float], datetime]) -> Up
     A task that was handed over again is queued for its newer round; the older one did start, and may be finishing.
     What the infrastructure said last is the best explanation there is, and becomes part of the reason.
 
-    :param claimed_before: for each pool and start timeout, when a job must have been claimed to be late now.
+    :param claimed_before: for each pool and start timeout, when a job must have been claimed to be late now. Where its
+        timeout has begun anew since, that counts.
     """
     late = {
-        key: and_(jobs.c.pool == key[0], jobs.c.start_timeout_seconds == key[1], jobs.c.claimed_at < when)
+        key: and_(jobs.c.pool == key[0], jobs.c.start_timeout_seconds == key[1], _starting_since < when)
         for key, when in claimed_before.items()
     }
     reason = case(

@@ -45,9 +45,12 @@ def change_worker(worker_id: uuid.UUID, **values: Any) -> Update:
     return update(workers).where(workers.c.id == worker_id).values(values)
 
 
-def touch_worker(worker_id: uuid.UUID, now: datetime) -> Update:
+def touch_worker(worker_id: uuid.UUID, now: datetime, hindered: Mapping[str, str] | None) -> Update:
     """Note a heartbeat; that of a stopped worker does not bring it back to life."""
-    return change_worker(worker_id, last_heartbeat_at=now).where(workers.c.state != WorkerState.STOPPED.value)
+    more = {} if hindered is None else {"hindered": dict(hindered)}
+    return change_worker(worker_id, last_heartbeat_at=now, **more).where(
+        workers.c.state != WorkerState.STOPPED.value
+    )
 
 
 def drain_worker(worker_id: uuid.UUID) -> Update:
@@ -71,6 +74,16 @@ def neighbours(of: WorkerRecord, hostname: str) -> Condition:
     """Other workers on a host, of the kind and team of this one."""
     return and_(
         workers.c.hostname == hostname,
+        workers.c.kind == of.kind.value,
+        workers.c.team_name.is_not_distinct_from(of.team_name),
+        workers.c.id != of.id,
+    )
+
+
+def workers_elsewhere(of: WorkerRecord, hostname: str) -> Condition:
+    """Workers on other hosts, of the kind and team of this one."""
+    return and_(
+        workers.c.hostname != hostname,
         workers.c.kind == of.kind.value,
         workers.c.team_name.is_not_distinct_from(of.team_name),
         workers.c.id != of.id,
@@ -233,6 +246,15 @@ def left_by(which: Condition) -> Select[Any]:
     )
 
 
+def handles_left_by(which: Condition, pools: Collection[str]) -> Select[Any]:
+    """Jobs in these pools of stopped workers, the oldest claim first, and where each is."""
+    return (
+        select(jobs.c.id, jobs.c.pool, jobs.c.handle)
+        .where(occupying, jobs.c.pool.in_(pools), jobs.c.worker_id.in_(_stopped(which)))
+        .order_by(jobs.c.claimed_at, jobs.c.id)
+    )
+
+
 def take_over(job_ids: Collection[uuid.UUID], which: Condition, worker_id: uuid.UUID) -> Update:
     """Give jobs of stopped workers to another. Of two who try at once, the second finds them gone."""
     return (
@@ -286,6 +308,21 @@ def report(target: JobState, worker_id: uuid.UUID, reports: Sequence[Report], no
     )
 
 
+def renew(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID, now: datetime) -> Update:
+    """Let the start timeout of a worker's jobs begin anew; not of one that runs or is to be stopped."""
+    return update(jobs).where(_starting(job_ids, worker_id)).values(renewed_at=now)
+
+
+def renewed(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID) -> Select[Any]:
+    """Those jobs, after that."""
+    return select(jobs).where(_starting(job_ids, worker_id))
+
+
+def _starting(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID) -> Condition:
+    starting = in_states({JobState.CLAIMED, JobState.SUBMITTED})
+    return and_(with_ids(job_ids), jobs.c.worker_id == worker_id, starting, unwished)
+
+
 def _of_claims(start_attempts: Mapping[uuid.UUID, int]) -> Condition:
     """The worker speaks of the claim that the job is in, not of an earlier one that it gave back.
 
@@ -304,8 +341,12 @@ def _start(target: JobState, given: Mapping[uuid.UUID, datetime], now: datetime)
 
 
 def _handle(report: Report) -> dict[str, Any]:
-    assert report.handle is not None
-    return {"kind": report.handle.kind, "data": dict(report.handle.data)}
+    handle = report.handle
+    assert handle is not None
+    noted = {"conn_id": handle.conn_id, "failed_start": handle.failed_start}
+    return {"kind": handle.kind, "data": dict(handle.data)} | {
+        k: v for k, v in noted.items() if v is not None
+    }
 
 
 def _reason(target: JobState, given: Mapping[uuid.UUID, str]) -> ColumnElement[Any]:
@@ -349,6 +390,7 @@ def requeue(
             state=JobState.PENDING.value,
             worker_id=None,
             claimed_at=None,
+            renewed_at=None,
             handle=None,
             start_attempts=jobs.c.start_attempts + 1,
             reason=reason,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.core.jobs import ENDED, JobState
+from airflow_workpools.core.pools import DEFAULT_START_ATTEMPTS
 from airflow_workpools.errors import NotFound
 from airflow_workpools.infrastructure.base import Observation, Phase
 from airflow_workpools.store.records import JobFilter, WorkerState
@@ -120,7 +121,7 @@ class Worker:
         again = []
         for job in jobs:
             self.tracked.pop(job.id, None)
-            if job.start_attempts + 1 < reports.MAX_START_ATTEMPTS:
+            if job.start_attempts + 1 < DEFAULT_START_ATTEMPTS:
                 again.append(job.id)
             else:
                 self.reports.append(reports.not_started(job.id, "too often"))

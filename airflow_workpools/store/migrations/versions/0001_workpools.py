@@ -57,6 +57,7 @@ def upgrade() -> None:
         sa.Column("heartbeat_seconds", sa.Double(), nullable=False),
         sa.Column("version", sa.String(64), nullable=False),
         sa.Column("team_name", sa.String(50), nullable=True),
+        sa.Column("hindered", JSON_, nullable=True),
         sa.PrimaryKeyConstraint("id", name="workpool_worker_pkey"),
         schema=SCHEMA,
     )
@@ -91,6 +92,7 @@ def upgrade() -> None:
         sa.Column("started_at", UtcDateTime(), nullable=True),
         sa.Column("ended_at", UtcDateTime(), nullable=True),
         sa.Column("reported_at", UtcDateTime(), nullable=True),
+        sa.Column("renewed_at", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("id", name="workpool_job_pkey"),
         schema=SCHEMA,
     )

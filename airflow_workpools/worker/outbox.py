@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is to be told to the store: kept until it has accepted it, which may take any time."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from airflow_workpools.core.jobs import ENDED
+from airflow_workpools.worker import reports
+from airflow_workpools.worker.sites import Leftover
+from airflow_workpools.worker.waiting import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from datetime import datetime
+    from uuid import UUID
+
+    from airflow_workpools.store.records import Report, WorkerRecord
+    from airflow_workpools.worker.client import WorkerClient
+    from airflow_workpools.worker.tracking import Tracked
+
+
+@dataclass(kw_only=True)
+class Outbox:
+    """Tells the store what became of jobs, in batches; then has removed what is left of those that ended.
+
+    :param on_ended: called when ends of jobs have been stored.
+    """
+
+    record: WorkerRecord
+    client: WorkerClient
+    clock: Callable[[], datetime]
+    on_ended: Callable[[], None]
+    _reports: list[Report] = field(default_factory=list)
+    _of: dict[UUID, Tracked] = field(default_factory=dict)
+    """Jobs that have ended, or whose start has failed."""
+    _to_tell: asyncio.Event = field(default_factory=asyncio.Event)
+    _end_to_tell: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def job_ids(self) -> set[UUID]:
+        """Jobs of which something is still to be told."""
+        return {report.job_id for report in self._reports}
+
+    def ending(self) -> Collection[Tracked]:
+        """Return jobs whose end is still to be told."""
+        return self._of.values()
+
+    def tell(self, report: Report) -> None:
+        """Have something told, soon."""
+        self._reports.append(report)
+        self._to_tell.set()
+        if report.state in ENDED:
+            self._end_to_tell.set()
+
+    def tell_last(self, tracked: Tracked, report: Report) -> None:
+        """Have told what makes an end of what is on the infrastructure; when it is stored, that is removed.
+
+        The handle says whether the job is launched again then.
+        """
+        self._of[report.job_id] = tracked
+        self.tell(reports.of_claim(tracked.job, report))
+        self._end_to_tell.set()
+
+    async def step(self, *, progress_delay: float, delay: float) -> None:
+        """Wait until there is something to tell, and tell it.
+
+        :param progress_delay: so long what is no end may wait for one, to be told together.
+        :param delay: so long ends are collected.
+        """
+        await self._to_tell.wait()
+        await wait_for(self._end_to_tell, progress_delay)
+        await asyncio.sleep(delay)
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Tell everything that is to be told; what the store did not take stays to be told again."""
+        told = list(self._reports)
+        if told:
+            batch = reports.merge(told)
+            outcomes = await asyncio.to_thread(self.client.report, self.record.id, batch, now=self.clock())
+            del self._reports[: len(told)]
+            # What another worker has taken over is for that one to look at, and to remove.
+            ours = {outcome.job_id for outcome in outcomes if outcome.state is not None}
+            for report in batch:
+                tracked = self._of.get(report.job_id)
+                last = report.state in ENDED or (report.handle is not None and report.handle.failed_start)
+                if tracked is not None and last and report.job_id not in self.job_ids:
+                    del self._of[report.job_id]
+                    if report.job_id in ours:
+                        _remove(tracked, report)
+            if any(report.state in ENDED for report in batch):
+                self.on_ended()
+        if not self._reports:
+            self._to_tell.clear()
+        if not any(report.state in ENDED for report in self._reports):
+            self._end_to_tell.clear()
+
+
+def _remove(tracked: Tracked, report: Report) -> None:
+    if report.handle is not None:
+        again = tracked.job if report.handle.failed_start else None
+        tracked.site.remove(Leftover(report.handle, again))
