@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Model = TypeVar("Model", bound=BaseModel)
 
-WORKLOAD_DIRECTORY = "/var/run/airflow-workpools"
+WORKLOAD_DIRECTORY = "/airflow-workpools"
 """Where a container finds its workload. No image brings this directory."""
 WORKLOAD_NAME = "workload.json"
 WORKLOAD_PATH = f"{WORKLOAD_DIRECTORY}/{WORKLOAD_NAME}"
