@@ -22,7 +22,7 @@ from docker.errors import DockerException, ImageNotFound
 from airflow_workpools.infrastructure.base import LaunchSpec
 from airflow_workpools.infrastructure.docker import DockerInfrastructure
 
-SMALL_IMAGE = "workpools-small:local"
+SMALL_IMAGE = "workpools-small:latest"
 """A shell and little else."""
 _PUBLIC_IMAGE = "busybox:stable"
 _APPLETS = (
@@ -176,7 +176,16 @@ def podman(folder: Path) -> Iterator[str]:
         '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
     )
     url = f"unix://{socket}"
-    command = ["podman", "--root", str(folder / "root"), "--runroot", str(folder / "run")]
+    # vfs mounts nothing, so that the folder can be removed like any other.
+    command = [
+        "podman",
+        "--storage-driver",
+        "vfs",
+        "--root",
+        str(folder / "root"),
+        "--runroot",
+        str(folder / "run"),
+    ]
     command += ["--tmpdir", str(folder / "tmp"), "system", "service", "--time=0", url]
     with (folder / "podman.log").open("wb") as output:
         process = subprocess.Popen(

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.core.backoff import Backoff
-from airflow_workpools.infrastructure.docker.engine import OF_JOBS
+from airflow_workpools.infrastructure.containers import JOB_ID_LABEL
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FILTERS = {**OF_JOBS, "type": "container", "event": ["start", "die", "oom", "destroy"]}
+# No filter by label: Podman's does not know labels of any value.
+_FILTERS = {
+    "type": "container",
+    # Podman filters by its own words, "died" and "remove", and writes Docker's.
+    "event": ["start", "die", "died", "oom", "destroy", "remove"],
+}
 _MOST_EXIT_CODES = 10_000
 
 
@@ -92,14 +97,16 @@ class EventStream:
         backoff.reset()
         self._tell()
         for event in stream:
-            self._note(event)
-            self._tell()
+            if JOB_ID_LABEL in ((event.get("Actor") or {}).get("Attributes") or {}):
+                self._note(event)
+                self._tell()
         return None
 
     def _note(self, event: dict[str, Any]) -> None:
-        actor = event.get("Actor") or {}
-        exit_code = (actor.get("Attributes") or {}).get("exitCode")
-        if event.get("Action") == "die" and exit_code is not None:
+        actor = event["Actor"]
+        attributes = actor["Attributes"]
+        exit_code = attributes.get("exitCode", attributes.get("containerExitCode"))
+        if event.get("Action") in ("die", "died") and exit_code is not None:
             self.exit_codes[actor.get("ID", "")] = int(exit_code)
             if len(self.exit_codes) > _MOST_EXIT_CODES:  # other workers' containers are among them
                 self.exit_codes.pop(next(iter(self.exit_codes)))
