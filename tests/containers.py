@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tarfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -103,7 +106,7 @@ class DockerPlatform:
     def __init__(self, runs: Path, url: str | None = None) -> None:
         self.engine = client(url)
         self.url = url
-        self._runs = runs
+        self.runs = runs
         self._names: list[str] = []
         ensure_small_image(self.engine)
 
@@ -120,7 +123,7 @@ class DockerPlatform:
         extra = {"base_url": self.url} if self.url else {}
         given = {"conn_id": "engine", "conn_type": "docker", "extra": extra} | connection
         return DockerInfrastructure(
-            home=self._runs, connection=given if self.url or connection else None, environment=lambda: RUNTIME
+            home=self.runs, connection=given if self.url or connection else None, environment=lambda: RUNTIME
         )
 
     def job(self, script: str, **configuration: Any) -> LaunchSpec:
@@ -134,7 +137,7 @@ class DockerPlatform:
                 "command": ["sh", "-c", f"{begun}; {script}"],
                 "network_mode": "host",
                 "image_pull_policy": "never",
-                "volumes": [f"{self._runs}:/runs"],
+                "volumes": [f"{self.runs}:/runs"],
             }
             | configuration,
             workload=WORKLOAD,
@@ -157,7 +160,7 @@ class DockerPlatform:
         return self.job("true", image="Not an image")
 
     def times_run(self, spec: LaunchSpec) -> int:
-        file = self._runs / str(spec.job_id)
+        file = self.runs / str(spec.job_id)
         return len(file.read_text().splitlines()) if file.exists() else 0
 
     def container(self, spec: LaunchSpec) -> Any:
@@ -165,17 +168,106 @@ class DockerPlatform:
         return self.engine.containers.get(spec.name)
 
 
+class Relay:
+    """A socket of its own through which an engine is reached; it can go away, as an engine does."""
+
+    def __init__(self, path: Path, target: str = "/var/run/docker.sock") -> None:
+        self.url = f"unix://{path}"
+        self._path = path
+        self._target = target
+        self._server: socket.socket | None = None
+        self._open: list[socket.socket] = []
+
+    def up(self) -> None:
+        self._path.unlink(missing_ok=True)
+        self._server = server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        server.bind(str(self._path))
+        server.listen()
+        threading.Thread(target=self._accept, args=(server,), daemon=True).start()
+
+    def down(self) -> None:
+        if self._server is not None:
+            for one in (self._server, *self._open):
+                with contextlib.suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+                one.close()
+            self._server = None
+            self._open.clear()
+
+    def _accept(self, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                one, _ = server.accept()
+                other = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                other.connect(self._target)
+                self._open += [one, other]
+                for source, sink in ((one, other), (other, one)):
+                    threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _copy(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+
+class OwnEngine:
+    """An engine of a test's own, which it may kill: everything of it is in a folder."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self._folder = folder
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"unix://{folder / 'docker.sock'}"
+
+    def __enter__(self) -> OwnEngine:
+        self.up()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.closing(client(self.url)) as engine:
+            for container in engine.containers.list(all=True):
+                container.remove(force=True)
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(60)
+
+    def up(self) -> None:
+        for left in ("docker.pid", "exec/containerd/containerd.pid", "exec/containerd/containerd.sock"):
+            (self._folder / left).unlink(missing_ok=True)
+        folders = [f"--{name}={self._folder / place}" for name, place in _OWN_PLACES.items()]
+        with (self._folder / "dockerd.log").open("ab") as output:
+            self._process = subprocess.Popen(
+                [*_DOCKERD, f"--host={self.url}", *folders, *self._options],
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        wait_for(lambda: _answers(self.url))
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(30)
+
+
+# Without a network of its own: tests use the host's.
+_DOCKERD = ("dockerd", "--bridge=none", "--iptables=false", "--ip6tables=false", "--storage-driver=vfs")
+_OWN_PLACES = {"data-root": "data", "exec-root": "exec", "pidfile": "docker.pid"}
+
+
 @contextmanager
 def podman(folder: Path) -> Iterator[str]:
     """Run Podman's Docker-compatible service with everything of it in a folder; gives its address."""
-    socket = folder / "podman.sock"
     configuration = folder / "containers.conf"
     # Limits that may be set without more rights than tests have.
     configuration.write_text(
         '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]\nlog_driver = "k8s-file"\n'
         '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
     )
-    url = f"unix://{socket}"
+    url = f"unix://{folder / 'podman.sock'}"
     # vfs mounts nothing, so that the folder can be removed like any other.
     command = [
         "podman",

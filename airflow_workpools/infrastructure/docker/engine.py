@@ -140,6 +140,10 @@ class Engine:
         """Return what is known of a container, by id or name; None if it is not there."""
         return await self._unless_gone(lambda client: client.api.inspect_container(container))
 
+    async def join(self, container: str, network: str) -> None:
+        """Connect a container to another network."""
+        await self.ask(lambda client: client.api.connect_container_to_network(container, network))
+
     async def kill(self, container: str, signal: str) -> None:
         """Send a signal to a container."""
         await self.ask(lambda client: client.api.kill(container, signal))

@@ -49,7 +49,7 @@ class EventStream:
         self._stream: Any = None
         self._lock = threading.Lock()
         self.lost: str | None = None
-        """Why there is no stream now."""
+        """Why the engine does not tell of events now."""
         self.lost_at: datetime | None = None
         """When a stream that was there broke last."""
         self.exit_codes: dict[str, int] = {}
@@ -73,17 +73,17 @@ class EventStream:
         while not self._closed.is_set():
             try:
                 self._follow(backoff)
-                why = "the engine ended the stream of its events"
-            except Exception as error:
-                why = str(error) or type(error).__name__
-            if self._closed.is_set():
-                return
-            if self.lost is None:
                 self.lost_at = datetime.now(timezone.utc)
-                log.warning("Lost the events of the Docker Engine at %s: %s", self._engine.url, why)
-            self.lost = why
+            except Exception as error:
+                self._on_failure(str(error) or type(error).__name__)
             self._tell()
             self._closed.wait(backoff.next())
+
+    def _on_failure(self, why: str) -> None:
+        if self.lost is None and not self._closed.is_set():
+            self.lost_at = datetime.now(timezone.utc)
+            log.warning("Lost sight of containers: %s", why)
+        self.lost = why
 
     def _follow(self, backoff: Backoff) -> None:
         stream = self._engine.guarded(lambda: self._engine.api.events(decode=True, filters=_FILTERS))

@@ -196,9 +196,7 @@ class DockerInfrastructure:
         try:
             await put_workload(self._engine, container, workload, into_volume=plan.read_only)
             for network in plan.more_networks:
-                await self._engine.ask(
-                    lambda client, network=network: client.api.connect_container_to_network(id_, network)
-                )
+                await self._engine.join(id_, network)
             await self._engine.ask(lambda client: client.api.start(id_))
         except EngineRefusal as refusal:
             if refusal.is_not_found and await self._engine.inspect(id_) is None:
@@ -274,7 +272,7 @@ class DockerInfrastructure:
             asyncio.get_running_loop().call_later(_LOOK_AGAIN_SECONDS, self._changed.set)
             return _RUNNING
         if state not in reasons.NOT_STARTED:
-            return reasons.ended(container, lost_at=self._events and self._events.lost_at)
+            return reasons.ended(container, lost_at=self._events.lost_at if self._events else None)
         if not self._is_abandoned(handle) or not await self._remove_unstarted(container["Id"]):
             return _WAITING
         return reasons.not_started(
