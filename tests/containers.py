@@ -129,7 +129,7 @@ class DockerPlatform:
     def job(self, script: str, **configuration: Any) -> LaunchSpec:
         """Return a job that runs a script in the small image."""
         job_id = uuid.uuid4()
-        begun = f"echo begun >> /runs/{job_id}"
+        begun = f"[ ! -d /runs ] || echo begun >> /runs/{job_id}"
         spec = LaunchSpec(
             job_id=job_id,
             configuration={

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from airflow_workpools.infrastructure.docker.engine import Engine
 
-_CHUNKS_AHEAD = 16
-"""Most chunks that are read before they are asked for."""
+_CHUNKS_AHEAD = 256
+"""Most chunks, of a line or 16 kB each, that are read before they are asked for."""
 _LOOK_AGAIN_SECONDS = 0.5
 _UNREADABLE = "does not support reading"
 
@@ -90,11 +90,22 @@ class _Reader:
         return self._read()
 
     async def _read(self) -> AsyncIterator[bytes]:
-        while (chunk := await self._chunks.get()) is not None:
-            if isinstance(chunk, BaseException):
-                raise chunk
-            self._ahead.release()
-            yield chunk
+        """Yield all that is there at a time: the engine tells of each line alone."""
+        while True:
+            item = await self._chunks.get()
+            ready = bytearray()
+            while isinstance(item, bytes):
+                self._ahead.release()
+                ready += item
+                item = self._chunks.get_nowait() if self._chunks.qsize() else b""
+                if not item:
+                    break
+            if ready:
+                yield bytes(ready)
+            if isinstance(item, BaseException):
+                raise item
+            if item is None:
+                return
 
     def close(self) -> None:
         """Stop reading."""
