@@ -81,6 +81,12 @@ def _no_podman() -> str | None:
     return None if shutil.which("podman") else "Podman is missing (apt-get install podman catatonit)"
 
 
+def _no_registry() -> str | None:
+    return (
+        None if shutil.which("docker-registry") else "a registry is missing (apt-get install docker-registry)"
+    )
+
+
 def _no_kubernetes() -> str | None:
     configured = os.environ.get("KUBECONFIG") or Path("~/.kube/config").expanduser().exists()
     return None if configured else "no Kubernetes cluster is configured (KUBECONFIG)"
@@ -101,6 +107,7 @@ PARTS: Mapping[str, Callable[[], str | None]] = {
     "mysql": cache(_no_mysql),
     "docker": cache(_no_docker),
     "podman": cache(_no_podman),
+    "registry": cache(_no_registry),
     "kubernetes": cache(_no_kubernetes),
     "worker": cache(_no_worker),
     "browser": cache(_no_browser),

@@ -16,7 +16,7 @@ import pytest
 
 from airflow_workpools.errors import InfrastructureUnavailable
 from airflow_workpools.infrastructure.docker import DockerInfrastructure
-from tests.containers import Relay
+from tests.engines import Relay
 
 NOBODY = 65534
 

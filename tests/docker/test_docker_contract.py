@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.containers import DockerPlatform, podman
+from tests.containers import DockerPlatform
+from tests.engines import podman
 from tests.unit.infrastructure_contract import InfrastructureContract, LogContract
 
 if TYPE_CHECKING:

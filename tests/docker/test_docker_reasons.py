@@ -14,7 +14,8 @@ import pytest
 from airflow_workpools.errors import InfrastructureUnavailable, LaunchRejected
 from airflow_workpools.infrastructure.base import Observation, Phase
 from airflow_workpools.infrastructure.docker import infrastructure as module
-from tests.containers import DockerPlatform, OwnEngine, Relay
+from tests.containers import DockerPlatform
+from tests.engines import OwnEngine, Relay
 from tests.unit.infrastructure_contract import (
     launch,
     observe,
