@@ -60,6 +60,8 @@ class DockerInfrastructure:
 
     kind: ClassVar[str] = "docker"
     runs_at_launch: ClassVar[bool] = False
+    bound_to_host: ClassVar[bool] = True
+    """Workers of other hosts mostly have other engines, on which they would miss these jobs."""
     variables: ClassVar[type[BaseModel]] = DockerVariables
 
     def __init__(
