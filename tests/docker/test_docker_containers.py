@@ -15,7 +15,8 @@ import pytest
 from airflow_workpools.errors import InfrastructureError
 from airflow_workpools.infrastructure.base import LaunchSpec
 from airflow_workpools.infrastructure.containers import WORKLOAD_DIRECTORY, WORKLOAD_PATH
-from tests.containers import WORKLOAD, DockerPlatform
+from tests.containers import SMALL_IMAGE, WORKLOAD, DockerPlatform
+from tests.docker.locked_down import rendered
 from tests.unit.infrastructure_contract import follow, launch, run, wait_for_end, wait_for_running, working
 
 pytestmark = pytest.mark.docker
@@ -100,6 +101,13 @@ def test_the_token_is_in_nothing_that_can_be_looked_at(platform: DockerPlatform)
             await wait_for_end(worker, handle)
 
     run(scenario())
+
+
+def test_the_locked_down_template_of_the_docs_runs(platform: DockerPlatform) -> None:
+    local = {"image": SMALL_IMAGE, "image_pull_policy": "never", "registry_conn_id": None}
+    configuration = rendered() | local | {"networks": [], "volumes": []}
+    written = output_of(platform, f"{FILE}; echo; touch /tmp/x && echo may write there", **configuration)
+    assert written.splitlines()[-3:] == ["600 50000", WORKLOAD, "may write there"]
 
 
 # -- what it is made with -----------------------------------------------------------------------------------------

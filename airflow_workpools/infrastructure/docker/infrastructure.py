@@ -202,7 +202,7 @@ class DockerInfrastructure:
             await self._engine.ask(lambda client: client.api.start(id_))
         except EngineRefusal as refusal:
             if refusal.is_not_found and await self._engine.inspect(id_) is None:
-                return f"its container {plan.name} was removed from outside before it was started"
+                return reasons.removed_before_start(plan.name)
             await self._engine.remove(id_, force=True)
             if _is_final_start(refusal):
                 raise LaunchRejected(reasons.start_refused(str(refusal))) from refusal

@@ -94,11 +94,12 @@ def _read(progress: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _explained(image: ImageName, refusal: EngineRefusal) -> Exception:
-    said = str(refusal)
-    text = f"image {image.repository}:{image.tag} could not be pulled from {image.registry}: {said}"
+    name, said = f"{image.repository}:{image.tag}", str(refusal)
     words = said.lower()
-    if any(hint in words for hint in _MAY_GO_WELL):
-        return PullFailed(text)
-    if refusal.is_not_found or any(hint in words for hint in _REFUSED_FOR_GOOD):
-        return LaunchRejected(f"{text}. Check the image's name, and the login of registry_conn_id")
-    return PullFailed(text)
+    passes = any(hint in words for hint in _MAY_GO_WELL)
+    if not passes and (refusal.is_not_found or any(hint in words for hint in _REFUSED_FOR_GOOD)):
+        return LaunchRejected(
+            f"image {name} could not be pulled from {image.registry}: {said}. "
+            "Check the image's name, and the login of registry_conn_id"
+        )
+    return PullFailed(f"image {name} could not be pulled from {image.registry}: {said}")

@@ -47,14 +47,15 @@ def ended(container: Mapping[str, Any], *, lost_at: datetime | None = None) -> O
 
 def _out_of_memory(container: Mapping[str, Any], code: int) -> str:
     limit = (container.get("HostConfig") or {}).get("Memory") or 0
-    words = (
-        f"mem_limit was {_size(limit)}"
-        if limit
-        else "no mem_limit was set, so the engine's host had none left"
-    )
     if code == 0:
-        return f"ended normally (exit code 0), but a process of it was killed: out of memory: {words}"
-    return f"out of memory: {words} (exit code {code})"
+        return f"ended normally (exit code 0), but a process of it was killed: out of memory: {_which(limit)}"
+    if not limit:
+        return f"out of memory: no mem_limit was set, so the engine's host had none left (exit code {code})"
+    return f"out of memory: mem_limit was {_size(limit)} (exit code {code})"
+
+
+def _which(limit: int) -> str:
+    return f"mem_limit was {_size(limit)}" if limit else "no mem_limit was set"
 
 
 def _size(number: int) -> str:
@@ -82,11 +83,16 @@ def removed(name: str, exit_code: int | None) -> Observation:
 
     :param exit_code: how it was seen to end, if it was.
     """
-    by_others = f"its container {name} was removed from outside"
     if exit_code is None:
-        return Observation(phase=Phase.GONE, reason=f"{by_others}, before it was seen how it ended")
-    reason = f"{explain_exit(exit_code)}; {by_others}"
-    return Observation(phase=Phase.EXITED, exit_code=exit_code, reason=reason)
+        reason = f"its container {name} was removed from outside, before it was seen how it ended"
+        return Observation(phase=Phase.GONE, reason=reason)
+    words = (explain_exit(exit_code), f"its container {name} was removed from outside")
+    return Observation(phase=Phase.EXITED, exit_code=exit_code, reason="; ".join(words))
+
+
+def removed_before_start(name: str) -> str:
+    """Say why a container that was made could not be started any more."""
+    return f"its container {name} was removed from outside before it was started"
 
 
 NO_CONTAINER = Observation(phase=Phase.GONE, reason="nothing is known of a container of it")
