@@ -75,6 +75,18 @@ def _no_docker() -> str | None:
     return None
 
 
+def _no_podman() -> str | None:
+    if os.geteuid() != 0:
+        return "Podman is tested as root, as the owner of a rootful service"
+    return None if shutil.which("podman") else "Podman is missing (apt-get install podman catatonit)"
+
+
+def _no_registry() -> str | None:
+    return (
+        None if shutil.which("docker-registry") else "a registry is missing (apt-get install docker-registry)"
+    )
+
+
 def _no_kubernetes() -> str | None:
     configured = os.environ.get("KUBECONFIG") or Path("~/.kube/config").expanduser().exists()
     return None if configured else "no Kubernetes cluster is configured (KUBECONFIG)"
@@ -94,6 +106,8 @@ PARTS: Mapping[str, Callable[[], str | None]] = {
     "postgres": cache(_no_postgres),
     "mysql": cache(_no_mysql),
     "docker": cache(_no_docker),
+    "podman": cache(_no_podman),
+    "registry": cache(_no_registry),
     "kubernetes": cache(_no_kubernetes),
     "worker": cache(_no_worker),
     "browser": cache(_no_browser),

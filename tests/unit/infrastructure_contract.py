@@ -12,13 +12,20 @@ import dataclasses
 import json
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol
 
 import pytest
 
 from airflow_workpools.errors import LaunchRejected
-from airflow_workpools.infrastructure.base import Handle, Infrastructure, LaunchSpec, Observation, Phase
+from airflow_workpools.infrastructure.base import (
+    Handle,
+    HasLog,
+    Infrastructure,
+    LaunchSpec,
+    Observation,
+    Phase,
+)
 
 PATIENCE_SECONDS = 30.0
 
@@ -44,6 +51,14 @@ class Platform(Protocol):
 
     def times_run(self, spec: LaunchSpec) -> int:
         """Return how often the job has begun to run."""
+        ...
+
+
+class LogPlatform(Platform, Protocol):
+    """A platform that keeps what its jobs write."""
+
+    def writes(self, *lines: str, goes_on: bool = False) -> LaunchSpec:
+        """Return a job that writes these lines, and ends or goes on until it is stopped."""
         ...
 
 
@@ -271,5 +286,83 @@ class InfrastructureContract:
                 await worker.stop(handle, grace_seconds=0)
                 await asyncio.wait_for(waiter, PATIENCE_SECONDS)
                 await wait_for_end(worker, handle)
+
+        run(scenario())
+
+
+async def follow(
+    worker: Infrastructure, handle: Handle, *, offset: int = 0, until: bytes | None = None
+) -> bytes:
+    """Return what is read of a job's log from an offset on, until it ends or has this in it."""
+    assert isinstance(worker, HasLog)
+
+    async def read() -> bytes:
+        log = b""
+        async with aclosing(worker.follow_log(handle, offset=offset)) as chunks:
+            async for chunk in chunks:
+                log += chunk
+                if until is not None and until in log:
+                    break
+        return log
+
+    return await asyncio.wait_for(read(), PATIENCE_SECONDS)
+
+
+class LogContract:
+    """What holds for every kind of infrastructure that keeps its jobs' logs."""
+
+    def test_the_log_of_a_job_that_has_ended_is_read_to_its_end(self, platform: LogPlatform) -> None:
+        async def scenario() -> None:
+            async with working(platform) as worker:
+                handle = await launch(worker, platform.writes("one", "two", "three"))
+                await wait_for_end(worker, handle)
+                assert await follow(worker, handle) == b"one\ntwo\nthree\n"
+
+        run(scenario())
+
+    def test_what_a_job_writes_is_read_while_it_runs(self, platform: LogPlatform) -> None:
+        async def scenario() -> None:
+            async with working(platform) as worker:
+                handle = await launch(worker, platform.writes("one", "two", goes_on=True))
+                assert await follow(worker, handle, until=b"two\n") == b"one\ntwo\n"
+                assert (await observe(worker, handle)).phase is Phase.RUNNING
+                await worker.stop(handle, grace_seconds=0)
+                await wait_for_end(worker, handle)
+
+        run(scenario())
+
+    def test_following_a_log_ends_when_the_job_does(self, platform: LogPlatform) -> None:
+        async def scenario() -> None:
+            async with working(platform) as worker:
+                handle = await launch(worker, platform.writes("one", goes_on=True))
+                following = asyncio.create_task(follow(worker, handle))
+                await follow(worker, handle, until=b"one\n")
+                await worker.stop(handle, grace_seconds=0)
+                assert await following == b"one\n"
+
+        run(scenario())
+
+    def test_another_worker_goes_on_reading_at_an_offset(self, platform: LogPlatform) -> None:
+        async def scenario() -> None:
+            async with working(platform) as worker:
+                handle = await launch(worker, platform.writes("one", "two", goes_on=True))
+                await follow(worker, handle, until=b"two\n")
+            async with working(platform) as later:
+                assert await follow(later, handle, offset=2, until=b"two\n") == b"e\ntwo\n"
+                assert await follow(later, handle, offset=4, until=b"two\n") == b"two\n"
+                await later.stop(handle, grace_seconds=0)
+                await wait_for_end(later, handle)
+                assert await follow(later, handle, offset=4) == b"two\n"
+                assert await follow(later, handle, offset=8) == b""
+
+        run(scenario())
+
+    def test_following_the_log_of_what_is_gone_ends_at_once(self, platform: LogPlatform) -> None:
+        async def scenario() -> None:
+            async with working(platform) as worker:
+                handle = await launch(worker, platform.writes("one"))
+                await wait_for_end(worker, handle)
+                await worker.cleanup(handle)
+                assert await follow(worker, handle) == b""
 
         run(scenario())

@@ -44,9 +44,18 @@ _TAKE_REASONS = {
     "_lose",
     "seek_later",
     "_noted",
+    "_failed_start",
+    "PullFailed",
 }
 """What is called with a reason."""
-_GIVE_REASONS = {"missing", "_why_gone", "start_timeout_reason"}
+_GIVE_REASONS = {
+    "missing",
+    "_why_gone",
+    "start_timeout_reason",
+    "_out_of_memory",
+    "start_refused",
+    "removed_before_start",
+}
 """What returns a reason."""
 _JOINING = 8
 """Letters of a text that only joins others: "… (… attempts)"."""

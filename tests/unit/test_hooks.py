@@ -146,3 +146,24 @@ def test_the_infrastructure_of_a_pull_pool_is_its_workers_affair(connect: Any, c
 
     assert ok, message
     assert cloud == []
+
+
+def test_an_engine_that_is_not_there_is_told_with_the_way_out(connect: Any) -> None:
+    connect("engine", "docker", extra={"base_url": "unix:///nowhere/docker.sock"})
+    connect("etl", extra={"type": "docker", "infrastructure_conn_id": "engine"})
+
+    ok, message = WorkPoolHook("etl").test_connection()
+
+    assert not ok
+    assert message == (
+        "The definition is valid, but docker cannot be reached: the Docker Engine at unix:///nowhere/docker.sock does "
+        "not answer: there is no socket /nowhere/docker.sock. Is the engine running, and on this host? "
+        "DOCKER_HOST names another"
+    )
+
+
+@pytest.mark.docker
+def test_an_engine_that_answers_passes(connect: Any) -> None:
+    connect("etl", extra={"type": "docker"})
+
+    assert WorkPoolHook("etl").test_connection() == (True, "The definition is valid and docker answers.")
