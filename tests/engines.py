@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from docker.errors import DockerException
@@ -62,6 +63,64 @@ class Relay:
                 sink.sendall(data)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Of an authority of a test's own, for a server on 127.0.0.1 and for a client."""
+
+    folder: Path
+
+    def make(self) -> None:
+        run = partial(subprocess.run, cwd=self.folder, check=True, capture_output=True)
+        (self.folder / "server.ext").write_text(
+            "subjectAltName = IP:127.0.0.1\nextendedKeyUsage = serverAuth\n"
+        )
+        (self.folder / "client.ext").write_text("extendedKeyUsage = clientAuth\n")
+        new_key = ["-newkey", "rsa:2048", "-nodes", "-days", "1"]
+        run(["openssl", "req", "-x509", *new_key, "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem"])
+        for who in ("server", "client"):
+            run(
+                [
+                    "openssl",
+                    "req",
+                    *new_key,
+                    "-subj",
+                    f"/CN={who}",
+                    "-keyout",
+                    f"{who}.key",
+                    "-out",
+                    f"{who}.csr",
+                ]
+            )
+            signed = ["-in", f"{who}.csr", "-extfile", f"{who}.ext", "-out", f"{who}.pem", "-days", "1"]
+            run(["openssl", "x509", "-req", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", *signed])
+
+    @property
+    def of_server(self) -> tuple[str, ...]:
+        folder = self.folder
+        return (
+            "--tlsverify",
+            f"--tlscacert={folder}/ca.pem",
+            f"--tlscert={folder}/server.pem",
+            f"--tlskey={folder}/server.key",
+        )
+
+    @property
+    def of_client(self) -> dict[str, str]:
+        """As they stand in the extra of a connection."""
+        folder = self.folder
+        return {
+            "tls_ca_cert": f"{folder}/ca.pem",
+            "tls_client_cert": f"{folder}/client.pem",
+            "tls_client_key": f"{folder}/client.key",
+        }
+
+
+def free_address() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 class OwnEngine:
@@ -166,9 +225,7 @@ auth: {{htpasswd: {{realm: tests, path: {folder}/htpasswd}}}}
 @contextmanager
 def registry(folder: Path) -> Iterator[Registry]:
     """Run a registry on this host."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     (folder / "htpasswd").write_text(_HTPASSWD)
     configuration = folder / "registry.yml"
     configuration.write_text(_REGISTRY.format(folder=folder, address=address))

@@ -133,7 +133,7 @@ class DockerInfrastructure:
                 yield _failed_start(spec.job_id, plan.name, problem)
         finally:
             if is_ours:
-                self._launching[plan.name] -= 1
+                self._done_launching(plan.name)
 
     async def _make(self, plan: ContainerPlan) -> tuple[dict[str, Any], bool]:
         """Return the container, and whether it was made here, just now."""
@@ -161,7 +161,12 @@ class DockerInfrastructure:
                     raise
             finally:
                 if made is None:
-                    self._launching[plan.name] -= 1
+                    self._done_launching(plan.name)
+
+    def _done_launching(self, name: str) -> None:
+        self._launching[name] -= 1
+        if not self._launching[name]:
+            del self._launching[name]
 
     async def _create(self, plan: ContainerPlan) -> dict[str, Any]:
         def create(client: Any) -> dict[str, Any]:
