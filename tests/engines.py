@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -117,6 +119,11 @@ class Certificates:
         }
 
 
+def short_folder() -> Path:
+    """Make a folder whose name leaves room for those of sockets, which may have 107 characters."""
+    return Path(tempfile.mkdtemp(prefix="wp"))
+
+
 def free_address() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -126,11 +133,11 @@ def free_address() -> str:
 class OwnEngine:
     """An engine of a test's own, which it may kill: everything of it is in a folder."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
-        self._folder = folder
+    def __init__(self, *options: str) -> None:
+        self._folder = short_folder()
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        self.url = f"unix://{folder / 'docker.sock'}"
+        self.url = f"unix://{self._folder / 'docker.sock'}"
 
     def __enter__(self) -> OwnEngine:
         self.up()
@@ -143,6 +150,7 @@ class OwnEngine:
         assert self._process is not None
         self._process.terminate()
         self._process.wait(60)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def up(self) -> None:
         for left in ("docker.pid", "exec/containerd/containerd.pid", "exec/containerd/containerd.sock"):
@@ -169,8 +177,9 @@ _OWN_PLACES = {"data-root": "data", "exec-root": "exec", "pidfile": "docker.pid"
 
 
 @contextmanager
-def podman(folder: Path) -> Iterator[str]:
+def podman() -> Iterator[str]:
     """Run Podman's Docker-compatible service with everything of it in a folder; gives its address."""
+    folder = short_folder()
     configuration = folder / "containers.conf"
     # Limits that may be set without more rights than tests have.
     configuration.write_text(
@@ -201,6 +210,7 @@ def podman(folder: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -181,7 +181,7 @@ def test_an_engine_with_tls_is_reached_by_who_has_its_certificates(
     certificates, address = Certificates(tmp_path), free_address()
     certificates.make()
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificates.of_client["tls_client_cert"])  # meant for the web
-    with OwnEngine(tmp_path, f"--host=tcp://{address}", *certificates.of_server):
+    with OwnEngine(f"--host=tcp://{address}", *certificates.of_server):
 
         async def answers() -> None:
             connection = at(f"tcp://{address}", **certificates.of_client)

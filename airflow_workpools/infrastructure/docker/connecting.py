@@ -67,7 +67,7 @@ def _client_with_tls() -> Any:
     """Return a client for which REQUESTS_CA_BUNDLE, mostly meant for the web, is not above the engine's authority."""
     import docker
 
-    class ClientWithTls(docker.APIClient):  # type: ignore[misc]
+    class ClientWithTls(docker.APIClient):
         def merge_environment_settings(
             self, url: str, proxies: Any, stream: Any, verify: Any, cert: Any
         ) -> Any:
