@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import tarfile
 import time
@@ -168,14 +167,3 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(0.05)
-
-
-AIRFLOW_IMAGE = os.environ.get("WORKPOOLS_TEST_IMAGE", "workpools-test:local")
-"""An image with Airflow, and with DAG files in the folder of its own, if any."""
-
-
-def no_airflow_image(engine: docker.DockerClient) -> str | None:
-    """Say that the image with Airflow is not there, if it isn't."""
-    if engine.images.list(AIRFLOW_IMAGE):
-        return None
-    return f"there is no image {AIRFLOW_IMAGE} with Airflow; WORKPOOLS_TEST_IMAGE names another"

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from docker.errors import DockerException
@@ -64,14 +67,77 @@ class Relay:
             sink.shutdown(socket.SHUT_WR)
 
 
+@dataclass(frozen=True)
+class Certificates:
+    """Of an authority of a test's own, for a server on 127.0.0.1 and for a client."""
+
+    folder: Path
+
+    def make(self) -> None:
+        run = partial(subprocess.run, cwd=self.folder, check=True, capture_output=True)
+        (self.folder / "server.ext").write_text(
+            "subjectAltName = IP:127.0.0.1\nextendedKeyUsage = serverAuth\n"
+        )
+        (self.folder / "client.ext").write_text("extendedKeyUsage = clientAuth\n")
+        new_key = ["-newkey", "rsa:2048", "-nodes", "-days", "1"]
+        run(["openssl", "req", "-x509", *new_key, "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem"])
+        for who in ("server", "client"):
+            run(
+                [
+                    "openssl",
+                    "req",
+                    *new_key,
+                    "-subj",
+                    f"/CN={who}",
+                    "-keyout",
+                    f"{who}.key",
+                    "-out",
+                    f"{who}.csr",
+                ]
+            )
+            signed = ["-in", f"{who}.csr", "-extfile", f"{who}.ext", "-out", f"{who}.pem", "-days", "1"]
+            run(["openssl", "x509", "-req", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", *signed])
+
+    @property
+    def of_server(self) -> tuple[str, ...]:
+        folder = self.folder
+        return (
+            "--tlsverify",
+            f"--tlscacert={folder}/ca.pem",
+            f"--tlscert={folder}/server.pem",
+            f"--tlskey={folder}/server.key",
+        )
+
+    @property
+    def of_client(self) -> dict[str, str]:
+        """As they stand in the extra of a connection."""
+        folder = self.folder
+        return {
+            "tls_ca_cert": f"{folder}/ca.pem",
+            "tls_client_cert": f"{folder}/client.pem",
+            "tls_client_key": f"{folder}/client.key",
+        }
+
+
+def short_folder() -> Path:
+    """Make a folder whose name leaves room for those of sockets, which may have 107 characters."""
+    return Path(tempfile.mkdtemp(prefix="wp"))
+
+
+def free_address() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
 class OwnEngine:
     """An engine of a test's own, which it may kill: everything of it is in a folder."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
-        self._folder = folder
+    def __init__(self, *options: str) -> None:
+        self._folder = short_folder()
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        self.url = f"unix://{folder / 'docker.sock'}"
+        self.url = f"unix://{self._folder / 'docker.sock'}"
 
     def __enter__(self) -> OwnEngine:
         self.up()
@@ -84,6 +150,7 @@ class OwnEngine:
         assert self._process is not None
         self._process.terminate()
         self._process.wait(60)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def up(self) -> None:
         for left in ("docker.pid", "exec/containerd/containerd.pid", "exec/containerd/containerd.sock"):
@@ -110,8 +177,9 @@ _OWN_PLACES = {"data-root": "data", "exec-root": "exec", "pidfile": "docker.pid"
 
 
 @contextmanager
-def podman(folder: Path) -> Iterator[str]:
+def podman() -> Iterator[str]:
     """Run Podman's Docker-compatible service with everything of it in a folder; gives its address."""
+    folder = short_folder()
     configuration = folder / "containers.conf"
     # Limits that may be set without more rights than tests have.
     configuration.write_text(
@@ -142,6 +210,7 @@ def podman(folder: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,9 +235,7 @@ auth: {{htpasswd: {{realm: tests, path: {folder}/htpasswd}}}}
 @contextmanager
 def registry(folder: Path) -> Iterator[Registry]:
     """Run a registry on this host."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     (folder / "htpasswd").write_text(_HTPASSWD)
     configuration = folder / "registry.yml"
     configuration.write_text(_REGISTRY.format(folder=folder, address=address))

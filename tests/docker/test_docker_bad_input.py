@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import grp
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ import pytest
 
 from airflow_workpools.errors import InfrastructureUnavailable
 from airflow_workpools.infrastructure.docker import DockerInfrastructure
-from tests.engines import Relay
+from tests.engines import Certificates, OwnEngine, Relay, free_address
 
 NOBODY = 65534
 
@@ -164,3 +165,32 @@ def test_the_kind_is_known_without_the_sdk() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
     )
     assert told.stdout.strip() == "['image']"
+
+
+# -- an engine elsewhere, with TLS --------------------------------------------------------------------------------
+
+
+@pytest.mark.docker
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("dockerd") is None,
+    reason="an engine of the test's own needs root and dockerd",
+)
+def test_an_engine_with_tls_is_reached_by_who_has_its_certificates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificates, address = Certificates(tmp_path), free_address()
+    certificates.make()
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificates.of_client["tls_client_cert"])  # meant for the web
+    with OwnEngine(f"--host=tcp://{address}", *certificates.of_server):
+
+        async def answers() -> None:
+            connection = at(f"tcp://{address}", **certificates.of_client)
+            infrastructure = DockerInfrastructure(home=tmp_path, connection=connection)
+            await infrastructure.open()
+            assert await infrastructure.find([]) == {}
+            await infrastructure.close()
+
+        asyncio.run(answers())
+        assert f"the Docker Engine at tcp://{address} does not answer: " in failure_of(at(f"tcp://{address}"))
+        strangers = {**certificates.of_client, "tls_ca_cert": f"{tmp_path}/client.pem"}
+        assert "certificate verify failed" in failure_of(at(f"tcp://{address}", **strangers))

@@ -23,8 +23,8 @@ class TestDockerInfrastructure(InfrastructureContract, LogContract):
 
 
 @pytest.fixture(scope="module")
-def podman_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with podman(tmp_path_factory.mktemp("podman")) as url:
+def podman_url() -> Iterator[str]:
+    with podman() as url:
         yield url
 
 

@@ -346,7 +346,7 @@ def after_the_engine_was_killed(folder: Path, *options: str) -> Observation:
             await until(lambda: worker.hindrance() is None)
             seen.append(await observe(worker, handle))
 
-    with OwnEngine(folder, *options) as engine, DockerPlatform(folder, engine.url) as platform:
+    with OwnEngine(*options) as engine, DockerPlatform(folder, engine.url) as platform:
         run(scenario(engine, platform))
     return seen[0]
 

@@ -15,7 +15,8 @@ import pytest
 
 from airflow_workpools.infrastructure.base import LaunchSpec
 from airflow_workpools.infrastructure.docker import DockerInfrastructure
-from tests.containers import AIRFLOW_IMAGE, DockerPlatform, no_airflow_image
+from tests.containers import DockerPlatform
+from tests.images import task_image
 from tests.unit.fake_execution_api import FakeExecutionApi, fake_execution_api
 from tests.unit.infrastructure_contract import follow, launch, run, wait_for_end, working
 
@@ -55,11 +56,11 @@ TOKEN = "t0k3n-of-the-workload"
 class Rig:
     platform: DockerPlatform
     api: FakeExecutionApi
-    dags: Path
+    image: str
 
     def worker(self) -> DockerInfrastructure:
         environment = {"AIRFLOW__CORE__EXECUTION_API_SERVER_URL": self.api.url}
-        return DockerInfrastructure(home=self.dags, environment=lambda: environment)
+        return DockerInfrastructure(home=Path(), environment=lambda: environment)
 
     def task(self, task_id: str, **configuration: Any) -> LaunchSpec:
         job_id = uuid.uuid4()
@@ -81,10 +82,9 @@ class Rig:
         }
         made_by = self.platform.job(
             "",
-            image=AIRFLOW_IMAGE,
+            image=self.image,
             command=None,
-            env={"AIRFLOW__CORE__DAGS_FOLDER": "/dags", "AIRFLOW_HOME": "/tmp/airflow"},
-            volumes=[f"{self.dags}:/dags:ro"],
+            volumes=[],
             **configuration,
         )
         return LaunchSpec(
@@ -92,15 +92,17 @@ class Rig:
         )
 
 
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    dags = tmp_path / "dags"
-    dags.mkdir()
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> str:
+    dags = tmp_path_factory.mktemp("dags")
     (dags / "d.py").write_text(DAG_FILE)
+    return task_image(dags)
+
+
+@pytest.fixture
+def rig(tmp_path: Path, image: str) -> Iterator[Rig]:
     with DockerPlatform(tmp_path) as platform, fake_execution_api() as api:
-        if missing := no_airflow_image(platform.engine):
-            pytest.skip(missing)
-        yield Rig(platform=platform, api=api, dags=dags)
+        yield Rig(platform=platform, api=api, image=image)
 
 
 def events(log: bytes) -> list[str]:

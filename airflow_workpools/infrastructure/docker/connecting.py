@@ -51,16 +51,30 @@ def connect(connection: Mapping[str, Any] | None, *, connections: int) -> Any:
             f"the Docker SDK is not installed ({error}). Install it: {_INSTALL}"
         ) from error
     url = engine_url(connection)
+    options = {"base_url": url, "timeout": TIMEOUT_SECONDS, "max_pool_size": connections}
     try:
-        return docker.DockerClient(
-            base_url=url,
-            tls=_tls(connection),
-            version="auto",
-            timeout=TIMEOUT_SECONDS,
-            max_pool_size=connections,
-        )
+        tls = _tls(connection)
+        if not tls:
+            return docker.DockerClient(**options, version="auto")
+        client = docker.DockerClient(version=docker.constants.MINIMUM_DOCKER_API_VERSION)  # asks nothing yet
+        client.api = _client_with_tls()(**options, tls=tls, version="auto")
+        return client
     except (DockerException, OSError, ValueError) as error:
         raise unavailable(url, error) from error
+
+
+def _client_with_tls() -> Any:
+    """Return a client for which REQUESTS_CA_BUNDLE, mostly meant for the web, is not above the engine's authority."""
+    import docker
+
+    class ClientWithTls(docker.APIClient):
+        def merge_environment_settings(
+            self, url: str, proxies: Any, stream: Any, verify: Any, cert: Any
+        ) -> Any:
+            authority = self.verify if verify is None else verify
+            return super().merge_environment_settings(url, proxies, stream, authority, cert)
+
+    return ClientWithTls
 
 
 def _extra(connection: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -119,21 +119,21 @@ class DockerInfrastructure:
         try:
             container, is_ours = await self._make(plan)
         except PullFailed as failure:
-            yield _failed_start(spec.job_id, plan.name, str(failure))
+            yield _without_container(spec.job_id, plan.name, str(failure))
             return
         except EngineRefusal as refusal:
             if refusal.is_final:
                 raise LaunchRejected(f"the Docker Engine refused the container: {refusal}") from refusal
-            yield _failed_start(spec.job_id, plan.name, f"the container could not be made: {refusal}")
+            yield _without_container(spec.job_id, plan.name, f"the container could not be made: {refusal}")
             return
         handle = _handle(spec.job_id, container["Id"], plan.name, container["Config"]["Labels"])
         try:
             yield handle
             if is_ours and (problem := await self._start(plan, container, spec.workload)):
-                yield _failed_start(spec.job_id, plan.name, problem)
+                yield _without_container(spec.job_id, plan.name, problem)
         finally:
             if is_ours:
-                self._launching[plan.name] -= 1
+                self._done_launching(plan.name)
 
     async def _make(self, plan: ContainerPlan) -> tuple[dict[str, Any], bool]:
         """Return the container, and whether it was made here, just now."""
@@ -161,7 +161,12 @@ class DockerInfrastructure:
                     raise
             finally:
                 if made is None:
-                    self._launching[plan.name] -= 1
+                    self._done_launching(plan.name)
+
+    def _done_launching(self, name: str) -> None:
+        self._launching[name] -= 1
+        if not self._launching[name]:
+            del self._launching[name]
 
     async def _create(self, plan: ContainerPlan) -> dict[str, Any]:
         def create(client: Any) -> dict[str, Any]:
@@ -344,7 +349,7 @@ def _handle(job_id: UUID, container: str, name: str, labels: Mapping[str, str]) 
     return Handle(job_id=job_id, kind=DockerInfrastructure.kind, data=data)
 
 
-def _failed_start(job_id: UUID, name: str, problem: str) -> Handle:
+def _without_container(job_id: UUID, name: str, problem: str) -> Handle:
     """Return the handle of a job of which there is no container; it says why."""
     return Handle(job_id=job_id, kind=DockerInfrastructure.kind, data={"name": name, "problem": problem})
 
