@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The logs of tasks as people read them: in Airflow's UI and API, and on the command line.
 
-A try may have several jobs, one for each of its rounds; their logs follow each other. Where remote logging is configured
+A try may have several jobs, one for each of its rounds; their logs follow each other. Where remote logging is set up
 and has the log of a try that is over, that one is shown: it may be longer. Not if a job was ended from outside or
 crashed: then it could hardly write its log to its end, and the reason stands here.
 """

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Server = PostgresServer | MariadbServer
 
-OURS = {"workpool_pool", "workpool_queue", "workpool_worker", "workpool_job"}
+OURS = {"workpool_pool", "workpool_queue", "workpool_worker", "workpool_job", "workpool_log"}
 VERSIONS = "alembic_version_workpools"
 ENSURE = "from airflow_workpools.store.db_manager import ensure_tables; ensure_tables()"
 
