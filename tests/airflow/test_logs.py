@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Logs of jobs that do not write into Airflow's log folder, as Airflow's API shows them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.airflow.captured import FIRST_LINE, install
+from tests.airflow.harness import ROOT, AirflowInstance
+from tests.mariadb import mariadb_server
+from tests.postgres import postgres_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_workpools.cli.local_records import TaskTry
+
+pytestmark = pytest.mark.airflow
+
+MOST_BEHIND_SECONDS = 5.0
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "sqlite",
+        pytest.param("postgres", marks=pytest.mark.postgres),
+        pytest.param("mariadb", marks=pytest.mark.mysql),
+    ],
+)
+def boxes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AirflowInstance]:
+    """An Airflow with a work pool ``boxes`` whose jobs write to standard output only."""
+    home = tmp_path_factory.mktemp(f"logs-{request.param}")
+    shutil.copytree(ROOT / "tests/airflow/dags_logs", home / "dags")
+    with ExitStack() as stack:
+        url, settings = "", {}
+        if request.param == "postgres":
+            url = stack.enter_context(postgres_server()).create_database("airflow")
+        elif request.param == "mariadb":  # see docs/databases.md: its removal of unused assets
+            url = stack.enter_context(mariadb_server()).create_database("airflow")
+            settings["AIRFLOW__SCHEDULER__PARSING_CLEANUP_INTERVAL"] = "31536000"
+        instance = AirflowInstance(
+            home,
+            database_url=url,
+            dags_folder=home / "dags",
+            settings={
+                **settings,
+                "PYTHONPATH": os.pathsep.join([str(install(home / "packages")), str(ROOT)]),
+            },
+        )
+        instance.local.migrate()
+        stack.callback(instance.stop)
+        instance.start()
+        instance.create_pool("boxes", type="captured")
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "tests.airflow.captured_worker"],
+            env=instance.local.environment(),
+            cwd=ROOT,
+            stdout=(instance.local.logs / "captured.log").open("wb"),
+            stderr=subprocess.STDOUT,
+        )
+        stack.callback(worker.wait)
+        stack.callback(worker.terminate)
+        yield instance
+
+
+def read(airflow: AirflowInstance, task: TaskTry, try_number: int | None = None) -> list[dict[str, Any]]:
+    """Return the events of a try's log, as the UI gets them; without where they are from."""
+    return parts(airflow, task, try_number)[1]
+
+
+def parts(
+    airflow: AirflowInstance, task: TaskTry, try_number: int | None = None
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return where a log is from, and its events."""
+    path = (
+        f"dags/{task.dag_id}/dagRuns/{quote(task.run_id)}/taskInstances/{task.task_id}/logs/"
+        f"{try_number or task.try_number}?full_content=true"
+    )
+    content = airflow.api.call("GET", path)["content"]
+    end = next(n for n, event in enumerate(content) if event["event"] == "::endgroup::")
+    return [event["event"] for event in content[1:end]], content[end + 1 :]
+
+
+def events(log: list[dict[str, Any]]) -> list[str]:
+    return [event["event"] for event in log]
+
+
+def only(airflow: AirflowInstance, dag_id: str, run_id: str) -> TaskTry:
+    [task] = airflow.tries(dag_id, run_id)
+    return task
+
+
+def test_a_log_is_read_while_the_task_runs_and_when_nothing_else_is_left_of_it(
+    boxes: AirflowInstance,
+) -> None:
+    run_id = boxes.trigger("talks")
+    boxes.wait(lambda: boxes.running("talks", run_id), what="the task to run")
+    task = only(boxes, "talks", run_id)
+    line = re.compile(r"line (\d+) at ([\d.]+)")
+
+    def behind() -> float | None:
+        """Return how old the newest line is that can be read."""
+        asked = time.time()
+        found = [match for event in read(boxes, task) if (match := line.fullmatch(event["event"]))]
+        return asked - float(found[-1][2]) if len(found) > 5 else None
+
+    boxes.wait(
+        lambda: (seconds := behind()) is not None and seconds < MOST_BEHIND_SECONDS, what="fresh lines"
+    )
+    sources, live = parts(boxes, task)
+    numbers = [int(match[1]) for event in events(live) if (match := line.fullmatch(event))]
+    assert numbers == list(range(len(numbers)))
+    assert [source.partition(":")[0] for source in sources] == ["Metadata database"]
+
+    Path(f"{boxes.trace}.stop").touch()
+    boxes.wait_run("talks", run_id)
+    boxes.wait(lambda: not list(boxes.local.home.glob("workpools/captured/*")), what="the box to be removed")
+
+    sources, log = parts(boxes, task)
+    assert [source.partition(":")[0] for source in sources] == ["Metadata database"]
+    numbers = [int(match[1]) for event in events(log) if (match := line.fullmatch(event))]
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) > 5
+    assert events(log).count("printed at the end") == 1
+    assert events(log)[0] == FIRST_LINE
+    own = next(event for event in log if line.fullmatch(event["event"]))
+    assert (own["level"], own["logger"]) == ("info", "my.own")
+    assert own["timestamp"]
+    assert "eyJ" not in str(log)
+
+
+def test_every_try_has_its_own_log(boxes: AirflowInstance) -> None:
+    boxes.run("fails_then_succeeds")
+    task = only(boxes, "fails_then_succeeds", _last_run(boxes, "fails_then_succeeds"))
+
+    first, second = read(boxes, task, 1), read(boxes, task, 2)
+
+    assert events(first).count("this is try 1") == 1
+    assert events(second).count("this is try 2") == 1
+    assert "this is try 2" not in events(first)
+    [failure] = [event for event in first if "error_detail" in event]
+    assert failure["error_detail"][0]["exc_value"] == "not yet"
+
+
+def test_the_rounds_of_a_try_follow_each_other(boxes: AirflowInstance) -> None:
+    boxes.run("comes_back")
+    task = only(boxes, "comes_back", _last_run(boxes, "comes_back"))
+
+    assert events(read(boxes, task)).count("poke") == 2
+
+
+def test_a_crash_shows_what_was_written_before_it_and_why(boxes: AirflowInstance) -> None:
+    boxes.run("crashes", state="failed")
+    task = only(boxes, "crashes", _last_run(boxes, "crashes"))
+
+    log = boxes.wait(
+        lambda: (log := read(boxes, task)) and "Work queue boxes" in str(log) and log, what="the reason"
+    )
+
+    assert events(log).count("going to crash") == 1
+    assert log[-1]["level"] == "error"
+    assert "SIGKILL" in log[-1]["event"]
+
+
+def test_a_job_that_could_never_start_says_why(boxes: AirflowInstance) -> None:
+    boxes.run("never_starts", state="failed")
+    task = only(boxes, "never_starts", _last_run(boxes, "never_starts"))
+
+    sources, log = parts(boxes, task)
+
+    assert len(log) == 1
+    assert "there is no such image" in log[0]["event"]
+    assert not any("Could not read served logs" in source for source in sources)
+
+
+def test_logs_of_processes_are_where_they_were(boxes: AirflowInstance) -> None:
+    boxes.run("as_process")
+    task = only(boxes, "as_process", _last_run(boxes, "as_process"))
+
+    sources, log = parts(boxes, task)
+
+    assert events(log).count("written into the log folder") == 1
+    assert [Path(source).is_file() for source in sources] == [True]
+    assert (
+        boxes.rows(
+            "select 1 from workpool_log l join workpool_job j on j.id = l.job_id where queue <> 'default'"
+        )
+        == []
+    )
+
+
+def _last_run(airflow: AirflowInstance, dag_id: str) -> str:
+    [row] = airflow.rows("select run_id from dag_run where dag_id = :dag_id", dag_id=dag_id)
+    return str(row["run_id"])
