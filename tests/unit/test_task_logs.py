@@ -146,7 +146,7 @@ class Bucket:
 class StreamingBucket(Bucket):
     def stream(self, relative_path: str, ti: Any) -> tuple[list[str], list[Any]]:
         messages, logs = self.read(relative_path, ti)
-        return messages, [iter(log.splitlines()) for log in logs or ()]
+        return messages, [(line for line in log.splitlines()) for log in logs or ()]
 
 
 def test_while_a_task_runs_what_is_stored_is_shown_and_only_the_executor_says_where_it_is_from(
@@ -277,10 +277,10 @@ def test_reasons_go_where_the_log_of_the_job_is(stage: Stage, monkeypatch: pytes
         now=NOW,
     )
 
-    assert stage.read()[1] == ["work", "Work queue boxes: r"]
+    assert stage.read()[1] == ["work", "Work queue boxes/default: r"]
     assert not (stage.log_folder / "box.log").exists()
     line = json.loads((stage.log_folder / "process.log").read_text())
-    assert (line["event"], line["level"]) == ("Work queue etl: r", "error")
+    assert (line["event"], line["level"]) == ("Work queue etl/default: r", "error")
 
 
 # -- whether Airflow still is as it is taken to be ------------------------------------------------------------
@@ -304,7 +304,7 @@ def test_airflows_handler_reads_logs_this_way(monkeypatch: pytest.MonkeyPatch, t
 
     def read_log(path: str, ti: Any, configured: Any) -> Any:
         asked.append((path, ti.state, configured))
-        return ([] if ti.state == "running" else ["stored"]), [iter(['{"event": "line"}'])]
+        return ([] if ti.state == "running" else ["stored"]), [(line for line in ['{"event": "line"}'])]
 
     for _ in range(2):
         read_logs_with(read_log)
