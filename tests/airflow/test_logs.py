@@ -141,6 +141,7 @@ def test_a_log_is_read_while_the_task_runs_and_when_nothing_else_is_left_of_it(
     assert (own["level"], own["logger"]) == ("info", "my.own")
     assert own["timestamp"]
     assert "eyJ" not in str(log)
+    assert "the password is ***" in events(log)
 
 
 def test_every_try_has_its_own_log(boxes: AirflowInstance) -> None:

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from airflow.sdk import DAG, BaseOperator, BaseSensorOperator, Context, task
+from airflow.sdk.log import mask_secret
 
 log = logging.getLogger("my.own")
 
@@ -19,6 +20,8 @@ with DAG("talks", schedule=None):
     @task.python(queue="boxes/default")
     def until_told(params: dict[str, str] | None = None) -> None:
         """Write a line with its number and the time, until a file is there."""
+        mask_secret("open sesame")
+        log.info("the password is open sesame")
         stop = Path(os.environ["WORKPOOLS_TEST_TRACE"] + ".stop")
         number = 0
         while not stop.exists():
