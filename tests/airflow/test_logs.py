@@ -6,8 +6,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -65,15 +63,6 @@ def boxes(
         stack.callback(instance.stop)
         instance.start()
         instance.create_pool("boxes", type="captured")
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "tests.airflow.captured_worker"],
-            env=instance.local.environment(),
-            cwd=ROOT,
-            stdout=(instance.local.logs / "captured.log").open("wb"),
-            stderr=subprocess.STDOUT,
-        )
-        stack.callback(worker.wait)
-        stack.callback(worker.terminate)
         yield instance
 
 
