@@ -7,6 +7,8 @@ import zlib
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.exc import StatementError
+
 from airflow_workpools.core.logs import REASONS, LogChunk, LogEnd, accept
 from airflow_workpools.store import rows
 from airflow_workpools.store.records import JobFilter
@@ -62,7 +64,11 @@ class LogSide(Transactions):
             _add(session, accepted)
             return ends
 
-        return self._transaction(work)
+        try:
+            return self._transaction(work)
+        except StatementError as error:
+            error.hide_parameters = True  # what jobs write is not for the logs of others
+            raise
 
     def log_ends(self, attempts: Mapping[uuid.UUID, int]) -> dict[uuid.UUID, LogEnd]:
         return self._transaction(lambda session: _ends(session, attempts))

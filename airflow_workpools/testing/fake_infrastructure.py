@@ -52,6 +52,7 @@ class Step(str, Enum):
     STOP = "stop"
     CLEANUP = "cleanup"
     RENEW = "renew"
+    BEGIN_LOG = "begin log"
     FOLLOW_LOG = "follow log"
     """Each time when a part of it has been told."""
 
@@ -215,6 +216,7 @@ class FakeInfrastructureWithLog(FakeInfrastructure):
     """The same, where jobs write something that their worker has to fetch."""
 
     async def follow_log(self, handle: Handle, *, offset: int) -> AsyncIterator[bytes]:
+        self._fail_at(Step.BEGIN_LOG)
         changed = asyncio.Event()
         self.platform.watchers.append(changed)
         try:

@@ -52,6 +52,8 @@ class LogTimes:
     """After this time a line is sent that has no end yet: a progress bar, a question."""
     wait_at_end: float = 30.0
     """After this time the end of a job is told even though its log is not stored yet."""
+    give_up: float = 600.0
+    """After this time the log of a job that has ended is given up, if its infrastructure still does not give it."""
     max_retry: float = 30.0
 
 
@@ -73,10 +75,9 @@ class _Log:
     """Whether all has been stored, or nothing more of it will be."""
     room: asyncio.Event = field(default_factory=asyncio.Event)
     reader: asyncio.Task[None] | None = None
-    ended: bool = False
-    """Whether the job has ended."""
+    ended_at: float | None = None
+    """When the job was seen to have ended."""
     tell_end: Callable[[], None] | None = None
-    tell_at: float = 0.0
     clean_up: Callable[[], None] | None = None
 
     @property
@@ -111,7 +112,7 @@ class LogShipper:
 
     def ending(self) -> list[Tracked]:
         """Return jobs that have ended and whose log has not been stored."""
-        return [one.tracked for one in self._logs.values() if one.ended]
+        return [one.tracked for one in self._logs.values() if one.ended_at is not None]
 
     def at_end(self, tracked: Tracked, tell: Callable[[], None]) -> None:
         """Have the end of a job told as soon as its log is stored; at once if it has none here."""
@@ -119,8 +120,7 @@ class LogShipper:
         if one is None or one.complete:
             tell()
             return
-        one.ended = True
-        one.tell_end, one.tell_at = tell, _now() + self.times.wait_at_end
+        one.ended_at, one.tell_end = _now(), tell
         self._hurry.set()
 
     def when_stored(self, job_id: UUID, clean_up: Callable[[], None]) -> None:
@@ -232,8 +232,8 @@ class LogShipper:
                 ends = await asyncio.to_thread(
                     self.client.append_log, self.worker_id, chunks, now=self.clock()
                 )
-                for id_, sent in {chunk.job_id: chunk.end for chunk in chunks}.items():
-                    self._note(id_, sent, ends.get(id_))
+                for last in {chunk.job_id: chunk for chunk in chunks}.values():
+                    self._note(last, ends.get(last.job_id))
             for one in self._logs.values():
                 one.room.set()
             full = sum(chunk.size for chunk in chunks) >= MAX_CALL_BYTES
@@ -250,10 +250,10 @@ class LogShipper:
                 rest, position, room = rest[size:], position + size, room - size
         return chunks
 
-    def _note(self, job_id: UUID, sent: int, end: LogEnd | None) -> None:
-        """Note what the store says of a log of which something was sent."""
-        one = self._logs.get(job_id)
-        if one is None:
+    def _note(self, last: LogChunk, end: LogEnd | None) -> None:
+        """Note what the store says of a log, the last chunk of which was this one."""
+        one, sent = self._logs.get(last.job_id), last.end
+        if one is None or one.attempt != last.attempt:
             return
         if end is None or end.full:  # another worker has the job now, or the log is too long
             one.complete = True
@@ -261,7 +261,7 @@ class LogShipper:
             del one.read[: sent - one.stored]
             one.stored, one.read_since = sent, _now()
         else:
-            log.info("Worker: reading the log of job %s again from byte %d", job_id, end.position)
+            log.info("Worker: reading the log of job %s again from byte %d", last.job_id, end.position)
             self._go_on(one, end)
 
     # -- ends -----------------------------------------------------------------------------------------------
@@ -269,15 +269,19 @@ class LogShipper:
     async def _settle(self) -> None:
         """Tell the ends that waited for their logs, and forget logs that nobody needs any more."""
         for one in list(self._logs.values()):
+            waited = 0.0 if one.ended_at is None else _now() - one.ended_at
             one.complete = one.complete or (one.over and not one.read)
-            if one.tell_end is not None and (one.complete or _now() >= one.tell_at):
+            if not one.complete and not one.read and one.reader is not None and waited > self.times.give_up:
+                log.warning("Worker: the log of job %s can't be read to its end: given up", one.job_id)
+                one.complete = True
+            if one.tell_end is not None and (one.complete or waited >= self.times.wait_at_end):
                 if not one.complete:
                     log.warning(
                         "Worker: the end of job %s is told before all of its log is stored", one.job_id
                     )
                 tell, one.tell_end = one.tell_end, None
                 tell()
-            if one.complete or (not one.ended and one.job_id not in self.tracked):
+            if one.complete or (one.ended_at is None and one.job_id not in self.tracked):
                 await self._close(one)
         if any(one.over and one.read for one in self._logs.values()):
             self._hurry.set()

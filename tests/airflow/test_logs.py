@@ -88,6 +88,15 @@ def events(log: list[dict[str, Any]]) -> list[str]:
     return [event["event"] for event in log]
 
 
+def ended(airflow: AirflowInstance, dag_id: str, *, state: str = "success") -> TaskTry:
+    """Run a DAG of one task until its jobs have ended, too: that is when their logs are complete."""
+    run_id = airflow.trigger(dag_id)
+    airflow.wait_run(dag_id, run_id, state=state)
+    active = "select id from workpool_job where run_id = :run_id and ended_at is null"
+    airflow.wait(lambda: not airflow.rows(active, run_id=run_id), what="the jobs to end")
+    return only(airflow, dag_id, run_id)
+
+
 def only(airflow: AirflowInstance, dag_id: str, run_id: str) -> TaskTry:
     [task] = airflow.tries(dag_id, run_id)
     return task
@@ -134,8 +143,7 @@ def test_a_log_is_read_while_the_task_runs_and_when_nothing_else_is_left_of_it(
 
 
 def test_every_try_has_its_own_log(boxes: AirflowInstance) -> None:
-    boxes.run("fails_then_succeeds")
-    task = only(boxes, "fails_then_succeeds", _last_run(boxes, "fails_then_succeeds"))
+    task = ended(boxes, "fails_then_succeeds")
 
     first, second = read(boxes, task, 1), read(boxes, task, 2)
 
@@ -147,16 +155,15 @@ def test_every_try_has_its_own_log(boxes: AirflowInstance) -> None:
 
 
 def test_the_rounds_of_a_try_follow_each_other(boxes: AirflowInstance) -> None:
-    boxes.run("comes_back")
-    task = only(boxes, "comes_back", _last_run(boxes, "comes_back"))
+    task = ended(boxes, "comes_back")
 
     assert events(read(boxes, task)).count("poke") == 2
 
 
 def test_a_crash_shows_what_was_written_before_it_and_why(boxes: AirflowInstance) -> None:
-    boxes.run("crashes", state="failed")
-    task = only(boxes, "crashes", _last_run(boxes, "crashes"))
+    task = ended(boxes, "crashes", state="failed")
 
+    # Which the scheduler adds when it is told of the end.
     log = boxes.wait(
         lambda: (log := read(boxes, task)) and "Work queue boxes" in str(log) and log, what="the reason"
     )
@@ -167,8 +174,7 @@ def test_a_crash_shows_what_was_written_before_it_and_why(boxes: AirflowInstance
 
 
 def test_a_job_that_could_never_start_says_why(boxes: AirflowInstance) -> None:
-    boxes.run("never_starts", state="failed")
-    task = only(boxes, "never_starts", _last_run(boxes, "never_starts"))
+    task = ended(boxes, "never_starts", state="failed")
 
     sources, log = parts(boxes, task)
 
@@ -178,8 +184,7 @@ def test_a_job_that_could_never_start_says_why(boxes: AirflowInstance) -> None:
 
 
 def test_logs_of_processes_are_where_they_were(boxes: AirflowInstance) -> None:
-    boxes.run("as_process")
-    task = only(boxes, "as_process", _last_run(boxes, "as_process"))
+    task = ended(boxes, "as_process")
 
     sources, log = parts(boxes, task)
 
@@ -191,8 +196,3 @@ def test_logs_of_processes_are_where_they_were(boxes: AirflowInstance) -> None:
         )
         == []
     )
-
-
-def _last_run(airflow: AirflowInstance, dag_id: str) -> str:
-    [row] = airflow.rows("select run_id from dag_run where dag_id = :dag_id", dag_id=dag_id)
-    return str(row["run_id"])

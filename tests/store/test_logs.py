@@ -7,11 +7,14 @@ import uuid
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import StatementError
 
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.core.logs import LogChunk, LogEnd, LogMark, lines_of
 from airflow_workpools.store import log_side
 from airflow_workpools.store.records import Report, TryKey
+from airflow_workpools.store.tables import logs
 from airflow_workpools.task_logs import read_chunks
 from tests.store.rigs import NOW, AirflowInSql, later, new_job
 from tests.store.test_statements import statements_of
@@ -222,6 +225,18 @@ def test_the_logs_of_many_jobs_take_a_few_statements(sql: Rig) -> None:
         sql.store.append_log(worker, [chunk(id_, 0, b"line\n") for id_ in ids[1:]], now=NOW)
 
     assert len(many) == len(few) == 3
+
+
+def test_an_error_of_the_database_says_nothing_of_what_is_in_a_log(
+    sql: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = sql.worker()
+    job = sql.claimed(new_job(), worker=worker)[0]
+    elsewhere = sa.Table("gone", sa.MetaData(), *(sa.Column(column.name, column.type) for column in logs.c))
+    monkeypatch.setattr(log_side, "logs", elsewhere)
+
+    with pytest.raises(StatementError, match="parameters hidden"):
+        sql.store.append_log(worker, [chunk(job, 0, b"secret\n")], now=NOW)
 
 
 def _limit(rig: Rig, most: int) -> None:

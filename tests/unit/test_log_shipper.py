@@ -256,6 +256,18 @@ def test_an_end_does_not_wait_for_ever_but_what_is_left_of_the_job_stays_until_i
     play(scenario)
 
 
+def test_a_log_that_can_not_be_read_is_given_up_in_the_end():
+    async def scenario(stage: Stage) -> None:
+        times = replace(QUICK.logs, wait_at_end=0.05, give_up=0.1)
+        async with working(stage.worker(times, fail_at=(Step.BEGIN_LOG,) * 10_000)):
+            job = await stage.started()
+            stage.platform.end(job)
+            await until(lambda: stage.infrastructures[0].cleanups)
+            assert stage.state(job) is JobState.SUCCEEDED
+
+    play(scenario)
+
+
 def test_a_worker_that_takes_a_job_over_goes_on_where_the_stores_copy_ends():
     async def scenario(stage: Stage) -> None:
         async with working(stage.worker()):
