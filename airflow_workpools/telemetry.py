@@ -41,8 +41,10 @@ def write_reasons(
             in_store[job.id] = own_line(event, level="error", now=now)
         elif job.log_path is not None:
             add_to_log(job.log_path, event, now=now)
-    if in_store:
+    try:
         store.add_reasons(in_store)
+    except Exception:
+        log.exception("The reasons of %d jobs could not be added to their logs", len(in_store))
 
 
 def add_to_log(log_path: str, event: str, *, now: datetime) -> None:

@@ -78,7 +78,8 @@ class LogSide(Transactions):
             LogChunk(job_id=id_, attempt=REASONS, position=0, data=line, closing=True)
             for id_, line in lines.items()
         ]
-        self._transaction(lambda session: _add(session, reasons))
+        if reasons:
+            self._transaction(lambda session: _add(session, reasons))
 
     def read_log(
         self, job_id: uuid.UUID, *, after: LogMark | None = None, limit: int = 100

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from airflow_workpools import telemetry
-from airflow_workpools.airflow_private.task_logs import RemoteLog, read_logs_with
+from airflow_workpools.airflow_private.task_logs import RemoteLog
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.core.logs import LogChunk
 from airflow_workpools.core.names import WorkQueueRef
@@ -283,42 +282,6 @@ def test_reasons_go_where_the_log_of_the_job_is(stage: Stage, monkeypatch: pytes
     assert (line["event"], line["level"]) == ("Work queue etl/default: r", "error")
 
 
-# -- whether Airflow still is as it is taken to be ------------------------------------------------------------
-
-
-def test_airflows_handler_reads_logs_this_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from airflow import logging_config
-    from airflow.utils.log.file_task_handler import FileTaskHandler
-
-    monkeypatch.setattr(logging_config, "get_remote_task_log", lambda: None)
-    monkeypatch.setattr(FileTaskHandler, "_render_filename", lambda *_: PATH)
-    executor = SimpleNamespace(
-        get_task_log=lambda _ti, _try: (["from the executor"], []), get_streaming_task_log=_not_implemented
-    )
-    monkeypatch.setattr(FileTaskHandler, "_get_executor", lambda *_: executor, raising=False)
-    monkeypatch.setattr(
-        FileTaskHandler, "_get_executor_get_task_log", lambda *_: executor.get_task_log, raising=False
-    )
-    monkeypatch.setattr(FileTaskHandler, "_read_from_logs_server", _never)
-    asked = []
-
-    def read_log(path: str, ti: Any, configured: Any) -> Any:
-        asked.append((path, ti.state, configured))
-        return ([] if ti.state == "running" else ["stored"]), [(line for line in ['{"event": "line"}'])]
-
-    for _ in range(2):
-        read_logs_with(read_log)
-    handler = FileTaskHandler(str(tmp_path))
-    handler.setLevel(logging.INFO)
-
-    for state, source in (("running", "from the executor"), ("success", "stored"), ("failed", "stored")):
-        ti = SimpleNamespace(state=state, try_number=1, executor=None, hostname="nowhere")
-        shown, _ = handler._read(ti, 1)  # type: ignore[arg-type]
-        begin, *middle, line = (message.event for message in shown)
-        assert (begin.startswith("::group::"), middle, line) == (True, [source, "::endgroup::"], "line")
-    assert asked == [(PATH, state, None) for state in ("running", "success", "failed")]
-
-
 def test_the_plugin_says_so_when_the_api_server_asks_for_its_apps(monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow import logging_config
 
@@ -328,11 +291,3 @@ def test_the_plugin_says_so_when_the_api_server_asks_for_its_apps(monkeypatch: p
 
     assert WorkpoolsPlugin().fastapi_apps == []
     assert isinstance(logging_config.get_remote_task_log(), RemoteLog)
-
-
-def _not_implemented(*_: Any) -> None:
-    raise NotImplementedError
-
-
-def _never(*_: Any) -> None:
-    raise AssertionError("the task's host was asked")
