@@ -210,7 +210,9 @@ def test_old_jobs_and_workers_are_purged_and_nothing_else(rig: Rig) -> None:
     assert {job.id for job in rig.store.jobs()} == {recent, running, waiting}
     assert [record.id for record in rig.store.run_state(now=NOW).workers] == [worker]
     assert idle not in {record.id for record in rig.store.run_state(now=NOW).workers}
-    assert rig.store.purge(before=later(50), limit=10) == rig.store.purgeable(before=later(50)) == Purged(0, 0)
+    assert (
+        rig.store.purge(before=later(50), limit=10) == rig.store.purgeable(before=later(50)) == Purged(0, 0)
+    )
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "deferred", "up_for_reschedule", None])
