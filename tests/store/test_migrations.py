@@ -161,6 +161,9 @@ def full_of_rows(engine: sa.Engine) -> dict[str, list[Any]]:
             {**job_row(job, 0, NOW), "state": "running", "handle": {"kind": "process", "data": {"pid": 1}}},
             {**job_row(ended, 0, NOW), "state": "failed", "reason": "näh \U0001f40b", "ended_at": later(1)},
         ],
+        tables.logs: [
+            {"job_id": job.task_instance_id, "attempt": 0, "position": 0, "size": 3, "data": b"\x00a\xff"}
+        ],
     }
     with engine.begin() as connection:
         for table, of_table in rows.items():
