@@ -9,20 +9,18 @@ import shutil
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.airflow.captured import FIRST_LINE, install
 from tests.airflow.harness import ROOT, AirflowInstance
+from tests.airflow.reading import ended, events, only, parts, read
 from tests.mariadb import mariadb_server
 from tests.postgres import postgres_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from airflow_workpools.cli.local_records import TaskTry
 
 pytestmark = pytest.mark.airflow
 
@@ -64,42 +62,6 @@ def boxes(
         instance.start()
         instance.create_pool("boxes", type="captured")
         yield instance
-
-
-def read(airflow: AirflowInstance, task: TaskTry, try_number: int | None = None) -> list[dict[str, Any]]:
-    """Return the events of a try's log, as the UI gets them; without where they are from."""
-    return parts(airflow, task, try_number)[1]
-
-
-def parts(
-    airflow: AirflowInstance, task: TaskTry, try_number: int | None = None
-) -> tuple[list[str], list[dict[str, Any]]]:
-    """Return where a log is from, and its events."""
-    path = (
-        f"dags/{task.dag_id}/dagRuns/{quote(task.run_id)}/taskInstances/{task.task_id}/logs/"
-        f"{try_number or task.try_number}?full_content=true"
-    )
-    content = airflow.api.call("GET", path)["content"]
-    end = next(n for n, event in enumerate(content) if event["event"] == "::endgroup::")
-    return [event["event"] for event in content[1:end]], content[end + 1 :]
-
-
-def events(log: list[dict[str, Any]]) -> list[str]:
-    return [event["event"] for event in log]
-
-
-def ended(airflow: AirflowInstance, dag_id: str, *, state: str = "success") -> TaskTry:
-    """Run a DAG of one task until its jobs have ended, too: that is when their logs are complete."""
-    run_id = airflow.trigger(dag_id)
-    airflow.wait_run(dag_id, run_id, state=state)
-    active = "select id from workpool_job where run_id = :run_id and ended_at is null"
-    airflow.wait(lambda: not airflow.rows(active, run_id=run_id), what="the jobs to end")
-    return only(airflow, dag_id, run_id)
-
-
-def only(airflow: AirflowInstance, dag_id: str, run_id: str) -> TaskTry:
-    [task] = airflow.tries(dag_id, run_id)
-    return task
 
 
 def test_a_log_is_read_while_the_task_runs_and_when_nothing_else_is_left_of_it(
