@@ -24,7 +24,7 @@ from airflow_workpools.store.overview import PoolOverview, put_together, schedul
 from airflow_workpools.store.pools import work_pools
 from airflow_workpools.store.records import JobFilter
 from airflow_workpools.store.waiting_lines import WaitingLines
-from airflow_workpools.telemetry import write_reason
+from airflow_workpools.telemetry import write_reasons
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -146,8 +146,8 @@ class Duties:
         from airflow.utils.net import get_hostname
         from airflow.utils.session import create_session
 
-        for job in failed:
-            write_reason(job, now=now)
+        kinds = {pool.name: pool.type for pool in self.pools().values() if isinstance(pool, WorkPool)}
+        write_reasons(failed, self.store, kinds=kinds, now=now)
         with create_session(scoped=False) as session:
             reasons.file_reasons(session, failed, hostname=get_hostname(), now=now)
 
@@ -323,8 +323,8 @@ class Duties:
         self._purge_at = monotonic + PURGE_SECONDS
         purged = self.store.purge(before=now - timedelta(days=days), limit=MAX_PURGED)
         if purged.total:
-            log.info("Purged %d jobs and %d workers older than %d days", *purged, days)
-        if max(purged) == MAX_PURGED:
+            log.info("Purged %d jobs and %d workers older than %d days", purged.jobs, purged.workers, days)
+        if max(purged) >= MAX_PURGED:  # chunks of logs, too: a job with a long one goes after several times
             self._purge_at = monotonic + self.settings.reconcile_seconds
 
     # -- for operators --------------------------------------------------------------------------------------

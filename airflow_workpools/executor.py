@@ -29,6 +29,7 @@ from airflow_workpools.settings import Settings
 from airflow_workpools.store import blocked_tasks
 from airflow_workpools.store.pools import keep_secrets_pools_fresh, refresh_secrets_pools
 from airflow_workpools.store.records import MISSED_HEARTBEATS
+from airflow_workpools.task_logs import task_logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from airflow.executors.workloads import ExecutorWorkload
     from airflow.models.connection_test import ConnectionTestKey
     from airflow.models.taskinstance import TaskInstance
+    from airflow.models.taskinstancehistory import TaskInstanceHistory
     from sqlalchemy.orm import Session
 
     from airflow_workpools.store.records import EndedJob, NewJob
@@ -328,6 +330,17 @@ class WorkPoolExecutor(BaseExecutor):
         return [ti for ti in tis if ti.id not in adopted]
 
     # -- information ----------------------------------------------------------------------------------------
+
+    def get_task_log(
+        self, ti: TaskInstance | TaskInstanceHistory, try_number: int
+    ) -> tuple[list[str], list[str]]:
+        """Say where the log of a running task is from, if not from Airflow's log folder.
+
+        The API server asks, of an executor that was never started; the log itself it has been given already: see
+        :mod:`airflow_workpools.plugin`.
+        """
+        sources = task_logs().while_running(ti)
+        return (sources, []) if sources else super().get_task_log(ti, try_number)
 
     def debug_dump(self) -> None:
         """Write what this executor knows into the scheduler's log."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Airflow's plugin manager is told: the priority weight strategies of work queues."""
+"""What Airflow's plugin manager is told: the priority weight strategies of work queues, and where logs of tasks are."""
 
 from __future__ import annotations
 
@@ -15,3 +15,12 @@ class WorkpoolsPlugin(AirflowPlugin):
 
     name = "workpools"
     priority_weight_strategies: ClassVar[list[Any]] = list(STRATEGIES)
+
+    @property
+    def fastapi_apps(self) -> list[Any]:
+        """Return none. Only the API server asks, when it starts: that is when it learns where logs of tasks are."""
+        from airflow_workpools.airflow_private.task_logs import read_logs_with
+        from airflow_workpools.task_logs import task_logs
+
+        read_logs_with(task_logs().read)
+        return []

@@ -146,6 +146,12 @@ def _config_section() -> dict[str, Any]:
                 "Seconds that a task which needs more slots than are free waits until slots are kept for it. "
                 "Until then smaller tasks of its work queue may pass it. 0: at once.",
             ),
+            "max_log_mb": _option(
+                "integer",
+                "16",
+                "Megabytes that are kept in the metadata database of what one job writes, in work pools whose jobs "
+                "don't write into Airflow's log folder themselves. Airflow's remote logging keeps logs of any length.",
+            ),
             "claim_interval": _option(
                 "float",
                 "1",

@@ -26,6 +26,10 @@ MAX_DAYS = 36_500
 """Longest time in days that an option may ask for; more than any clock can subtract is a mistake."""
 RESERVE_AFTER = timedelta(seconds=60)
 """How long a task that needs many slots waits until smaller ones may pass it no more."""
+MAX_LOG_BYTES = 16 * 2**20
+"""How much is kept of what one job writes."""
+MAX_LOG_MB = 1024
+"""Most that may be kept of it: a database is no place for more."""
 
 T = TypeVar("T")
 
@@ -93,6 +97,8 @@ class Settings:
     """Age at which rows of jobs that have ended, and of workers that are gone, are deleted; None keeps them."""
     reserve_after: timedelta = RESERVE_AFTER
     """How long a task that needs more slots than are free waits until slots are kept for it."""
+    max_log_bytes: int = MAX_LOG_BYTES
+    """How much is kept of what one job writes, where Airflow's log folder does not have it (``max_log_mb``)."""
 
     pools: PoolSettings = field(default_factory=PoolSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
@@ -118,6 +124,7 @@ class Settings:
             reserve_after=timedelta(
                 seconds=reader.seconds("reserve_after", RESERVE_AFTER.total_seconds(), zero=True)
             ),
+            max_log_bytes=reader.megabytes("max_log_mb", cls.max_log_bytes),
             pools=_read_pools(shared),
             worker=_read_worker(reader),
         )
@@ -187,6 +194,16 @@ class _Reader:
             return value
         least = "0 or more" if zero else "more than 0"
         self.problems.append(f"[{SECTION}] {key} must be a number of seconds, {least}, not {text!r}")
+        return default
+
+    def megabytes(self, key: str, default: int) -> int:
+        """Read an amount; returned in bytes."""
+        text = self.text(key, str(default // 2**20))
+        if text.isdecimal() and 1 <= int(text) <= MAX_LOG_MB:
+            return int(text) * 2**20
+        self.problems.append(
+            f"[{SECTION}] {key} must be a whole number of megabytes from 1 to {MAX_LOG_MB}, not {text!r}"
+        )
         return default
 
     def days(self, key: str, default: int | None) -> int | None:

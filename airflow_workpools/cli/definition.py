@@ -240,6 +240,19 @@ JOB_COMMANDS = (
     ),
     _command("inspect", "jobs", "Show all about a job", ARG_JOB, ARG_DATA_OUTPUT),
     _command(
+        "logs",
+        "job_logs",
+        "Print what a job wrote, where that is kept in the metadata database",
+        ARG_JOB,
+        Arg(("-f", "--follow"), action="store_true", help="Go on until the job has ended"),
+        Arg(
+            ("-o", "--output"),
+            choices=("text", "json"),
+            default="text",
+            help="text: for people (default); json: one JSON object a line, as Airflow's API gives it",
+        ),
+    ),
+    _command(
         "cancel",
         "jobs",
         "Cancel jobs: their tries fail, and are tried again where the task has retries",

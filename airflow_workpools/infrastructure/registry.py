@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from airflow_workpools.core.templates import BaseJobTemplate
 from airflow_workpools.errors import InfrastructureError, NotFound, WorkpoolsError
+from airflow_workpools.infrastructure.base import HasLog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,3 +100,15 @@ def default_templates() -> Mapping[str, BaseJobTemplate]:
     for kind, problem in unusable.items():
         log.info("Work pool type %r is left out: %s", kind, problem)
     return {kind: default_template(kind) for kind in kinds() if kind not in unusable}
+
+
+@cache
+def keeps_log(kind: str) -> bool:
+    """Say whether what jobs of a kind write is not in Airflow's log folder: its worker fetches it.
+
+    A kind that can't be imported here has its workers elsewhere, and so its logs.
+    """
+    try:
+        return hasattr(infrastructure_class(kind), HasLog.follow_log.__name__)
+    except WorkpoolsError:
+        return True

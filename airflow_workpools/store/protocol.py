@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from airflow_workpools.core.jobs import JobState
+    from airflow_workpools.core.logs import LogChunk, LogEnd, LogMark
     from airflow_workpools.core.names import WorkQueueRef
     from airflow_workpools.core.pools import WorkPool
     from airflow_workpools.store.records import (
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         Report,
         ReportOutcome,
         RunState,
+        TryKey,
         Wish,
         WorkerRecord,
         WorkerState,
@@ -298,7 +300,7 @@ class RunTimeStore(Protocol):
         ...
 
     def purge(self, *, before: datetime, limit: int) -> Purged:
-        """Delete old rows: up to ``limit`` ended jobs, and as many silent workers that have no job.
+        """Delete old rows: up to ``limit`` ended jobs with their logs, and as many silent workers that have no job.
 
         A job stays as long as its try is not over for Airflow, which may not have heard of the job's end, or
         may hand the same try over once more. Of several rounds of a try the newest goes first.
@@ -310,5 +312,41 @@ class RunTimeStore(Protocol):
         ...
 
 
-class JobStore(ExecutorStore, WorkerStore, RunTimeStore, Protocol):
+class LogStore(Protocol):
+    """What jobs write, where Airflow's log folder does not have it; see :mod:`airflow_workpools.core.logs`."""
+
+    def append_log(
+        self, worker_id: uuid.UUID, new: Sequence[LogChunk], *, now: datetime
+    ) -> dict[uuid.UUID, LogEnd]:
+        """Store what is new of these chunks, and say for each job from where on to go on.
+
+        The chunks of a job are of one attempt and in order. Storing them again changes nothing. A job that the
+        worker does not have is not in the answer, and nothing of it is stored; one that has ended is still its own.
+        """
+        ...
+
+    def log_ends(self, attempts: Mapping[uuid.UUID, int]) -> dict[uuid.UUID, LogEnd]:
+        """Say how far the logs of these attempts to start jobs are stored."""
+        ...
+
+    def add_reasons(self, lines: Mapping[uuid.UUID, bytes]) -> None:
+        """Store the line that says why a job never started or was ended; the first that is stored of each stays."""
+        ...
+
+    def read_log(
+        self, job_id: uuid.UUID, *, after: LogMark | None = None, limit: int = 100
+    ) -> list[LogChunk]:
+        """Return so many chunks of a job's log, in the order in which they are read."""
+        ...
+
+    def with_log(self, job_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+        """Return those of these jobs that have a log here, or a reason."""
+        ...
+
+    def jobs_of_try(self, key: TryKey) -> list[JobRecord]:
+        """Return the jobs of a try, the oldest first, whether Airflow holds it to be the latest or not."""
+        ...
+
+
+class JobStore(ExecutorStore, WorkerStore, RunTimeStore, LogStore, Protocol):
     """All of it."""

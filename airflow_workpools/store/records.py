@@ -233,11 +233,23 @@ class JobCount(NamedTuple):
     slots: int
 
 
+class TryKey(NamedTuple):
+    """Which try of which task instance, as people name it."""
+
+    dag_id: str
+    task_id: str
+    run_id: str
+    map_index: int
+    try_number: int
+
+
 class Purged(NamedTuple):
     """How many old rows are gone, or would be."""
 
     jobs: int
     workers: int
+    log_chunks: int = 0
+    """Of the logs of jobs; a job whose log is long goes after several times."""
 
     @property
     def total(self) -> int:

@@ -9,12 +9,13 @@ from airflow_workpools.core.jobs import JobState
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.errors import Conflict, NotFound
 from airflow_workpools.store import rows, rules
+from airflow_workpools.store.log_side import MAX_PURGED_CHUNKS, forget_jobs
 from airflow_workpools.store.records import JobCount, JobFilter, Purged, QueueRunState, RunState
 from airflow_workpools.store.sessions import Transactions, add, changed, chunks
 from airflow_workpools.store.statements import run_time as statements
 from airflow_workpools.store.statements import worker as worker_statements
 from airflow_workpools.store.statements.executor import count
-from airflow_workpools.store.tables import jobs, pools, queues, workers
+from airflow_workpools.store.tables import pools, queues, workers
 
 if TYPE_CHECKING:
     import uuid
@@ -116,7 +117,8 @@ class RunTimeSide(Transactions):
         def work(session: Session) -> Purged:
             old_jobs = session.scalars(statements.ended_before(before, limit)).all()
             idle_workers = session.scalars(statements.idle_since(before, limit)).all()
-            return Purged(_remove(session, jobs, old_jobs), _remove(session, workers, idle_workers))
+            gone, log_chunks = forget_jobs(session, old_jobs, most=MAX_PURGED_CHUNKS)
+            return Purged(gone, _remove(session, workers, idle_workers), log_chunks)
 
         return self._transaction(work)
 

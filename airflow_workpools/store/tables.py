@@ -19,6 +19,7 @@ from sqlalchemy import (
     Double,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -26,7 +27,7 @@ from sqlalchemy import (
     TypeDecorator,
     Uuid,
 )
-from sqlalchemy.dialects.mysql import MEDIUMTEXT, VARCHAR
+from sqlalchemy.dialects.mysql import MEDIUMBLOB, MEDIUMTEXT, VARCHAR
 
 from airflow_workpools.core.names import MAX_NAME_LENGTH
 
@@ -214,3 +215,15 @@ On MySQL and MariaDB, which have the rest in it, it is the way to what has not e
 
 Index("workpool_job_handed_over", jobs.c.handed_over_at.desc(), jobs.c.id)
 """The listing, in its order."""
+
+logs = Table(
+    "workpool_log",
+    metadata,
+    Column("job_id", Uuid, primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    # How many bytes of the log it covers; 0: it is no part of what the job wrote.
+    Column("size", Integer, nullable=False),
+    Column("data", LargeBinary().with_variant(MEDIUMBLOB(), "mysql"), nullable=False),
+)
+"""What jobs wrote, where Airflow's log folder does not have it: compressed, in chunks, as in ``core.logs``."""

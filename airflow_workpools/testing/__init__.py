@@ -7,14 +7,25 @@ session it is given.
 
 from __future__ import annotations
 
-from airflow_workpools.testing.fake_infrastructure import FakeInfrastructure, FakePlatform
+from airflow_workpools.testing.fake_infrastructure import (
+    FakeInfrastructure,
+    FakeInfrastructureWithLog,
+    FakePlatform,
+)
 from airflow_workpools.testing.memory_executor import ExecutorSide
 from airflow_workpools.testing.memory_jobs import MemoryJobs, TaskInstanceFacts
+from airflow_workpools.testing.memory_logs import LogSide
 from airflow_workpools.testing.memory_run_time import RunTimeSide
 from airflow_workpools.testing.memory_worker import WorkerSide
 
-__all__ = ["FakeInfrastructure", "FakePlatform", "MemoryStore", "TaskInstanceFacts"]
+__all__ = [
+    "FakeInfrastructure",
+    "FakeInfrastructureWithLog",
+    "FakePlatform",
+    "MemoryStore",
+    "TaskInstanceFacts",
+]
 
 
-class MemoryStore(ExecutorSide, WorkerSide, RunTimeSide, MemoryJobs):
+class MemoryStore(ExecutorSide, WorkerSide, RunTimeSide, LogSide, MemoryJobs):
     """A :class:`~airflow_workpools.store.protocol.JobStore` in memory; threads may share one."""

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 
+PART_BYTES = 1000
+"""Most that is told of a log at a time."""
+
+
 class FakeVariables(BaseModel):
     """What a job of the fake kind does."""
 
@@ -48,6 +52,9 @@ class Step(str, Enum):
     STOP = "stop"
     CLEANUP = "cleanup"
     RENEW = "renew"
+    BEGIN_LOG = "begin log"
+    FOLLOW_LOG = "follow log"
+    """Each time when a part of it has been told."""
 
 
 @dataclass
@@ -66,6 +73,12 @@ class FakePlatform:
     launches: list[LaunchSpec] = field(default_factory=list)
     """Every launch that made a job, in order; an adoption is none."""
     watchers: list[asyncio.Event] = field(default_factory=list)
+    logs: dict[UUID, bytearray] = field(default_factory=dict)
+
+    def write(self, job_id: UUID, text: str) -> None:
+        """Let a job write something."""
+        self.logs.setdefault(job_id, bytearray()).extend(text.encode())
+        self._tell_watchers()
 
     def end(self, job_id: UUID, exit_code: int | None = 0, reason: str | None = None) -> None:
         """Let a job end; without an exit code it is gone, and nobody knows how."""
@@ -96,8 +109,11 @@ class FakePlatform:
         job = self.jobs.get(job_id)
         if job is not None and not job.observation.ended:
             job.observation = observation
-            for watcher in self.watchers:
-                watcher.set()
+            self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        for watcher in self.watchers:
+            watcher.set()
 
 
 class FakeInfrastructure:
@@ -181,6 +197,7 @@ class FakeInfrastructure:
         self._fail_at(Step.CLEANUP)
         self.cleanups.append(handle)
         self.platform.jobs.pop(handle.job_id, None)
+        self.platform.logs.pop(handle.job_id, None)
 
     async def renew(self, handle: Handle, workload: str) -> None:
         self._fail_at(Step.RENEW)
@@ -193,3 +210,26 @@ class FakeInfrastructure:
         if step in self.failures:
             self.failures.remove(step)
             raise self._error or InfrastructureUnavailable(f"failed as told: {step.value}")
+
+
+class FakeInfrastructureWithLog(FakeInfrastructure):
+    """The same, where jobs write something that their worker has to fetch."""
+
+    async def follow_log(self, handle: Handle, *, offset: int) -> AsyncIterator[bytes]:
+        self._fail_at(Step.BEGIN_LOG)
+        changed = asyncio.Event()
+        self.platform.watchers.append(changed)
+        try:
+            while True:
+                ended = self.platform.observe(handle.job_id).ended
+                if part := bytes(self.platform.logs.get(handle.job_id, b"")[offset : offset + PART_BYTES]):
+                    offset += len(part)
+                    yield part
+                    self._fail_at(Step.FOLLOW_LOG)
+                elif ended:
+                    return
+                else:
+                    await changed.wait()
+                    changed.clear()
+        finally:
+            self.platform.watchers.remove(changed)

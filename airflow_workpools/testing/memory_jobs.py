@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_workpools.core.jobs import OCCUPYING, TRANSITIONS, JobState
-from airflow_workpools.settings import RESERVE_AFTER
+from airflow_workpools.settings import MAX_LOG_BYTES, RESERVE_AFTER
 from airflow_workpools.store.records import JobRecord, JobSummary
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
 
+    from airflow_workpools.core.logs import LogChunk
     from airflow_workpools.core.names import WorkQueueRef
     from airflow_workpools.store.records import QueueRunState, WorkerRecord
 
@@ -61,7 +62,10 @@ class MemoryJobs:
         """When tries ended that have left ``task_instances`` for Airflow's history."""
         self.reserve_after = RESERVE_AFTER
         """How long a job waits until slots are kept for it, if it needs more than are free."""
+        self.max_log_bytes = MAX_LOG_BYTES
+        """How much is kept of what one job writes."""
         self._jobs: dict[uuid.UUID, StoredJob] = {}
+        self._logs: dict[uuid.UUID, list[LogChunk]] = {}
         self._workers: dict[uuid.UUID, WorkerRecord] = {}
         self._pools: dict[str, bool] = {}
         self._queues: dict[WorkQueueRef, QueueRunState] = {}

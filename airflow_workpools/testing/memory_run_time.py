@@ -102,11 +102,13 @@ class RunTimeSide(MemoryJobs):
                 if self._rounds(record.task_instance_id)[-1].record is record
             ]
             idle = [(worker.last_heartbeat_at, worker.id) for worker in self._idle(before)]
-            for _, job_id in sorted(old)[:limit]:
+            gone = [job_id for _, job_id in sorted(old)[:limit]]
+            log_chunks = sum(len(self._logs.pop(job_id, ())) for job_id in gone)
+            for job_id in gone:
                 del self._jobs[job_id]
             for _, worker_id in sorted(idle)[:limit]:
                 del self._workers[worker_id]
-            return Purged(len(old[:limit]), len(idle[:limit]))
+            return Purged(len(gone), len(idle[:limit]), log_chunks)
 
     def purgeable(self, *, before: datetime) -> Purged:
         with self._lock:

@@ -21,6 +21,7 @@ from airflow_workpools.store import rules
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from airflow_workpools.core.logs import LogChunk, LogEnd
     from airflow_workpools.core.pools import InvalidPool
     from airflow_workpools.store.protocol import JobStore
     from airflow_workpools.store.records import (
@@ -106,6 +107,14 @@ class WorkerClient(Protocol):
 
         :param roaming: pools whose jobs on this kind of infrastructure may be taken over from workers of any host.
         """
+
+    def log_ends(self, attempts: Mapping[UUID, int]) -> Mapping[UUID, LogEnd]:
+        """Say from where on to send the logs of these attempts to start jobs."""
+
+    def append_log(
+        self, worker_id: UUID, chunks: Sequence[LogChunk], *, now: datetime
+    ) -> Mapping[UUID, LogEnd]:
+        """Send what jobs have written; those are missing in the answer that this worker does not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,3 +205,11 @@ class SqlClient:
         roaming: Mapping[str, str] = rules.NOTHING_ROAMS,
     ) -> list[ClaimedJob]:
         return self.store.take_over(worker_id, hostname, now=now, roaming=roaming)
+
+    def log_ends(self, attempts: Mapping[UUID, int]) -> Mapping[UUID, LogEnd]:
+        return self.store.log_ends(attempts)
+
+    def append_log(
+        self, worker_id: UUID, chunks: Sequence[LogChunk], *, now: datetime
+    ) -> Mapping[UUID, LogEnd]:
+        return self.store.append_log(worker_id, chunks, now=now)

@@ -178,7 +178,7 @@ def _parts(settings: Settings, team_name: str | None, runner: Any) -> tuple[Any,
     )
     infrastructures = {"process": ProcessInfrastructure(home=settings.home, connection=None, runner=runner)}
     client = SqlClient(
-        store=SqlStore(reserve_after=settings.reserve_after),
+        store=SqlStore(reserve_after=settings.reserve_after, max_log_bytes=settings.max_log_bytes),
         all_pools=lambda: work_pools(settings),
         mint_token=mint_workload_token,
         kinds=frozenset(kinds()),

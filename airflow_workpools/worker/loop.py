@@ -10,6 +10,7 @@ task             does
 ``renewal``      lets the start timeouts of jobs that are held back begin anew
 ``connections``  looks whether connections of infrastructures have changed
 ``report``       tells the store what happened, in batches, and repeats until it is told
+``logs``         sends the store what jobs write, where Airflow's log folder does not have it
 ===============  =======================================================================================
 
 Beside them each infrastructure has a task that opens it and looks at its jobs; see ``sites`` and ``watching``.
@@ -26,6 +27,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.core.backoff import Backoff
@@ -34,10 +36,11 @@ from airflow_workpools.errors import NotFound
 from airflow_workpools.infrastructure.registry import infrastructure_class
 from airflow_workpools.store.records import WorkerState
 from airflow_workpools.worker.launcher import Launcher, ReadConnections
+from airflow_workpools.worker.log_shipper import LogShipper, LogTimes
 from airflow_workpools.worker.outbox import Outbox
 from airflow_workpools.worker.recovery import Recovery
 from airflow_workpools.worker.renewal import Renewal
-from airflow_workpools.worker.sites import ReadConnection, Site, SiteKey, Sites
+from airflow_workpools.worker.sites import Leftover, ReadConnection, Site, SiteKey, Sites
 from airflow_workpools.worker.waiting import wait_for
 from airflow_workpools.worker.watching import Watcher
 from airflow_workpools.worker.wishes import Wishes
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from airflow_workpools.infrastructure.base import Infrastructure
-    from airflow_workpools.store.records import ClaimedJob, WorkerRecord
+    from airflow_workpools.store.records import ClaimedJob, Report, WorkerRecord
     from airflow_workpools.worker.client import WorkerClient
     from airflow_workpools.worker.tracking import Sought, Tracked
 
@@ -80,6 +83,7 @@ class WorkerTimes:
     """What else there is to tell may wait this long for an end to be told with; a job that ends sooner is written once.
     """
     max_retry: float = 30.0
+    logs: LogTimes = field(default_factory=LogTimes)
 
 
 @dataclass
@@ -118,8 +122,19 @@ class Worker:
         self._look_now = asyncio.Event()
         self._beat_now = asyncio.Event()
         self._stop = asyncio.Event()
+        self._logs = LogShipper(
+            worker_id=self.record.id,
+            client=self.client,
+            tracked=self._tracked,
+            clock=self.clock,
+            times=self.times.logs,
+        )
         self._outbox = Outbox(
-            record=self.record, client=self.client, clock=self.clock, on_ended=self._on_ended
+            record=self.record,
+            client=self.client,
+            clock=self.clock,
+            on_ended=self._on_ended,
+            remove=self._remove,
         )
         self._sites = Sites(
             given=self.infrastructures,
@@ -158,7 +173,8 @@ class Worker:
         self._watcher = Watcher(
             tracked=self._tracked,
             recovery=self._recovery,
-            outbox=self._outbox,
+            tell=self._outbox.tell,
+            tell_last=self._tell_last,
             clock=self.clock,
             observe_seconds=self.times.observe,
             start_attempts=self._start_attempts,
@@ -188,11 +204,16 @@ class Worker:
             *self._recovery.sought,
             *self._launcher.job_ids,
             *self._outbox.job_ids,
+            *self._logs.job_ids,
             *left,
         }
 
     def _in_use(self, site: Site) -> bool:
-        mine: list[Tracked | Sought] = [*self._tracked.values(), *self._outbox.ending()]
+        mine: list[Tracked | Sought] = [
+            *self._tracked.values(),
+            *self._outbox.ending(),
+            *self._logs.ending(),
+        ]
         mine += self._recovery.sought.values()
         return any(one.site is site for one in mine)
 
@@ -205,6 +226,14 @@ class Worker:
 
     def _on_lost(self, job: ClaimedJob, site: Site, reason: str) -> None:
         self._recovery.seek_later(job, site, reason, launched_here=True)
+
+    def _tell_last(self, tracked: Tracked, report: Report) -> None:
+        """Have told what makes an end of what is on the infrastructure, as soon as its log is stored."""
+        self._logs.at_end(tracked, partial(self._outbox.tell_last, tracked, report))
+
+    def _remove(self, tracked: Tracked, leftover: Leftover) -> None:
+        """Have what is left of a job removed, as soon as its log is stored."""
+        self._logs.when_stored(tracked.job.id, partial(tracked.site.remove, leftover))
 
     def _on_change(self) -> None:
         """What the worker can use has changed: the others are told at once."""
@@ -241,6 +270,7 @@ class Worker:
                 ("renewal", self._renew),
                 ("connections", self._look_at_connections),
                 ("report", self._report),
+                ("logs", self._logs.step),
             )
         ]
         await self._stop.wait()
@@ -249,6 +279,7 @@ class Worker:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._launcher.close()
         await self._wishes.close()
+        await self._logs.close()
         await self._leave()
 
     async def _come_online(self) -> None:

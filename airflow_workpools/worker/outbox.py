@@ -27,12 +27,14 @@ class Outbox:
     """Tells the store what became of jobs, in batches; then has removed what is left of those that ended.
 
     :param on_ended: called when ends of jobs have been stored.
+    :param remove: has removed what is left of a job.
     """
 
     record: WorkerRecord
     client: WorkerClient
     clock: Callable[[], datetime]
     on_ended: Callable[[], None]
+    remove: Callable[[Tracked, Leftover], None]
     _reports: list[Report] = field(default_factory=list)
     _of: dict[UUID, Tracked] = field(default_factory=dict)
     """Jobs that have ended, or whose start has failed."""
@@ -90,7 +92,7 @@ class Outbox:
                 if tracked is not None and last and report.job_id not in self.job_ids:
                     del self._of[report.job_id]
                     if report.job_id in ours:
-                        _remove(tracked, report)
+                        self._remove(tracked, report)
             if any(report.state in ENDED for report in batch):
                 self.on_ended()
         if not self._reports:
@@ -98,8 +100,7 @@ class Outbox:
         if not any(report.state in ENDED for report in self._reports):
             self._end_to_tell.clear()
 
-
-def _remove(tracked: Tracked, report: Report) -> None:
-    if report.handle is not None:
-        again = tracked.job if report.handle.failed_start else None
-        tracked.site.remove(Leftover(report.handle, again))
+    def _remove(self, tracked: Tracked, report: Report) -> None:
+        if report.handle is not None:
+            again = tracked.job if report.handle.failed_start else None
+            self.remove(tracked, Leftover(report.handle, again))

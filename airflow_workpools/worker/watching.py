@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from airflow_workpools.infrastructure.base import Observation
     from airflow_workpools.store.records import ClaimedJob, Report
-    from airflow_workpools.worker.outbox import Outbox
     from airflow_workpools.worker.recovery import Recovery
     from airflow_workpools.worker.sites import Site
     from airflow_workpools.worker.tracking import Tracked
@@ -38,12 +37,15 @@ class Watcher:
     """Looks at sites.
 
     :param tracked: the jobs that the worker looks after.
+    :param tell: takes what is to be reported of a job.
+    :param tell_last: takes what makes an end of what is on the infrastructure.
     :param start_attempts: says how often a job is launched at most.
     """
 
     tracked: dict[UUID, Tracked]
     recovery: Recovery
-    outbox: Outbox
+    tell: Callable[[Report], None]
+    tell_last: Callable[[Tracked, Report], None]
     clock: Callable[[], datetime]
     observe_seconds: float
     start_attempts: Callable[[ClaimedJob], int]
@@ -92,7 +94,7 @@ class Watcher:
             self.tracked.pop(job_id, None)
             if observation.never_started and not tracked.running and tracked.cancel_reason is None:
                 report = self._failed_start(tracked, observation.reason or "it ended without saying why")
-            self.outbox.tell_last(tracked, report)
+            self.tell_last(tracked, report)
         elif observation.phase is Phase.RUNNING:
             if not tracked.running:
                 tracked.running, tracked.held = True, False
@@ -124,7 +126,7 @@ class Watcher:
         self._tell(tracked, reports.waits(tracked.handle, reason))
 
     def _tell(self, tracked: Tracked, report: Report) -> None:
-        self.outbox.tell(reports.of_claim(tracked.job, report))
+        self.tell(reports.of_claim(tracked.job, report))
 
     async def clean_up(self, site: Site) -> None:
         """Remove what is left of jobs that have ended; those whose start failed are given back then."""

@@ -210,7 +210,9 @@ def test_old_jobs_and_workers_are_purged_and_nothing_else(rig: Rig) -> None:
     assert {job.id for job in rig.store.jobs()} == {recent, running, waiting}
     assert [record.id for record in rig.store.run_state(now=NOW).workers] == [worker]
     assert idle not in {record.id for record in rig.store.run_state(now=NOW).workers}
-    assert rig.store.purge(before=later(50), limit=10) == rig.store.purgeable(before=later(50)) == (0, 0)
+    assert (
+        rig.store.purge(before=later(50), limit=10) == rig.store.purgeable(before=later(50)) == Purged(0, 0)
+    )
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "deferred", "up_for_reschedule", None])
@@ -220,11 +222,11 @@ def test_a_job_stays_as_long_as_its_try_goes_on_in_airflow(rig: Rig, state: str 
     ids = rig.hand_over(job)
     rig.store.request_cancel(job_ids=ids, reason="x", now=NOW)
     done(rig, job, state=state)  # type: ignore[arg-type]
-    assert rig.store.purge(before=later(9), limit=10) == rig.store.purgeable(before=later(9)) == (0, 0)
+    assert rig.store.purge(before=later(9), limit=10) == rig.store.purgeable(before=later(9)) == Purged(0, 0)
 
     done(rig, job, state="failed")
-    assert rig.store.purgeable(before=later(9)) == (1, 0)
-    assert rig.store.purge(before=later(9), limit=10) == (1, 0)
+    assert rig.store.purgeable(before=later(9)) == Purged(1, 0)
+    assert rig.store.purge(before=later(9), limit=10) == Purged(1, 0)
 
 
 def test_a_job_whose_task_instance_is_gone_is_purged(rig: Rig) -> None:
@@ -232,7 +234,7 @@ def test_a_job_whose_task_instance_is_gone_is_purged(rig: Rig) -> None:
     ids = rig.hand_over(job)
     rig.store.request_cancel(job_ids=ids, reason="x", now=NOW)
     rig.airflow.remove(job, None)
-    assert rig.store.purge(before=later(9), limit=10) == (1, 0)
+    assert rig.store.purge(before=later(9), limit=10) == Purged(1, 0)
 
 
 def test_of_several_rounds_the_newest_is_purged_first_so_that_none_is_taken_for_the_first(rig: Rig) -> None:
@@ -240,14 +242,14 @@ def test_of_several_rounds_the_newest_is_purged_first_so_that_none_is_taken_for_
     first, second = (rig.hand_over(job, now=later(n))[0] for n in range(2))
     rig.store.request_cancel(job_ids=[second], reason="x", now=later(3))
     done(rig, job)
-    assert rig.store.purgeable(before=later(2)) == (0, 0)
-    assert rig.store.purge(before=later(2), limit=10) == (0, 0)
+    assert rig.store.purgeable(before=later(2)) == Purged(0, 0)
+    assert rig.store.purge(before=later(2), limit=10) == Purged(0, 0)
 
     (third,) = rig.hand_over(job, now=later(4))
     assert len({first, second, third}) == 3
     rig.store.request_cancel(job_ids=[third], reason="x", now=later(5))
     done(rig, job)
-    assert rig.store.purgeable(before=later(9)) == (3, 0)
+    assert rig.store.purgeable(before=later(9)) == Purged(3, 0)
     assert [rig.store.purge(before=later(9), limit=10).jobs for _ in range(4)] == [1, 1, 1, 0]
 
 

@@ -157,7 +157,7 @@ def test_other_calls_take_few_statements_too(sql: Rig, engine: sa.Engine, crowd:
         "line": 1,
         "worker_counts": 1,
         "purgeable": 2,
-        "purge": 4,
+        "purge": 6,
     }
 
 

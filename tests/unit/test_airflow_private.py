@@ -6,12 +6,18 @@ from __future__ import annotations
 import json
 import uuid
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_workpools.airflow_private import tries
+from airflow_workpools.airflow_private.task_logs import read_logs_with
 from tests.dag_reader import WITH_ALIAS, airflow_environment, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOG_PATH = "dag_id=d/run_id=r/task_id=t/attempt=1.log"
 
 SCRIPT = """
 import inspect, json, os, sys
@@ -159,3 +165,43 @@ def test_airflow_names_a_try_as_the_executor_does():
     assert tries.task_key(SimpleNamespace(task_instance_id=id_, **names)) == airflows
     assert tries.key_of_workload(SimpleNamespace(ti=ti, key=ti.key)) == airflows
     assert isinstance(airflows, tries.task_key_type())
+
+
+def test_airflows_handler_reads_logs_this_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from airflow import logging_config
+    from airflow.utils.log.file_task_handler import FileTaskHandler
+
+    monkeypatch.setattr(logging_config, "get_remote_task_log", lambda: None)
+    monkeypatch.setattr(FileTaskHandler, "_render_filename", lambda *_: LOG_PATH)
+    executor = SimpleNamespace(
+        get_task_log=lambda _ti, _try: (["from the executor"], []), get_streaming_task_log=_not_implemented
+    )
+    monkeypatch.setattr(FileTaskHandler, "_get_executor", lambda *_: executor, raising=False)
+    monkeypatch.setattr(
+        FileTaskHandler, "_get_executor_get_task_log", lambda *_: executor.get_task_log, raising=False
+    )
+    monkeypatch.setattr(FileTaskHandler, "_read_from_logs_server", _never)
+    asked = []
+
+    def read_log(path: str, ti: Any, configured: Any) -> Any:
+        asked.append((path, ti.state, configured))
+        return ([] if ti.state == "running" else ["stored"]), [(line for line in ['{"event": "line"}'])]
+
+    for _ in range(2):
+        read_logs_with(read_log)
+    handler = FileTaskHandler(str(tmp_path))
+
+    for state, source in (("running", "from the executor"), ("success", "stored"), ("failed", "stored")):
+        ti = SimpleNamespace(state=state, try_number=1, executor=None, hostname="nowhere")
+        shown, _ = handler._read(ti, 1)  # type: ignore[arg-type]
+        begin, *middle, line = (message.event for message in shown)
+        assert (begin.startswith("::group::"), middle, line) == (True, [source, "::endgroup::"], "line")
+    assert asked == [(LOG_PATH, state, None) for state in ("running", "success", "failed")]
+
+
+def _not_implemented(*_: Any) -> None:
+    raise NotImplementedError
+
+
+def _never(*_: Any) -> None:
+    raise AssertionError("the task's host was asked")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import uuid
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -299,3 +300,33 @@ def test_every_list_has_every_format(home: AirflowHome, output: str) -> None:
         assert "[bold]" in home.ok(f"{line} --output {output}")
     assert "w1" in home.ok(f"worker list --output {output}")
     assert "[bold]" not in home.ok(f"jobs list --state failed --output {output}")
+
+
+def _insert_log(home: AirflowHome, job: str, text: str) -> None:
+    data = zlib.compress(text.encode())
+    home.sql("insert into workpool_log values (?, 0, 0, ?, ?)", uuid.UUID(job).hex, len(text), data)
+
+
+def test_what_a_job_wrote_is_printed(home: AirflowHome) -> None:
+    job = insert_job(home, "etl", "high", state="succeeded")
+    line = {"timestamp": "2026-01-01T00:00:00Z", "level": "info", "event": "loaded", "rows": 3}
+    _insert_log(home, job, f"hello\n{json.dumps(line)}\n")
+
+    assert home.ok(f"jobs logs {job}").splitlines() == ["hello", "2026-01-01T00:00:00Z info loaded rows=3"]
+    assert [json.loads(text) for text in home.ok(f"jobs logs {job} -o json -f").splitlines()] == [
+        {"event": "hello"},
+        line,
+    ]
+
+
+def test_a_job_that_has_written_nothing_yet_prints_nothing(home: AirflowHome) -> None:
+    assert home.ok(f"jobs logs {insert_job(home, 'etl', 'high', state='pending')}") == ""
+
+
+def test_where_the_log_of_a_process_is_is_said(home: AirflowHome) -> None:
+    job = insert_job(home, "etl", "high", state="running", handle='{"kind": "process", "data": {}}')
+
+    message = home.refused(f"jobs logs {job}")
+
+    assert "Airflow's log folder" in message
+    assert "'t'" in message

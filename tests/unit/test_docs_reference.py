@@ -59,7 +59,9 @@ def test_the_settings_page_says_the_unit_of_every_number_that_has_one() -> None:
     units = {names(name)[0]: unit for name, _default, unit, _meaning in rows(first_table)}
     options = get_provider_info()["config"]["workpools"]["options"]
     described = {
-        name: next((unit for unit in ("seconds", "days") if unit in option["description"].lower()), "")
+        name: next(
+            (unit for unit in ("seconds", "days", "megabytes") if unit in option["description"].lower()), ""
+        )
         for name, option in options.items()
     }
     assert units == described
@@ -142,6 +144,7 @@ def _types(column: Column[object]) -> set[str]:
         "UtcDateTime": {"time"},
         "Uuid": {"UUID"},
         "JSON": {"JSON"},
+        "LargeBinary": {"bytes"},
     }[kind]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Create the tables of pools, queues, workers and jobs.
+"""Create the tables of pools, queues, workers, jobs and their logs.
 
 Revision ID: 0001_workpools
 Revises:
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from airflow.models.base import StringID
 from airflow.utils.sqlalchemy import UtcDateTime
 from alembic import op
-from sqlalchemy.dialects.mysql import MEDIUMTEXT, VARCHAR
+from sqlalchemy.dialects.mysql import MEDIUMBLOB, MEDIUMTEXT, VARCHAR
 
 from airflow_workpools.store.tables import metadata
 
@@ -97,6 +97,16 @@ def upgrade() -> None:
         schema=SCHEMA,
     )
     _create_job_indexes()
+    op.create_table(
+        "workpool_log",
+        sa.Column("job_id", sa.Uuid(), nullable=False),
+        sa.Column("attempt", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("size", sa.Integer(), nullable=False),
+        sa.Column("data", sa.LargeBinary().with_variant(MEDIUMBLOB(), "mysql"), nullable=False),
+        sa.PrimaryKeyConstraint("job_id", "attempt", "position", name="workpool_log_pkey"),
+        schema=SCHEMA,
+    )
 
 
 def _create_job_indexes() -> None:
@@ -143,6 +153,6 @@ def _create_job_indexes() -> None:
 
 
 def downgrade() -> None:
-    for table in ("workpool_job", "workpool_worker", "workpool_queue", "workpool_pool"):
+    for table in ("workpool_log", "workpool_job", "workpool_worker", "workpool_queue", "workpool_pool"):
         # MySQL and MariaDB drop for good at once: what ended half-way must be able to go on.
         op.drop_table(table, schema=SCHEMA, if_exists=True)
