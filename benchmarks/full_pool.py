@@ -59,6 +59,8 @@ def measure_full_pool(
             what="the tasks to end",
             interval=1,
         )
+        # A task tells Airflow of its end before its process ends: the last jobs may not have ended yet.
+        airflow.wait_for(lambda: not _unended(records), timeout=60, what="the jobs to end")
         with records.connect() as connection:
             rows = connection.execute(
                 sa.text("SELECT started_at, ended_at, state FROM workpool_job WHERE started_at IS NOT NULL")
@@ -76,6 +78,12 @@ def measure_full_pool(
         "slots": slots,
         "over_time": over_time(intervals),
     }
+
+
+def _unended(records: LocalRecords) -> int:
+    with records.connect() as connection:
+        count = sa.text("SELECT count(*) FROM workpool_job WHERE ended_at IS NULL")
+        return int(connection.scalar(count) or 0)
 
 
 def busy_part(intervals: Sequence[Interval], slots: int) -> float:
