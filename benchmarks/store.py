@@ -177,6 +177,8 @@ def run_full_pool(size: Size, results: Results) -> None:
     results.keep("full_pool", found)
     figure = f"slots busy {found['busy']:.1%} of the time, {size.tasks} tasks of 1 s, {size.slots} slots"
     say("full_pool", figure, ">= 90 %", found["busy"] >= 0.9)
+    phases = ", ".join(f"{name} {seconds * 1000:.0f}" for name, seconds in found["seconds"].items())
+    print(f"full_pool: median milliseconds of a job: {phases}", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -96,7 +96,9 @@ def read_queue(
     push = pool.delivery is Delivery.PUSH
     online = run_state.workers_online(pool.name, push=push, team_name=pool.team_name)
     if gate_one:
-        loads = _task_loads(session, pool, run_state, counts, is_served=online > 0, overdue_since=overdue_since)
+        loads = _task_loads(
+            session, pool, run_state, counts, is_served=online > 0, overdue_since=overdue_since
+        )
     else:
         loads = [
             replace(load, overdue_slots=overdue_slots) if load.name == ref.queue else load
