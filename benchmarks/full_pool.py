@@ -42,9 +42,12 @@ WHERE started_at IS NOT NULL
 
 
 def measure_full_pool(
-    server: PostgresServer, home: Path, *, tasks: int = 200, slots: int = 10
+    server: PostgresServer, home: Path, *, tasks: int = 200, slots: int = 10, idle_sleep: float | None = None
 ) -> dict[str, Any]:
-    """Run tasks of a second through a pool; return how busy its slots were."""
+    """Run tasks of a second through a pool; return how busy its slots were.
+
+    :param idle_sleep: how long the scheduler sleeps when it has found nothing to do; None is Airflow's default.
+    """
     pool = {"conn_type": "workpool", "extra": {"type": "process", "concurrency_limit": slots}}
     url = server.create_database("full_pool")
     airflow = LocalAirflow(
@@ -58,6 +61,11 @@ def measure_full_pool(
             "PYTHONPATH": str(Path(__file__).parents[1]),
             "AIRFLOW_CONN_FULL": json.dumps(pool),
             "BENCH_TASKS": str(tasks),
+            **(
+                {}
+                if idle_sleep is None
+                else {"AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": str(idle_sleep)}
+            ),
         },
     )
     airflow.migrate()

@@ -122,7 +122,7 @@ def test_an_airflow_pool_of_its_authors_counts_too_and_a_large_task_is_not_starv
     assert_each_ran_once(airflow.executions(run_id), tries)
     # The work pool's limit counts them all, in slots; that of the Airflow pool those that are in it.
     assert most_at_once(tries) <= 4
-    assert held_at_once(airflow, [run_id])["default"] == 4
+    assert_limits_held_and_reached(airflow, [run_id], {"": 4, "default": 4})
     assert most_at_once(task for task in tries if task.pool == "db") == 2
     (large,) = (task for task in tries if task.task_id == "large")
     assert large.pool_slots == 3
