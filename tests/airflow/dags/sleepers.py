@@ -73,4 +73,4 @@ with DAG("two_limits", schedule=None, max_active_tasks=500) as two_limits:
 
     small.expand(seconds=[1 + number % 5 * 0.37 for number in range(20)])
     in_db.expand(number=list(range(6)))
-    small.override(task_id="opener")(0.1) >> large()
+    small.override(task_id="opener", priority_weight=2000)(0.1) >> large()
