@@ -232,8 +232,8 @@ def _saves_up(queue: QueueLoad, grown: int, share: int, pool_limit: int | None) 
 def _kept_slots(queue: QueueLoad, grown: int, share: int) -> int:
     """Return the slots that small tasks of a queue must leave to an overdue one.
 
-    As many must come free as it lacks. With no fewer slots than are occupied, Airflow would hand each that comes free to
-    a small task before the next allocation could take it away.
+    As many must come free as it lacks. With no fewer slots than are occupied, Airflow would hand each that comes
+    free to a small task before the next allocation could take it away.
     """
     return queue.overdue_slots if _is_kept_for(queue.overdue_slots, grown, share) else 0
 
