@@ -2,7 +2,8 @@
 """A crowd: work pools, task instances and jobs in Airflow's real tables, as many as a benchmark wants.
 
 A run has :data:`RUN_TASKS` tasks, which belong to all queues of one pool in turn; two DAGs share a pool. What runs
-belongs to runs of its own, has a job each, and fills every pool to its limit.
+belongs to runs of its own, as small as it takes to have one in every pool; it has a job each, and fills every pool to
+its limit.
 """
 
 from __future__ import annotations
@@ -61,10 +62,11 @@ def fill(engine: sa.Engine, crowd: Crowd) -> None:
             ("waiting", "scheduled", crowd.waiting),
             ("running", "running", crowd.running),
         ):
-            values = {"kind": kind, "state": state, "number": number, "run_tasks": RUN_TASKS}
+            run_tasks = max(1, min(RUN_TASKS, number // crowd.pools)) if kind == "running" else RUN_TASKS
+            values = {"kind": kind, "state": state, "number": number, "run_tasks": run_tasks}
             values |= {"pools": crowd.pools, "queues": crowd.queues}
             if number:
-                _add_runs(connection, crowd, kind, number)
+                _add_runs(connection, crowd, kind, -(-number // run_tasks))
                 connection.execute(sa.text(_TASKS), values)
         connection.execute(sa.text(_JOBS), {"worker": WORKER, "scheduler": SCHEDULER})
         pending = {
@@ -106,7 +108,7 @@ def _add_pools(connection: sa.Connection, crowd: Crowd) -> None:
     )
 
 
-def _add_runs(connection: sa.Connection, crowd: Crowd, kind: str, tasks: int) -> None:
+def _add_runs(connection: sa.Connection, crowd: Crowd, kind: str, runs: int) -> None:
     from airflow.models.dag import DagModel
     from airflow.models.dagrun import DagRun
 
@@ -122,7 +124,7 @@ def _add_runs(connection: sa.Connection, crowd: Crowd, kind: str, tasks: int) ->
         [
             run
             | {"dag_id": dags[n % len(dags)], "run_id": f"run{n}", "logical_date": now - timedelta(minutes=n)}
-            for n in range(-(-tasks // RUN_TASKS))
+            for n in range(runs)
         ],
     )
 

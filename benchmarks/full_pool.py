@@ -10,6 +10,7 @@ the pool is not full any more.
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,28 @@ if TYPE_CHECKING:
 
 DAGS = Path(__file__).parent / "dags"
 Interval = tuple[float, float]
+PHASES = {
+    "pending": ("handed_over_at", "claimed_at"),
+    "starting": ("claimed_at", "started_at"),
+    "before the task": ("started_at", "start_date"),
+    "task": ("start_date", "end_date"),
+    "after the task": ("end_date", "ended_at"),
+}
+"""Where a job's time goes, from its hand-over to its end."""
+_JOBS = """
+SELECT handed_over_at, claimed_at, started_at, ended_at, workpool_job.state, start_date, end_date
+FROM workpool_job JOIN task_instance ON task_instance.id = workpool_job.task_instance_id
+WHERE started_at IS NOT NULL
+"""
 
 
 def measure_full_pool(
-    server: PostgresServer, home: Path, *, tasks: int = 200, slots: int = 10
+    server: PostgresServer, home: Path, *, tasks: int = 200, slots: int = 10, idle_sleep: float | None = None
 ) -> dict[str, Any]:
-    """Run tasks of a second through a pool; return how busy its slots were."""
+    """Run tasks of a second through a pool; return how busy its slots were.
+
+    :param idle_sleep: how long the scheduler sleeps when it has found nothing to do; None is Airflow's default.
+    """
     pool = {"conn_type": "workpool", "extra": {"type": "process", "concurrency_limit": slots}}
     url = server.create_database("full_pool")
     airflow = LocalAirflow(
@@ -44,6 +61,11 @@ def measure_full_pool(
             "PYTHONPATH": str(Path(__file__).parents[1]),
             "AIRFLOW_CONN_FULL": json.dumps(pool),
             "BENCH_TASKS": str(tasks),
+            **(
+                {}
+                if idle_sleep is None
+                else {"AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": str(idle_sleep)}
+            ),
         },
     )
     airflow.migrate()
@@ -59,23 +81,33 @@ def measure_full_pool(
             what="the tasks to end",
             interval=1,
         )
+        # A task tells Airflow of its end before its process ends: the last jobs may not have ended yet.
+        airflow.wait_for(lambda: not _unended(records), timeout=60, what="the jobs to end")
         with records.connect() as connection:
-            rows = connection.execute(
-                sa.text("SELECT started_at, ended_at, state FROM workpool_job WHERE started_at IS NOT NULL")
-            )
-            jobs = [(row.started_at.timestamp(), row.ended_at.timestamp(), row.state) for row in rows]
-    failed = sum(state != "succeeded" for _, _, state in jobs)
+            jobs = connection.execute(sa.text(_JOBS)).all()
+    failed = sum(job.state != "succeeded" for job in jobs)
     if failed or len(jobs) != tasks:
         raise SystemExit(
             f"{len(jobs)} of {tasks} jobs started, {failed} failed; nothing measured here means anything"
         )
-    intervals = [(began, ended) for began, ended, _ in jobs]
+    intervals = [(job.started_at.timestamp(), job.ended_at.timestamp()) for job in jobs]
     return {
         "busy": busy_part(intervals, slots),
+        "seconds": {name: _median_seconds(jobs, *PHASES[name]) for name in PHASES},
         "tasks": tasks,
         "slots": slots,
         "over_time": over_time(intervals),
     }
+
+
+def _unended(records: LocalRecords) -> int:
+    with records.connect() as connection:
+        count = sa.text("SELECT count(*) FROM workpool_job WHERE ended_at IS NULL")
+        return int(connection.scalar(count) or 0)
+
+
+def _median_seconds(jobs: Sequence[Any], begin: str, end: str) -> float:
+    return statistics.median((getattr(job, end) - getattr(job, begin)).total_seconds() for job in jobs)
 
 
 def busy_part(intervals: Sequence[Interval], slots: int) -> float:

@@ -59,8 +59,8 @@ FULL = Size(
     claim=Crowd(pools=1, pending=20_000),
     claimed=10_000,
     beats=30,
-    growth_from=Crowd(pools=20, waiting=10_000, running=1_000, pending=5_000),
-    growth_claimed=2_000,
+    growth_from=Crowd(pools=20, waiting=10_000, running=1_000, pending=10_000),
+    growth_claimed=480,
     growth={
         "pools": (5, 20, 50, 100),
         "queues": (2, 5, 10, 20),
@@ -144,39 +144,43 @@ def _claims(engine: Any, crowd: Crowd, jobs: int) -> dict[str, Any]:
 
 def run_growth(engine: Any, size: Size, results: Results) -> None:
     """Measure heartbeats and claims along each axis; the other axes stay as they are."""
-    points = []
+    points: list[dict[str, Any]] = []
+    measured: dict[Crowd, dict[str, float]] = {}  # the axes cross in one point
     for axis, values in size.growth.items():
         for value in values:
             crowd = replace(size.growth_from, **{axis: value})
             if axis == "waiting":
                 crowd = replace(crowd, pending=min(value, 20_000))
-            fill(engine, replace(crowd, pending=0))
-            beats = max(2, size.beats // 3)
-            point = {
-                "axis": axis,
-                "value": value,
-                "sync": measure_sync(engine, beats)["each_second"]["median"],
-                "allocation": measure_allocation(engine, beats)["unchanged"]["median"],
-                "claim": _claims(engine, replace(crowd, waiting=0), size.growth_claimed)["jobs_per_second"],
-            }
-            points.append(point)
-            print(
-                "growth:",
-                " ".join(f"{k}={v:.1f}" if isinstance(v, float) else f"{k}={v}" for k, v in point.items()),
-            )
-    results.keep("growth", {"from": asdict(size.growth_from), "points": points})
+            if crowd not in measured:
+                measured[crowd] = _grown(engine, crowd, size)
+            points.append({"axis": axis, "value": value, **measured[crowd]})
+            results.keep("growth", {"from": asdict(size.growth_from), "points": points})
+            figures = " ".join(f"{name}={figure:.1f}" for name, figure in measured[crowd].items())
+            print(f"growth: {axis}={value} {figures}", flush=True)
 
 
-def run_full_pool(size: Size, results: Results) -> None:
+def _grown(engine: Any, crowd: Crowd, size: Size) -> dict[str, float]:
+    fill(engine, replace(crowd, pending=0))
+    beats = max(2, size.beats // 3)
+    return {
+        "sync": measure_sync(engine, beats)["each_second"]["median"],
+        "allocation": measure_allocation(engine, beats)["unchanged"]["median"],
+        "claim": _claims(engine, replace(crowd, waiting=0), size.growth_claimed)["jobs_per_second"],
+    }
+
+
+def run_full_pool(size: Size, results: Results, idle_sleep: float | None) -> None:
     home = Path(tempfile.mkdtemp(prefix="workpools-bench-"))
     try:
         with postgres_server() as server:
-            found = measure_full_pool(server, home, tasks=size.tasks, slots=size.slots)
+            found = measure_full_pool(server, home, tasks=size.tasks, slots=size.slots, idle_sleep=idle_sleep)
     finally:
         shutil.rmtree(home, ignore_errors=True)
-    results.keep("full_pool", found)
+    results.keep("full_pool", {**found, "idle_sleep": idle_sleep})
     figure = f"slots busy {found['busy']:.1%} of the time, {size.tasks} tasks of 1 s, {size.slots} slots"
     say("full_pool", figure, ">= 90 %", found["busy"] >= 0.9)
+    phases = ", ".join(f"{name} {seconds * 1000:.0f}" for name, seconds in found["seconds"].items())
+    print(f"full_pool: median milliseconds of a job: {phases}", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -188,12 +192,18 @@ def main(arguments: list[str] | None = None) -> None:
         "--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS)
     )
     parser.add_argument("--tiny", action="store_true", help="only see that everything runs")
+    parser.add_argument(
+        "--idle-sleep",
+        type=float,
+        metavar="SECONDS",
+        help="[scheduler] scheduler_idle_sleep_time in full_pool; default: Airflow's",
+    )
     parser.add_argument("--results", type=Path, default=Path(".bench"))
     parser.add_argument("--plots", type=Path, default=Path("docs/plots"))
     options = parser.parse_args(arguments)
     size, results = (TINY if options.tiny else FULL), Results(options.results)
     if "full_pool" in options.only:  # first: it must not inherit what the others set for this process
-        run_full_pool(size, results)
+        run_full_pool(size, results, options.idle_sleep)
     runs = {"allocation": run_allocation, "sync": run_sync, "claim": run_claim, "growth": run_growth}
     if wanted := [run for part, run in runs.items() if part in options.only]:
         home = Path(tempfile.mkdtemp(prefix="workpools-bench-"))

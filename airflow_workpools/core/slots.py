@@ -28,10 +28,11 @@ promises that the tests check for arbitrary pools:
 
 A task that needs more slots than are free may be passed by smaller ones of its own queue, which keeps slots busy,
 but not for ever: once it has waited for a while (``[workpools] reserve_after``), what its queue may take is *kept for
-it* until it is enough (:func:`_is_kept_for`). The rule is that of backfilling batch schedulers, with the reservation
-put off. It holds within a queue and for the task that is first in line: tasks of a higher queue, of a greater
-``priority_weight``, and those ahead of it go first, however long it waits. And it holds only while the queue's share
-is as large as the task: what higher queues occupy does not come free by waiting here.
+it* until it is enough (:func:`_is_kept_for`): small tasks of the queue end, and are not followed by others. The rule
+is that of backfilling batch schedulers, with the reservation put off. It holds within a queue and for the task that is
+first in line: tasks of a higher queue, of a greater ``priority_weight``, and those ahead of it go first, however long
+it waits. And it holds only while the queue's share is as large as the task: what higher queues occupy does not come
+free by waiting here.
 
 **Gate 1** (:func:`airflow_slots`) turns growth into the ``slots`` of Airflow pools, so that a task waits as
 ``scheduled`` until it may start. A queue whose share is below its occupancy is given its share: Airflow
@@ -134,8 +135,10 @@ def airflow_slots(pool_limit: int | None, queues: Sequence[QueueLoad]) -> dict[s
         saves_up = _saves_up(queue, grown, share, pool_limit)
         if share < queue.occupied:
             slots[queue.name] = share
+        elif saves_up:
+            slots[queue.name] = min(queue.occupied, share - _kept_slots(queue, grown, share))
         else:
-            slots[queue.name] = queue.occupied + (0 if saves_up else grown)
+            slots[queue.name] = queue.occupied + grown
         if queue.open and not saves_up:
             takers.append(queue)
     if pool_limit is None:
@@ -224,6 +227,15 @@ def _saves_up(queue: QueueLoad, grown: int, share: int, pool_limit: int | None) 
     can_fit = queue.next_slots <= min(_number(queue.limit), _number(pool_limit))
     too_few_for_any = queue.demand > 0 and can_fit and grown < queue.next_slots
     return too_few_for_any or (queue.open and _is_kept_for(queue.overdue_slots, grown, share))
+
+
+def _kept_slots(queue: QueueLoad, grown: int, share: int) -> int:
+    """Return the slots that small tasks of a queue must leave to an overdue one.
+
+    As many must come free as it lacks. With no fewer slots than are occupied, Airflow would hand each that comes
+    free to a small task before the next allocation could take it away.
+    """
+    return queue.overdue_slots if _is_kept_for(queue.overdue_slots, grown, share) else 0
 
 
 def _is_kept_for(overdue_slots: int, slots: int, share: int) -> bool:

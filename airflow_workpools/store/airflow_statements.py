@@ -6,6 +6,7 @@ Those that only `explain` needs are in ``explain_statements``; statements on thi
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from airflow.models.dag import DagModel
@@ -51,6 +52,7 @@ _log_table: Any = Log.__table__
 _bundle_team = dag_bundle_team_association_table
 
 
+@cache
 def airflow_pools() -> Select[Any]:
     """All Airflow pools: what slots and team ours have, and which names others have taken."""
     return select(Pool.pool, Pool.slots, Pool.description, Pool.team_name)
@@ -61,11 +63,13 @@ def lock_airflow_pools(names: Collection[str]) -> Select[Any]:
     return select(Pool.pool).where(Pool.pool.in_(names)).order_by(Pool.pool).with_for_update(skip_locked=True)
 
 
+@cache
 def first_waiting_task() -> Select[Any]:
     """Any task that waits in our Airflow pools, whatever else it waits for; executed with their ``names``."""
     return select(TI.id).where(_latest, TI.state == TaskInstanceState.SCHEDULED, _in_our_pools).limit(1)
 
 
+@cache
 def waiting_tasks() -> Select[Any]:
     """Tasks that wait as ``scheduled`` in our Airflow pools, per run, with what the run's DAG allows.
 
@@ -134,6 +138,7 @@ def next_tasks(airflow_pool: str, limit: int) -> Select[Any]:
     )
 
 
+@cache
 def holding_tasks() -> Select[Any]:
     """Tasks that hold slots now, per Airflow pool and run: few, whatever waits."""
     return (

@@ -76,6 +76,14 @@ class _Found(NamedTuple):
     dag: DagModel
 
 
+class _Ahead(NamedTuple):
+    """What goes before a job in its queue."""
+
+    jobs: int = 0
+    overdue_slots: int = 0
+    """Slots of the largest of those for which slots may be kept."""
+
+
 def explain_task(
     ref: TaskRef,
     *,
@@ -110,6 +118,7 @@ class _Reader:
         self._store = store
         self._settings = settings
         self._now = now
+        self._overdue_since = now - settings.reserve_after
         self._names = work_pool_executor()
         self._pool_teams: Mapping[str, str | None] = {}
 
@@ -120,6 +129,7 @@ class _Reader:
         queue = queue_named(ti.queue, self._settings.pools.default_work_queue) if ours else None
         job = self._newest_job(ti) if ours else None
         stage = stage_of(ti.state, job.state if job else None)
+        ahead = self._ahead(job) if job else _Ahead()
         descriptions = self._descriptions() if stage is Stage.SCHEDULED else {}
         return TaskFacts(
             ref=ref,
@@ -129,9 +139,9 @@ class _Reader:
             dependencies=self._dependencies(found) if stage is Stage.WAITING else None,
             limits=tuple(self._limits(found, ref)) if stage is Stage.SCHEDULED else (),
             airflow_pool=self._airflow_pool(ti, descriptions) if stage is Stage.SCHEDULED else None,
-            work_queue=self._work_queue(queue, ti, stage, descriptions) if queue else None,
+            work_queue=self._work_queue(queue, ti, stage, ahead, descriptions) if queue else None,
             executor=self._executor() if stage in (Stage.WAITING, Stage.SCHEDULED) else None,
-            job=self._job(job) if job else None,
+            job=self._job(job, ahead) if job else None,
         )
 
     def _rows(self, ref: TaskRef) -> _Found:
@@ -270,7 +280,12 @@ class _Reader:
     # -- what the work pool decides, and the job ------------------------------------------------------------
 
     def _work_queue(
-        self, queue: NamedQueue, ti: TaskInstance, stage: Stage, descriptions: Mapping[str, str | None]
+        self,
+        queue: NamedQueue,
+        ti: TaskInstance,
+        stage: Stage,
+        ahead: _Ahead,
+        descriptions: Mapping[str, str | None],
     ) -> WorkQueueFacts | None:
         its_own = ti.pool not in descriptions or is_managed_description(descriptions[ti.pool])
         gate_one = stage is Stage.SCHEDULED and ti.pool == queue.ref.airflow_pool and its_own
@@ -283,6 +298,8 @@ class _Reader:
             queue,
             now=self._now,
             gate_one=gate_one,
+            overdue_since=self._overdue_since,
+            overdue_slots=ahead.overdue_slots,
             descriptions=descriptions,
             dag_id=ti.dag_id,
         )
@@ -291,8 +308,13 @@ class _Reader:
         jobs = self._store.jobs(JobFilter(task_instance_ids=(ti.id,)), limit=1)
         return jobs[0] if jobs else None
 
-    def _job(self, job: JobRecord) -> JobFacts:
-        ahead = self._session.scalar(statements.count_ahead(job)) if job.state is JobState.PENDING else 0
+    def _ahead(self, job: JobRecord) -> _Ahead:
+        if job.state is not JobState.PENDING:
+            return _Ahead()
+        row = self._session.execute(statements.ahead_of(job, self._overdue_since)).one()
+        return _Ahead(row.jobs, int(row.overdue_slots))
+
+    def _job(self, job: JobRecord, ahead: _Ahead) -> JobFacts:
         return JobFacts(
             state=job.state,
             cancelling=job.desired_state is not None and job.ended_at is None,
@@ -304,7 +326,7 @@ class _Reader:
             starting_since=job.starting_since,
             ended_at=job.ended_at,
             start_timeout_seconds=job.start_timeout_seconds,
-            ahead=int(ahead or 0),
+            ahead=ahead.jobs,
         )
 
     def _worker_name(self, job: JobRecord) -> str | None:

@@ -7,6 +7,7 @@ Airflow's task instances, as slot allocation takes them; after it those of the s
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from airflow_workpools.core.jobs import OCCUPYING, JobState
@@ -16,7 +17,6 @@ from airflow_workpools.core.task_facts import Holder, WorkQueueFacts
 from airflow_workpools.core.teams import foreign_pool, may_use
 from airflow_workpools.core.wording import listing
 from airflow_workpools.errors import InvalidInput
-from airflow_workpools.settings import RESERVE_AFTER
 from airflow_workpools.store import airflow_statements, blocked_tasks, rules
 from airflow_workpools.store.airflow_pools import queue_loads
 from airflow_workpools.store.loads import TaskGroup, lines_of, loads_of, without_held_back
@@ -71,12 +71,16 @@ def read_queue(
     *,
     now: datetime,
     gate_one: bool,
+    overdue_since: datetime,
+    overdue_slots: int,
     descriptions: Mapping[str, str | None],
     dag_id: str,
 ) -> WorkQueueFacts:
     """Read all that decides whether a work queue may take one more task.
 
     :param gate_one: whether to count as before the hand-over, by task instances.
+    :param overdue_since: what has waited since then has slots kept for it.
+    :param overdue_slots: slots of the largest job ahead in the queue that has waited so long; gate 1 counts tasks.
     :param descriptions: of all Airflow pools, by which those of work queues are known.
     """
     ref = queue.ref
@@ -91,14 +95,22 @@ def read_queue(
     counts = store.counts([pool.name])
     push = pool.delivery is Delivery.PUSH
     online = run_state.workers_online(pool.name, push=push, team_name=pool.team_name)
-    loads = _task_loads if gate_one else _job_loads
+    if gate_one:
+        loads = _task_loads(
+            session, pool, run_state, counts, is_served=online > 0, overdue_since=overdue_since
+        )
+    else:
+        loads = [
+            replace(load, overdue_slots=overdue_slots) if load.name == ref.queue else load
+            for load in _job_loads(pool, run_state, counts, is_served=online > 0)
+        ]
     return WorkQueueFacts(
         ref=ref,
         pool_paused=run_state.pool_paused(pool.name),
         queue_paused=run_state.queue(ref).paused,
         pool_limit=pool.concurrency_limit,
         queue_limit=pool.queue(ref.queue).concurrency_limit,
-        loads=loads(session, pool, run_state, counts, is_served=online > 0),
+        loads=loads,
         queue_holders=_holders(session, ref.pool, ref.queue, gate_one=gate_one),
         pool_holders=_holders(session, ref.pool, None, gate_one=gate_one),
         push=push,
@@ -164,12 +176,18 @@ def _taken(pool: WorkPool, descriptions: Mapping[str, str | None]) -> _Problem |
 
 
 def _task_loads(
-    session: Session, pool: WorkPool, run_state: RunState, counts: Counts, *, is_served: bool
+    session: Session,
+    pool: WorkPool,
+    run_state: RunState,
+    counts: Counts,
+    *,
+    is_served: bool,
+    overdue_since: datetime,
 ) -> Sequence[QueueLoad]:
     """Count as slot allocation does: task instances."""
     pools: Pools = {pool.name: pool}
     names = [WorkQueueRef(pool.name, queue.name).airflow_pool for queue in pool.queues]
-    asked = {"names": names, "overdue_since": run_state.as_of - RESERVE_AFTER}
+    asked = {"names": names, "overdue_since": overdue_since}
     waiting = [TaskGroup(*row) for row in session.execute(airflow_statements.waiting_tasks(), asked)]
     holding = [TaskGroup(*row) for row in session.execute(airflow_statements.holding_tasks())]
     held_back = {
@@ -182,7 +200,7 @@ def _task_loads(
 
 
 def _job_loads(
-    _: Session, pool: WorkPool, run_state: RunState, counts: Counts, *, is_served: bool
+    pool: WorkPool, run_state: RunState, counts: Counts, *, is_served: bool
 ) -> Sequence[QueueLoad]:
     """Count as the claim does: jobs, also those of queues that the pool has no longer."""
     is_open = is_served and not run_state.pool_paused(pool.name)

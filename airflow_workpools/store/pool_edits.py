@@ -84,7 +84,7 @@ class PoolEditor:
         """Create a work pool.
 
         :param overwrite: replace the pool if it exists. Queues that the new definition lacks are deleted.
-        :param paused: pause or resume it before it can be used; None leaves that as it is.
+        :param paused: pause or resume it before it can be used; None leaves that as it is, and lets a new one run.
         :param team_name: whom it belongs to; None leaves a pool that exists to its team, empty text takes it away.
         :raises Conflict: if it exists, or if a queue to be deleted, or the pool whose type changes, has jobs that have
             not ended.
@@ -93,8 +93,11 @@ class PoolEditor:
         draft = self._checked(name, definition, description).of_team(self._owner(name, team_name))
         self._check_type_may_change(draft.pool)
         dropped = self._forget_queues(name, {queue.name for queue in draft.pool.queues})
+        if name not in self.pools:
+            paused = bool(paused)
         if paused is not None:
             self.store.set_pool_paused(name, paused)
+        self._resume_new_queues(draft.pool)
         self._remove_airflow_pools(dropped)
         self._write(draft)
         return draft.pool
@@ -144,8 +147,9 @@ class PoolEditor:
                 f"change it with `airflow workpools queue update {ref}`"
             )
         draft = self._draft_queue(pool, ref, changes).of_team(self._owner(ref.pool))
-        if paused:
-            self.store.set_queue_paused(ref, True)
+        self.store.set_queue_paused(
+            ref, paused
+        )  # one of that name may have been paused, and removed elsewhere
         self._write(draft)
         return draft.pool
 
@@ -325,6 +329,16 @@ class PoolEditor:
         for ref in dropped:
             self.store.forget_queue(ref)
         return dropped
+
+    def _resume_new_queues(self, pool: WorkPool) -> None:
+        """Take pauses back that queues have left which were removed elsewhere, as in Airflow's connection form."""
+        present = self.pools.get(pool.name)
+        if isinstance(present, InvalidPool):
+            return  # which queues it had, nobody can tell
+        known = {queue.name for queue in present.queues} if present is not None else set()
+        for queue in pool.queues:
+            if queue.name not in known:
+                self.store.set_queue_paused(WorkQueueRef(pool.name, queue.name), False)
 
     def _remove_airflow_pools(self, refs: Collection[WorkQueueRef]) -> None:
         ours = [airflow_pool_description(ref) for ref in refs]

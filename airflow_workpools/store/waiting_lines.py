@@ -27,6 +27,9 @@ BUDGET = 20_000
 GROUP_COST = 10
 """A group of tasks costs as much as so many tasks: it is a row to fetch."""
 
+_EMPTY = Line()
+"""Most lines of many are."""
+
 
 class WaitingLines:
     """What is known of what waits, in the memory of one scheduler.
@@ -64,7 +67,7 @@ class WaitingLines:
                 groups[row.pool].append(TaskGroup(*row))
         self._looks += 1
         for name in due:
-            self._lines[name] = Line.of(groups[name])
+            self._lines[name] = Line.of(groups[name]) if name in groups else _EMPTY
             self._looked_at[name] = self._looks
         return self._lines
 

@@ -35,8 +35,11 @@ POOLS: dict[str, dict[str, Any]] = {
     "crash": {"concurrency_limit": 6},
     "narrow": {"concurrency_limit": 1},
     "thin": {"concurrency_limit": 1},
+    "shared": {"concurrency_limit": 4},
 }
 """The work pools that the tests' DAGs name."""
+AIRFLOW_POOLS = {"wide": 50, "db": 2}
+"""The Airflow pools that their authors chose."""
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -80,6 +83,7 @@ def airflow(
                 "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
                 "AIRFLOW__CORE__KILLED_TASK_CLEANUP_TIME": "5",  # what Airflow 3.3 always gives
                 "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "0",
+                "AIRFLOW__WORKPOOLS__RESERVE_AFTER": "2",
                 "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": str(QUEUED_TIMEOUT_SECONDS),
                 "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "2",
             },
@@ -89,7 +93,8 @@ def airflow(
         instance.start()
         for name, definition in POOLS.items():
             instance.create_pool(name, **definition)
-        instance.api.create("pools", {"name": "wide", "slots": 50})
+        for name, slots in AIRFLOW_POOLS.items():
+            instance.api.create("pools", {"name": name, "slots": slots})
         yield instance
 
 

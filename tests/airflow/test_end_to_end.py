@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.airflow
 
 on_sqlite = pytest.mark.parametrize("airflow", ["sqlite"], indirect=True)
+on_postgres = pytest.mark.parametrize(
+    "airflow", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True
+)
 on_every_database = pytest.mark.parametrize(
     "airflow",
     [
@@ -108,6 +111,23 @@ def test_a_paused_queue_starts_nothing_and_its_share_goes_to_others(
 def _has_held(airflow: AirflowInstance, run_id: str) -> int:
     """Return the most slots that jobs of a run have held at once: a moment is easily missed on a busy machine."""
     return held_at_once(airflow, [run_id]).at_most[""]
+
+
+@on_postgres
+def test_an_airflow_pool_of_its_authors_counts_too_and_a_large_task_is_not_starved_by_small_ones(
+    airflow: AirflowInstance,
+) -> None:
+    run_id = airflow.trigger("two_limits")
+    tries = airflow.wait_run("two_limits", run_id)
+    assert_each_ran_once(airflow.executions(run_id), tries)
+    # The work pool's limit counts them all, in slots; that of the Airflow pool those that are in it.
+    assert most_at_once(tries) <= 4
+    assert_limits_held_and_reached(airflow, [run_id], {"": 4, "default": 4})
+    assert most_at_once(task for task in tries if task.pool == "db") == 2
+    (large,) = (task for task in tries if task.task_id == "large")
+    assert large.pool_slots == 3
+    behind = [task for task in tries if (task.started_at or 0) > (large.started_at or 0)]
+    assert len(behind) >= 5
 
 
 def test_a_backlog_waits_for_any_time_without_failing_or_being_queued_again(airflow: AirflowInstance) -> None:

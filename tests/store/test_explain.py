@@ -47,10 +47,11 @@ def explain(
     return explain_task(ref, pools=by_name, store=stage.rig.store, settings=settings, now=later(1))
 
 
-def allocate(stage: Scheduler, pool: WorkPool) -> None:
+def allocate(stage: Scheduler, pool: WorkPool, *, overdue_since: datetime = NOW) -> None:
     with stage.rig.airflow.session() as session:
-        state = RunState(as_of=NOW)
-        airflow_pools.allocate_slots(session, {pool.name: pool}, state, {pool.name: True}, overdue_since=NOW)
+        airflow_pools.allocate_slots(
+            session, {pool.name: pool}, RunState(as_of=NOW), {pool.name: True}, overdue_since=overdue_since
+        )
 
 
 def handed_over(stage: Scheduler, queue: str, state: str = "queued", **values: Any) -> Any:
@@ -59,7 +60,7 @@ def handed_over(stage: Scheduler, queue: str, state: str = "queued", **values: A
     job = new_job(
         queue,
         task_instance_id=task["id"],
-        **{key: task[key] for key in ("dag_id", "run_id", "task_id", "pool_slots")},
+        **{key: task[key] for key in ("dag_id", "run_id", "task_id", "pool_slots", "priority_weight")},
     )
     with stage.rig.airflow.session() as session:
         stage.rig.store.hand_over(job, now=NOW, session=session)
@@ -120,6 +121,30 @@ def test_workers_that_have_no_room_hold_a_job(stage: Scheduler) -> None:
 
     assert found.gate is Gate.WORKER
     assert found.numbers == {"workers_online": 1, "workers_known": 1, "room": 0}
+
+
+@pytest.mark.parametrize("at_claim", [False, True], ids=["gate 1", "gate 2"])
+def test_slots_are_kept_for_a_large_task_after_the_time_that_is_configured(
+    stage: Scheduler, at_claim: bool
+) -> None:
+    pool, store = work_pool("etl", limit=10, low=(1, None)), stage.rig.store
+    for _ in range(3):
+        handed_over(stage, "etl/low", "running")
+    assert len(store.claim(stage.rig.worker(), [pool], room=3, now=NOW)) == 3
+    if at_claim:
+        handed_over(stage, "etl/low", pool_slots=8, priority_weight=2)
+        small = handed_over(stage, "etl/low")
+    else:
+        stage.task("etl/low", "scheduled", pool_slots=8, priority_weight=2, scheduled_dttm=NOW)
+        small = stage.task("etl/low", "scheduled", scheduled_dttm=NOW)
+        allocate(stage, pool, overdue_since=later(-59))
+
+    assert explain(stage, small, pool).holding.gate is (Gate.CLAIM if at_claim else Gate.EXECUTOR)
+
+    settings = replace(WITHOUT_PARALLELISM, reserve_after=timedelta(seconds=1))
+    kept = explain(stage, small, pool, settings=settings).holding
+    assert kept.gate is Gate.POOL_LIMIT
+    assert "7 of 10 slots free, kept for a task that asks for more" in str(kept.text)
 
 
 @pytest.mark.parametrize("state", ["scheduled", "queued"])

@@ -213,6 +213,20 @@ def test_a_deleted_pool_is_gone_with_its_airflow_pools_and_its_pause(home: Airfl
     assert home.listed()["etl"]["status"] == "NOT_READY"
 
 
+def test_a_new_pool_has_nothing_of_one_that_was_deleted_in_airflows_ui(home: AirflowHome) -> None:
+    home.ok("create etl --paused --queue high")
+    home.ok("queue pause etl/high")
+    home.sql("DELETE FROM connection WHERE conn_id = 'etl'")
+
+    home.ok("create etl --queue high")
+    assert home.listed()["etl"]["status"] == "NOT_READY"
+    assert not any(queue["paused"] for queue in home.inspected("etl")["queues"])
+
+    home.ok("queue pause etl/high")
+    home.ok("create etl --queue high --queue low --overwrite")
+    assert {queue["name"] for queue in home.inspected("etl")["queues"] if queue["paused"]} == {"high"}
+
+
 def test_a_pool_with_running_jobs_is_not_deleted(home: AirflowHome) -> None:
     home.ok(ETL)
     insert_job(home, "etl", "low", state="running")

@@ -109,6 +109,17 @@ def test_a_deleted_queue_is_gone_with_its_airflow_pool_and_its_pause(home: Airfl
     assert queues(home)["gpu"]["status"] == "NOT_READY"
 
 
+def test_a_new_queue_has_nothing_of_one_that_was_removed_in_airflows_ui(home: AirflowHome) -> None:
+    home.ok("create etl")
+    home.ok("queue create etl/high --paused")
+    home.sql(
+        """UPDATE connection SET extra = '{"type": "process"}', is_extra_encrypted = 0 WHERE conn_id = 'etl'"""
+    )
+
+    home.ok("queue create etl/high")
+    assert not any(queue["paused"] for queue in home.inspected("etl")["queues"])
+
+
 def test_a_queue_with_jobs_is_not_deleted(home: AirflowHome) -> None:
     home.ok("create etl --queue gpu")
     insert_job(home, "etl", "gpu", state="pending")

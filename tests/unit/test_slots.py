@@ -209,7 +209,7 @@ class TestAirflowSlots:
 
     def test_slots_are_kept_for_an_overdue_task_though_a_smaller_one_could_have_them(self):
         only = load("only", 1, demand=9, occupied=8, overdue_slots=4)
-        assert airflow_slots(10, [only]) == {"only": 8}
+        assert airflow_slots(10, [only]) == {"only": 6}
         assert airflow_slots(10, [replace(only, overdue_slots=0)]) == {"only": 10}
         assert airflow_slots(10, [replace(only, occupied=6)]) == {"only": 10}
 
@@ -217,7 +217,19 @@ class TestAirflowSlots:
         high = load("high", 1, occupied=7)
         low = load("low", 2, demand=9, occupied=2, overdue_slots=4)
         assert airflow_slots(10, [high, low]) == {"high": 7, "low": 3}
-        assert airflow_slots(10, [replace(high, occupied=6), low]) == {"high": 6, "low": 2}
+        assert airflow_slots(10, [replace(high, occupied=6), low]) == {"high": 6, "low": 0}
+
+    @pytest.mark.parametrize("ends_at_a_time", [1, 2, 3])
+    def test_a_stream_of_small_tasks_cannot_starve_an_overdue_one(self, ends_at_a_time):
+        """Airflow fills what is open at once: also what came free since the slots were set."""
+        small, slots = 4, 4
+        for _ in range(10):
+            slots = airflow_slots(4, [load("only", 1, demand=9, occupied=small, overdue_slots=3)])["only"]
+            small -= min(small, ends_at_a_time)
+            if slots - small >= 3:
+                return
+            small = max(small, slots)
+        pytest.fail("the large task never started")
 
     def test_nor_for_one_that_is_bigger_than_a_limit(self):
         only = load("only", 1, demand=9, occupied=1, overdue_slots=4)

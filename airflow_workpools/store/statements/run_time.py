@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, exists, func, or_, select, true, update
+from sqlalchemy import and_, case, delete, exists, func, or_, select, true, update
 
 from airflow_workpools.store import rules
 from airflow_workpools.store.statements.airflow import is_latest_try, task_instance
@@ -130,11 +130,12 @@ def holders(pool: str, queue: str | None, *, waiting_too: bool, limit: int) -> S
     )
 
 
-def count_ahead(job: JobRecord) -> Select[Any]:
-    """How many waiting jobs of its queue go before a job."""
+def ahead_of(job: JobRecord, overdue_since: datetime) -> Select[Any]:
+    """How many waiting jobs of its queue go before a job, and the slots of the largest that is overdue."""
     weight, handed_over = jobs.c.priority_weight, jobs.c.handed_over_at
+    overdue = case((handed_over <= overdue_since, jobs.c.pool_slots), else_=0)
     return (
-        select(func.count())
+        select(func.count().label("jobs"), func.coalesce(func.max(overdue), 0).label("overdue_slots"))
         .select_from(jobs)
         .where(
             jobs.c.pool == job.ref.pool,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -173,9 +174,22 @@ def first_waiting(
     :param team_name: whose jobs the worker can take.
     :param others: teams whose jobs somebody else will take: they keep their place in the line.
     """
+    return _first_waiting(pool, tuple(heads.items()), room, most, team_name, frozenset(others))
+
+
+@lru_cache(maxsize=200)
+def _first_waiting(
+    pool: str,
+    heads: Sequence[tuple[str, rules.Head]],
+    room: int,
+    most: int,
+    team_name: str | None,
+    others: frozenset[str | None],
+) -> CompoundSelect[Any]:
+    """Make the statement, or take the one of an earlier claim: the pool is locked meanwhile."""
     parts = []
-    can_start = or_(*(_of_team(team) for team in (team_name, *others)))
-    for queue, head in heads.items():
+    can_start = or_(*(_of_team(team) for team in (team_name, *sorted(others, key=str))))
+    for queue, head in heads:
         line = _in_line(select(*_claim_order), pool, queue).where(can_start)
         if head.largest is not None:
             line = line.where(jobs.c.pool_slots <= head.largest)
@@ -210,7 +224,9 @@ _claim_order = (
 )
 
 
+@cache
 def _older_round_is_active() -> Condition:
+    """An earlier hand-over of the same try has not ended. Made once: a claim asks it for each queue."""
     older = jobs.alias("older")
     return exists().where(
         older.c.task_instance_id == jobs.c.task_instance_id,

@@ -55,3 +55,22 @@ doomed_in_store = sleepers("doomed_in_store", "doomed", count=3, seconds=1, pool
 by_hand = sleepers("by_hand", "crash", count=4, seconds=10)
 unwritable = sleepers("unwritable", "crash", count=3, seconds=0)
 unranked = sleepers("unranked", "etl/critical", count=2, seconds=1)
+
+# Two limits at once, and a task that needs most of its pool among small ones, which end one by one.
+with DAG("two_limits", schedule=None, max_active_tasks=500) as two_limits:
+
+    @task(work_queue="shared")
+    def small(seconds: float) -> None:
+        traces.work(seconds)
+
+    @task(work_queue="shared", pool="db")
+    def in_db(number: int) -> None:
+        traces.work(1)
+
+    @task(work_queue="shared", pool_slots=3, priority_weight=1000)
+    def large() -> None:
+        traces.work(1)
+
+    small.expand(seconds=[1 + number % 5 * 0.37 for number in range(20)])
+    in_db.expand(number=list(range(6)))
+    small.override(task_id="opener", priority_weight=2000)(0.1) >> large()
