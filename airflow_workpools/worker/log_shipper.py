@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from airflow_workpools.core.backoff import Backoff
 from airflow_workpools.core.logs import LogChunk, LogEnd, cut, redact
-from airflow_workpools.errors import InfrastructureUnavailable
+from airflow_workpools.errors import InfrastructureError, InfrastructureUnavailable
 from airflow_workpools.infrastructure.base import HasLog
 from airflow_workpools.worker.waiting import wait_for
 
@@ -196,6 +196,12 @@ class LogShipper:
                 return
             except InfrastructureUnavailable as error:
                 log.info("Worker: the log of job %s can't be read now: %s", one.job_id, error)
+            except InfrastructureError as error:
+                log.warning("Worker: the log of job %s can't be read: %s", one.job_id, error)
+                one.read += f"The log of this task can't be read: {error}\n".encode()
+                one.over = True
+                self._hurry.set()
+                return
             except Exception as error:
                 # Not what it says: that may be of the log, which is not for everybody.
                 log.warning("Worker: reading the log of job %s failed: %s", one.job_id, type(error).__name__)

@@ -17,6 +17,7 @@ from airflow_workpools.infrastructure.docker import infrastructure as module
 from tests.containers import DockerPlatform
 from tests.engines import OwnEngine, Relay
 from tests.unit.infrastructure_contract import (
+    follow,
     launch,
     observe,
     run,
@@ -211,6 +212,17 @@ def test_a_registry_that_does_not_answer_is_quoted_and_the_job_may_be_launched_a
     assert seen.reason is not None
     assert seen.reason.startswith("image 127.0.0.1:9/team/image:1 could not be pulled from 127.0.0.1:9: ")
     assert "connection refused" in seen.reason
+
+
+def test_a_job_whose_container_was_never_made_has_no_log(platform: DockerPlatform) -> None:
+    async def scenario() -> None:
+        async with working(platform) as worker:
+            handle = await launch(
+                worker, platform.job("true", image="127.0.0.1:9/team/image:1", image_pull_policy="always")
+            )
+            assert await follow(worker, handle) == b""
+
+    run(scenario())
 
 
 # -- launches that were interrupted -------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from airflow_workpools.core.logs import LogEnd, lines_of
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import PoolSource, WorkPool, parse_work_pool
 from airflow_workpools.core.templates import BaseJobTemplate
+from airflow_workpools.errors import InfrastructureError
 from airflow_workpools.store.records import NewJob, WorkerKind, WorkerRecord
 from airflow_workpools.task_logs import read_chunks
 from airflow_workpools.testing import FakeInfrastructureWithLog, FakePlatform, MemoryStore
@@ -81,8 +82,14 @@ class Stage:
         )
         return self.store.hand_over(job, now=NOW, session=None)  # type: ignore[arg-type]
 
-    def worker(self, times: LogTimes = QUICK.logs, *, fail_at: tuple[Step, ...] = ()) -> Worker:
-        infrastructure = FakeInfrastructureWithLog(self.platform, fail_at=fail_at)
+    def worker(
+        self,
+        times: LogTimes = QUICK.logs,
+        *,
+        fail_at: tuple[Step, ...] = (),
+        error: Exception | None = None,
+    ) -> Worker:
+        infrastructure = FakeInfrastructureWithLog(self.platform, fail_at=fail_at, error=error)
         self.infrastructures.append(infrastructure)
         return Worker(
             record=WorkerRecord(
@@ -264,6 +271,18 @@ def test_a_log_that_can_not_be_read_is_given_up_in_the_end():
             stage.platform.end(job)
             await until(lambda: stage.infrastructures[0].cleanups)
             assert stage.state(job) is JobState.SUCCEEDED
+
+    play(scenario)
+
+
+def test_a_log_that_can_never_be_read_says_so_and_keeps_no_end_waiting():
+    async def scenario(stage: Stage) -> None:
+        error = InfrastructureError("the engine keeps none")
+        async with working(stage.worker(fail_at=(Step.BEGIN_LOG,), error=error)):
+            job = await stage.started()
+            stage.platform.end(job)
+            await until(lambda: stage.state(job) is JobState.SUCCEEDED)
+            assert stage.log(job) == ["The log of this task can't be read: the engine keeps none"]
 
     play(scenario)
 

@@ -309,8 +309,8 @@ class DockerInfrastructure:
         self._changed.clear()
 
     def follow_log(self, handle: Handle, *, offset: int) -> AsyncIterator[bytes]:
-        """Yield what the container writes, from this byte on."""
-        return container_log.follow(self._engine, handle.data.get("container_id") or "", offset)
+        """Yield what the container writes, from this byte on; nothing of one that was never made."""
+        return container_log.follow(self._engine, handle.data.get("container_id"), offset)
 
     # -- stop and clean up ----------------------------------------------------------------------------------
 

@@ -28,14 +28,16 @@ _LOOK_AGAIN_SECONDS = 0.5
 _UNREADABLE = "does not support reading"
 
 
-async def follow(engine: Engine, container: str, offset: int) -> AsyncIterator[bytes]:
+async def follow(engine: Engine, container: str | None, offset: int) -> AsyncIterator[bytes]:
     """Yield what a container writes, from this byte on, until it has ended or is gone.
 
+    :param container: its id; None: there is no container.
     :raises InfrastructureUnavailable: if the engine does not answer.
     :raises InfrastructureError: if it keeps no log that can be read.
     """
-    over = False
+    over = container is None
     while not over:
+        assert container is not None
         # Asked before: what it has written by its end is there to be read when it is seen to have ended.
         found = await engine.inspect(container)
         if found is None:

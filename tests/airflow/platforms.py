@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the tasks of a real Airflow run in containers, made ready for its work pool."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from airflow_workpools.infrastructure.containers import LABEL_PREFIX
+from tests.images import task_image
+
+POOL = "there"
+"""The work pool whose jobs are looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerPlatform:
+    """What Airflow and its work pool need to know of a platform, and what is on it."""
+
+    names: Callable[[], set[str]]
+    """Names of what runs jobs there now, or is left of it."""
+    job_variables: Mapping[str, Any]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def docker_engine(dags: Path) -> Iterator[ContainerPlatform]:
+    """The engine of this machine, by its default socket."""
+    from tests.containers import client
+
+    engine = client()
+    label = f"{LABEL_PREFIX}work_pool={POOL}"
+
+    def names() -> set[str]:
+        return {one.name for one in engine.containers.list(all=True, filters={"label": label})}
+
+    try:
+        yield ContainerPlatform(
+            names=names,
+            job_variables={
+                "image": task_image(dags),
+                "image_pull_policy": "if-not-present",
+                "network_mode": "host",
+                "stop_grace_seconds": 20,
+            },
+        )
+    finally:
+        for container in engine.containers.list(all=True, filters={"label": label}):
+            container.remove(force=True)
+        engine.close()
+
+
+@contextmanager
+def kubernetes_cluster(dags: Path) -> Iterator[ContainerPlatform]:
+    """A namespace in the cluster that KUBECONFIG leads to."""
+    from tests.kubernetes.cluster import KubernetesPlatform
+
+    image = task_image(dags)
+    with tempfile.TemporaryDirectory() as path, KubernetesPlatform(Path(path)) as platform:
+        yield ContainerPlatform(
+            names=lambda: {job.metadata.name for job in platform.jobs()},
+            job_variables={
+                "image": image,
+                "image_pull_policy": "IfNotPresent",
+                "host_network": True,
+                "namespace": platform.namespace,
+                "stop_grace_seconds": 20,
+            },
+            environment={"KUBECONFIG": os.environ["KUBECONFIG"]},
+        )
+
+
+PLATFORMS: Mapping[str, Callable[[Path], AbstractContextManager[ContainerPlatform]]] = {
+    "docker": docker_engine,
+    "kubernetes": kubernetes_cluster,
+}
