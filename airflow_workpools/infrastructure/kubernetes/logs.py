@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Following what a pod's container writes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from airflow_workpools.errors import InfrastructureUnavailable
+from airflow_workpools.infrastructure.kubernetes.answers import ApiRefusal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from airflow_workpools.infrastructure.kubernetes.client import KubernetesApi
+    from airflow_workpools.infrastructure.kubernetes.namespace import NamespaceWatch
+
+_BEGIN_SECONDS = 0.2
+"""How often it is looked whether a container has begun; that costs no request."""
+_SILENCE_SECONDS = 3600.0
+"""After so long without a word the log is asked for anew."""
+
+
+async def follow_pod_log(
+    api: KubernetesApi, watch: NamespaceWatch, name: str, container: str, *, offset: int
+) -> AsyncIterator[bytes]:
+    """Yield what a job's container writes, from this byte on, until it has ended.
+
+    The API can't begin at a byte: what comes before it is fetched and left out. So the connection is kept as long as
+    it lasts.
+
+    :raises InfrastructureUnavailable: if it may work later.
+    """
+    pod = await _begun_pod(watch, name)
+    if pod is None:
+        return
+    path = f"/api/v1/namespaces/{watch.namespace}/pods/{pod}/log"
+    query = {"container": container, "follow": "true"}
+    skip = offset
+    try:
+        async with api.stream(path, query=query, seconds=_SILENCE_SECONDS) as chunks:
+            async for chunk in chunks:
+                if skip < len(chunk):
+                    yield chunk[skip:]
+                skip = max(0, skip - len(chunk))
+    except ApiRefusal as error:
+        entry = watch.get(name)
+        if entry is None or entry.ended is not None or entry.seen.pod is None:
+            return  # nothing is left of it
+        raise InfrastructureUnavailable(str(error)) from error
+    if not await _has_ended(watch, name):
+        raise InfrastructureUnavailable(f"the log of pod {pod} broke off")
+
+
+async def _begun_pod(watch: NamespaceWatch, name: str) -> str | None:
+    """Return the name of a job's pod once its container has begun; None if it will not."""
+    while True:
+        entry = watch.get(name)
+        if entry is None:
+            now = asyncio.get_running_loop().time()
+            await watch.listed_since(now)
+            if (entry := watch.get(name)) is None:
+                return None
+        if entry.has_begun and entry.seen.pod is not None:
+            return str(entry.seen.pod["metadata"]["name"])
+        if entry.ended is not None:
+            return None
+        await asyncio.sleep(_BEGIN_SECONDS)
+
+
+async def _has_ended(watch: NamespaceWatch, name: str, seconds: float = 5.0) -> bool:
+    """Say whether a job whose log is over has ended; the watch may tell of it a little later."""
+    until = asyncio.get_running_loop().time() + seconds
+    while asyncio.get_running_loop().time() < until:
+        entry = watch.get(name)
+        if entry is None or entry.ended is not None or entry.is_gone:
+            return True
+        await asyncio.sleep(_BEGIN_SECONDS)
+    return False
