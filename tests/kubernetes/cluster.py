@@ -141,5 +141,13 @@ class KubernetesPlatform:
         found = self.core.list_namespaced_secret(self.namespace).items
         return [one for one in found if one.type == "Opaque"]
 
+    def restrict_quota(self, hard: Mapping[str, str]) -> None:
+        """Have a ResourceQuota in the namespace, and wait until the cluster keeps to it."""
+        quota = {"metadata": {"name": "few"}, "spec": {"hard": dict(hard)}}
+        self.core.create_namespaced_resource_quota(self.namespace, quota)
+        eventually(
+            lambda: (self.core.read_namespaced_resource_quota("few", self.namespace).status.hard or {}).keys()
+        )
+
     def _diary(self, job_id: uuid.UUID) -> Path:
         return self.path / f"{job_id}.diary"

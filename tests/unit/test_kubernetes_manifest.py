@@ -27,7 +27,9 @@ WORKLOAD = json.dumps({"token": "s3cr3t"})
 ENVIRONMENT = {"AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "http://airflow:8080/execution/"}
 
 
-def planned(*, configuration: Any = None, identity: Mapping[str, str] | None = None, **variables: Any) -> JobPlan:
+def planned(
+    *, configuration: Any = None, identity: Mapping[str, str] | None = None, **variables: Any
+) -> JobPlan:
     """Return what is planned for a job with these variables, through the default template or another one."""
     if configuration is None:
         given = {"image": "etl:1", **variables}
@@ -104,8 +106,12 @@ class TestTheJob:
         )  # fmt: skip
         job, pod, container = plan.job, pod_of(plan), container_of(plan)
         assert (job["spec"]["ttlSecondsAfterFinished"], job["spec"]["activeDeadlineSeconds"]) == (60, 5)
-        assert job["metadata"]["annotations"]["why"] == job["spec"]["template"]["metadata"]["annotations"]["why"]
-        assert job["metadata"]["labels"]["team"] == job["spec"]["template"]["metadata"]["labels"]["team"] == "a"
+        assert (
+            job["metadata"]["annotations"]["why"] == job["spec"]["template"]["metadata"]["annotations"]["why"]
+        )
+        assert (
+            job["metadata"]["labels"]["team"] == job["spec"]["template"]["metadata"]["labels"]["team"] == "a"
+        )
         assert (pod["serviceAccountName"], pod["priorityClassName"]) == ("etl", "high")
         assert (pod["nodeSelector"], pod["tolerations"], pod["affinity"]) == (
             {"disk": "ssd"},
@@ -249,11 +255,23 @@ class TestBadTemplates:
                 template_without("manifest", "spec", "template", "spec", "containers", 0, "name"),
                 "$.job_configuration.manifest.spec.template.spec.containers[0].name",
             ),
-            (template_without("manifest", "spec"), "$.job_configuration.manifest.spec.template.spec.containers"),
-            (changed_template("all", "manifest", "spec", "template"), "$.job_configuration.manifest.spec.template"),
+            (
+                template_without("manifest", "spec"),
+                "$.job_configuration.manifest.spec.template.spec.containers",
+            ),
+            (
+                changed_template("all", "manifest", "spec", "template"),
+                "$.job_configuration.manifest.spec.template",
+            ),
             (changed_template("Pod", "manifest", "kind"), "Pod"),
-            (changed_template(3, "manifest", "spec", "backoffLimit"), "$.job_configuration.manifest.spec.backoffLimit"),
-            (changed_template(2, "manifest", "spec", "parallelism"), "$.job_configuration.manifest.spec.parallelism"),
+            (
+                changed_template(3, "manifest", "spec", "backoffLimit"),
+                "$.job_configuration.manifest.spec.backoffLimit",
+            ),
+            (
+                changed_template(2, "manifest", "spec", "parallelism"),
+                "$.job_configuration.manifest.spec.parallelism",
+            ),
             (
                 changed_template("OnFailure", "manifest", "spec", "template", "spec", "restartPolicy"),
                 "$.job_configuration.manifest.spec.template.spec.restartPolicy",

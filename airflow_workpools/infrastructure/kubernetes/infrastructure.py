@@ -30,7 +30,7 @@ from airflow_workpools.infrastructure.kubernetes.status import container_name
 from airflow_workpools.infrastructure.kubernetes.variables import JOB_CONFIGURATION, KubernetesVariables
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
     from uuid import UUID
 
     from pydantic import BaseModel
@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 _CREATE_SECONDS = 20.0
 """How long creating a Job is tried again before the worker is told that it does not work now."""
 _DELETE_SECONDS = 20.0
+_ONCE = 0.0
+"""The moment (loop time) since when everything is known that was listed at all."""
 _FIND_AT_ONCE = 40
 """Most jobs that one request looks for: their ids stand in its address."""
 _COLLECT_SECONDS = 0.05
@@ -70,8 +72,8 @@ class KubernetesInfrastructure:
         self._namespaces = NamespacesUsed(Path(home) / "kubernetes" / f"{conn_id}.namespaces")
         self._watches: dict[str, NamespaceWatch] = {}
         self._changed = asyncio.Event()
-        self._deletions: dict[str, asyncio.Task[None]] = {}
-        """Jobs that are being taken away because they will not start any more."""
+        self._errands: dict[str, asyncio.Task[None]] = {}
+        """What is being done to jobs without anybody waiting for it."""
         self._environment: Mapping[str, str] | None = None
         self._wake_up: asyncio.TimerHandle | None = None
 
@@ -90,9 +92,10 @@ class KubernetesInfrastructure:
         """Let go of watches and connections; the jobs go on."""
         if self._wake_up is not None:
             self._wake_up.cancel()
-        for task in list(self._deletions.values()):
+        errands = list(self._errands.values())
+        for task in errands:
             task.cancel()
-        await asyncio.gather(*self._deletions.values(), return_exceptions=True)
+        await asyncio.gather(*errands, return_exceptions=True)
         await asyncio.gather(*(watch.close() for watch in self._watches.values()))
         self._watches.clear()
         await self.api.close()
@@ -108,7 +111,11 @@ class KubernetesInfrastructure:
         if namespace not in self._watches:
             self._namespaces.add(namespace)
             watch = NamespaceWatch(
-                self.api, namespace, on_change=self._changed.set, on_state=self._changed.set
+                self.api,
+                namespace,
+                on_change=self._changed.set,
+                on_leaving=lambda name: self._hold(namespace, name),
+                on_state=self._changed.set,
             )
             self._watches[namespace] = watch
             watch.start()
@@ -121,7 +128,7 @@ class KubernetesInfrastructure:
         plan = await self._plan(spec)
         watch = self._watch(plan.namespace)
         # What can't be watched must not be started.
-        await watch.listed_since(-math.inf)
+        await watch.listed_since(_ONCE)
         job, adopted = await self._create_job(plan)
         entry = watch.put(job)
         yield _handle(spec.job_id, job)
@@ -227,7 +234,10 @@ class KubernetesInfrastructure:
                 watch = self._watch(namespace)
                 if watch.get(name) is None and not watch.was_cleaned(name):
                     unknown[namespace] = watch
-        await asyncio.gather(*(watch.listed_since(now) for watch in unknown.values()))
+        try:
+            await asyncio.gather(*(watch.listed_since(now) for watch in unknown.values()))
+        except LaunchRejected as error:
+            raise InfrastructureUnavailable(f"jobs can't be watched: {error}") from error
 
     def _observe(self, handle: Handle, now: float) -> Observation:
         namespace, name = _place(handle)
@@ -258,10 +268,23 @@ class KubernetesInfrastructure:
 
     def _take_away(self, namespace: str, name: str) -> None:
         """Delete a Job that is over for us, so that its cluster starts nothing more of it."""
-        if name not in self._deletions:
-            task = asyncio.create_task(self._delete_job(namespace, name), name=f"delete {name}")
-            self._deletions[name] = task
-            task.add_done_callback(lambda _: self._deletions.pop(name, None))
+        self._in_background(f"delete {name}", lambda: self._delete_job(namespace, name))
+
+    def _hold(self, namespace: str, name: str) -> None:
+        """Keep the cluster from making another pod, in which the job would run again."""
+        self._in_background(f"hold {name}", lambda: self._make_no_pods(namespace, name))
+
+    def _in_background(self, what: str, do: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if what in self._errands:
+            return
+
+        def on_done(task: asyncio.Task[None]) -> None:
+            self._errands.pop(what, None)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.warning("Could not %s: %s", what, error)
+
+        self._errands[what] = asyncio.create_task(do(), name=what)
+        self._errands[what].add_done_callback(on_done)
 
     async def _look_after_abandoned(self, handles: Sequence[Handle], now: float) -> None:
         """Take away Jobs whose worker ended before it had handed over the workload: their pods would wait for ever.
@@ -322,11 +345,14 @@ class KubernetesInfrastructure:
         if pod is None:
             await self._delete_job(namespace, name)
             return
-        with contextlib.suppress(DoesNotExist):
-            await self._patch(f"{_jobs(namespace)}/{name}", {"spec": {"parallelism": 0}})
+        await self._make_no_pods(namespace, name)
         # With 0, the pod would be gone at once, and nobody would know how its container ended.
         seconds = max(1, math.ceil(grace_seconds))
         await self._delete(f"{_pods(namespace)}/{pod['metadata']['name']}", {"gracePeriodSeconds": seconds})
+
+    async def _make_no_pods(self, namespace: str, name: str) -> None:
+        with contextlib.suppress(DoesNotExist):
+            await self._patch(f"{_jobs(namespace)}/{name}", {"spec": {"parallelism": 0}})
 
     async def cleanup(self, handle: Handle) -> None:
         """Delete a job's Job; the cluster takes its pod and its Secret along."""

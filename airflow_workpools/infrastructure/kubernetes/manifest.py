@@ -117,6 +117,8 @@ def plan_job(spec: LaunchSpec, *, namespace: str, environment: Mapping[str, str]
     _must_be(job_spec, "backoffLimit", 0, f"{_ROOT}.spec")
     _must_be(job_spec, "completions", 1, f"{_ROOT}.spec")
     _must_be(job_spec, "parallelism", 1, f"{_ROOT}.spec")
+    # A pod that is being deleted is not to be replaced; clusters that are too old to know this are told otherwise.
+    job_spec.setdefault("podReplacementPolicy", "Failed")
     template = _object(job_spec, "template", f"{_ROOT}.spec")
     pod_metadata = _object(template, "metadata", f"{_ROOT}.spec.template")
 

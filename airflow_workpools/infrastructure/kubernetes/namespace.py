@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.infrastructure.kubernetes.manifest import SELECTOR
 from airflow_workpools.infrastructure.kubernetes.reflector import OptionalReflector, Reflector
-from airflow_workpools.infrastructure.kubernetes.status import Sighting, has_begun, read
+from airflow_workpools.infrastructure.kubernetes.status import Sighting, has_begun, is_leaving, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,7 +43,7 @@ class Entry:
     """When (loop time) it has to be looked at, even if the cluster says nothing new."""
     _waits_for: str | None = None
     _since: float = 0.0
-    _phase: Any = None
+    _told: Any = None
 
     def observe(self, now: float) -> Observation:
         """Say what is seen of the job."""
@@ -62,9 +62,9 @@ class Entry:
         return seen
 
     def changed(self, now: float) -> bool:
-        """Say whether what is to be told of it has changed since this was asked last."""
-        before, self._phase = self._phase, self.observe(now).phase
-        return bool(before is not self._phase)
+        """Say whether there is anything new to tell of it, or to wait for, since this was asked last."""
+        before, self._told = self._told, (self.observe(now).phase, self._waits_for)
+        return before != self._told
 
     def stopping(self) -> None:
         """Take down that its end was asked for here."""
@@ -89,6 +89,7 @@ class NamespaceWatch:
     """Watches the jobs of one namespace.
 
     :param on_change: called when something may have to be told.
+    :param on_leaving: called with the name of a Job whose pod is being taken away by somebody else.
     :param on_state: called when it begins to keep up, or ceases to.
     """
 
@@ -98,10 +99,11 @@ class NamespaceWatch:
         namespace: str,
         *,
         on_change: Callable[[], None],
+        on_leaving: Callable[[str], None],
         on_state: Callable[[], None],
     ) -> None:
         self.namespace = namespace
-        self._on_change = on_change
+        self._on_change, self._on_leaving = on_change, on_leaving
         self._entries: dict[str, Entry] = {}
         self._cleaned: dict[str, None] = {}
         """Names of Jobs that were cleaned up here: what is left of them is of no interest."""
@@ -206,7 +208,7 @@ class NamespaceWatch:
         for entry in list(self._entries.values()):
             pod = entry.seen.pod
             if pod is not None and pod["metadata"]["uid"] not in there:
-                self._change(entry, pod=None, pod_vanished=pod)
+                self._on_pod("DELETED", pod)
 
     def _on_pod(self, type_: str, pod: Any) -> None:
         name = _job_of(pod)
@@ -223,6 +225,8 @@ class NamespaceWatch:
             self._change(entry, pod=None, pod_vanished=pod)
         elif entry.seen.pod_vanished is None:
             self._change(entry, pod=pod)
+        if entry.wanted and not entry.seen.stopping and is_leaving(entry.seen):
+            self._on_leaving(name)
 
     def _on_warnings(self, events: list[Any], since: float) -> None:
         for event in events:
@@ -242,7 +246,8 @@ class NamespaceWatch:
             self._change(entry, warning=message)
 
     def _change(self, entry: Entry, **changes: Any) -> None:
-        entry.seen = replace(entry.seen, **changes)
+        begun = entry.seen.begun or entry.has_begun
+        entry.seen = replace(entry.seen, begun=begun, **changes)
         if entry.is_gone and not entry.wanted:
             self._entries.pop(entry.name, None)
         if entry.changed(self._now()) and entry.wanted:

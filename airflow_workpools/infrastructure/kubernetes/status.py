@@ -30,6 +30,8 @@ _CAN_NOT_MEND = frozenset({"ErrImageNeverPull", "InvalidImageName"})
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable"})
 _CONTAINER = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _NEVER_RAN = frozenset({"ContainerCannotRun", "StartError"})
+_NOT_ADMITTED = ("OutOf", "NodeAffinity", "NodePorts", "Topology", "UnexpectedAdmissionError")
+"""How the reasons begin for which a node refuses a pod that it was given."""
 _QUOTA = "exceeded quota"
 
 _IMAGE_WORDS = {
@@ -55,6 +57,8 @@ class Sighting:
     """The pod as it was seen last, if it is gone."""
     warning: str | None = None
     """What the cluster has warned of, newest only: why there is no pod yet, or why it does not start."""
+    begun: bool = False
+    """Whether its container was seen to run."""
     stopping: bool = False
     """Whether its end was asked for here."""
 
@@ -100,6 +104,21 @@ def has_begun(pod: Object) -> bool:
     return "running" in state or ("terminated" in state and not _never_ran(state["terminated"]))
 
 
+def is_leaving(seen: Sighting) -> bool:
+    """Say whether a pod that has not ended is being taken away, so that the cluster may make another one."""
+    if (pod := seen.pod) is None:
+        return seen.pod_vanished is not None
+    return _is_being_deleted(pod) and "terminated" not in _state(pod)
+
+
+def _never_began(seen: Sighting, pod: Object) -> bool:
+    """Say whether a pod's container surely never ran. A pod that was evicted may not tell any more."""
+    if seen.begun or has_begun(pod):
+        return False
+    refused_by_node = str(_status(pod).get("reason") or "").startswith(_NOT_ADMITTED)
+    return "waiting" in _state(pod) or not (pod.get("spec") or {}).get("nodeName") or refused_by_node
+
+
 # -- pods -----------------------------------------------------------------------------------------------------
 
 
@@ -109,9 +128,9 @@ def _read_pod(seen: Sighting, pod: Object) -> Reading:
         return _exited(seen, pod, terminated)
     phase = _status(pod).get("phase")
     if phase in ("Failed", "Succeeded"):
-        return Reading(observation=_gone(_why_pod_failed(seen, pod), never_started="running" not in state))
+        return Reading(observation=_gone(_why_pod_failed(seen, pod), never_started=_never_began(seen, pod)))
     if _is_being_deleted(pod) or phase == "Unknown":
-        return _ending(seen, pod, started="running" in state)
+        return _ending(seen, pod)
     if "running" in state:
         return Reading(observation=Observation(phase=Phase.RUNNING))
     return _read_waiting(seen, pod)
@@ -133,8 +152,9 @@ def _exited(seen: Sighting, pod: Object, terminated: Object) -> Reading:
     return Reading(observation=Observation(phase=Phase.EXITED, exit_code=code, reason=words))
 
 
-def _ending(seen: Sighting, pod: Object, *, started: bool) -> Reading:
+def _ending(seen: Sighting, pod: Object) -> Reading:
     """A pod that is being deleted, or of which its node says nothing any more."""
+    started = not _never_began(seen, pod)
     grace = float((pod.get("metadata") or {}).get("deletionGracePeriodSeconds") or 0)
     node = (pod.get("spec") or {}).get("nodeName")
     # Without a node there is nobody who could still be ending it.
@@ -189,7 +209,7 @@ def _why_pod_failed(seen: Sighting, pod: Object) -> str:
 
 def _read_vanished(seen: Sighting, pod: Object) -> Reading:
     """The pod is gone without having told how its container ended."""
-    started = has_begun(pod)
+    started = not _never_began(seen, pod)
     if job_failure := _failure(seen.job):
         return Reading(observation=_gone(job_failure, never_started=not started))
     cause = _cause(seen, pod) or ("it was stopped" if seen.stopping else "its pod was deleted from outside")
