@@ -7,6 +7,7 @@ Seen through another client than the one under test. Pods use the host's network
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -59,7 +60,8 @@ class KubernetesPlatform:
 
     def __exit__(self, *exception: object) -> None:
         for pod in self.pods():
-            self.core.delete_namespaced_pod(pod.metadata.name, self.namespace, grace_period_seconds=0)
+            with contextlib.suppress(client.ApiException):  # it is going by itself
+                self.core.delete_namespaced_pod(pod.metadata.name, self.namespace, grace_period_seconds=0)
         self.core.delete_namespace(self.namespace)
         self.api.close()
 
@@ -124,6 +126,10 @@ class KubernetesPlatform:
     def diary(self, spec: LaunchSpec) -> list[str]:
         """Return what a job has written down."""
         return self._diary(spec.job_id).read_text().splitlines()
+
+    def write(self, spec: LaunchSpec, text: str) -> None:
+        """Write something into the diary of a job, which may wait for it."""
+        self._diary(spec.job_id).write_text(text)
 
     def pods(self, spec: LaunchSpec | None = None) -> list[Any]:
         selector = f"job-name={spec.name}" if spec is not None else ""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from airflow_workpools.core.backoff import Backoff
 from airflow_workpools.errors import InfrastructureUnavailable
 from airflow_workpools.infrastructure.kubernetes.answers import ApiRefusal
 
@@ -13,10 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from airflow_workpools.infrastructure.kubernetes.client import KubernetesApi
-    from airflow_workpools.infrastructure.kubernetes.namespace import NamespaceWatch
+    from airflow_workpools.infrastructure.kubernetes.namespace import Entry, NamespaceWatch
 
 _BEGIN_SECONDS = 0.2
 """How often it is looked whether a container has begun; that costs no request."""
+_END_SECONDS = 5.0
 _SILENCE_SECONDS = 3600.0
 """After so long without a word the log is asked for anew."""
 
@@ -36,20 +38,28 @@ async def follow_pod_log(
         return
     path = f"/api/v1/namespaces/{watch.namespace}/pods/{pod}/log"
     query = {"container": container, "follow": "true"}
-    skip = offset
-    try:
-        async with api.stream(path, query=query, seconds=_SILENCE_SECONDS) as chunks:
-            async for chunk in chunks:
-                if skip < len(chunk):
-                    yield chunk[skip:]
-                skip = max(0, skip - len(chunk))
-    except ApiRefusal as error:
-        entry = watch.get(name)
-        if entry is None or entry.ended is not None or entry.seen.pod is None:
-            return  # nothing is left of it
-        raise InfrastructureUnavailable(str(error)) from error
-    if not await _has_ended(watch, name):
-        raise InfrastructureUnavailable(f"the log of pod {pod} broke off")
+    backoff = Backoff(initial=1.0, maximum=10.0)
+    while True:
+        skip = offset
+        try:
+            async with api.stream(path, query=query, seconds=_SILENCE_SECONDS) as chunks:
+                async for chunk in chunks:
+                    if skip < len(chunk):
+                        offset += len(chunk) - skip
+                        yield chunk[skip:]
+                    skip = max(0, skip - len(chunk))
+        except ApiRefusal as error:
+            if _is_over(watch.get(name)):
+                return  # nothing is left of it
+            raise InfrastructureUnavailable(str(error)) from error
+        # The watch may tell of the end a little later. If it does not, it was only the connection that ended.
+        if await _ends_within(watch, name, _END_SECONDS):
+            return
+        await asyncio.sleep(backoff.next())
+
+
+def _is_over(entry: Entry | None) -> bool:
+    return entry is None or entry.ended is not None or entry.seen.pod is None
 
 
 async def _begun_pod(watch: NamespaceWatch, name: str) -> str | None:
@@ -68,12 +78,11 @@ async def _begun_pod(watch: NamespaceWatch, name: str) -> str | None:
         await asyncio.sleep(_BEGIN_SECONDS)
 
 
-async def _has_ended(watch: NamespaceWatch, name: str, seconds: float = 5.0) -> bool:
-    """Say whether a job whose log is over has ended; the watch may tell of it a little later."""
+async def _ends_within(watch: NamespaceWatch, name: str, seconds: float) -> bool:
+    """Say whether a job is over, or will be told to be within this time."""
     until = asyncio.get_running_loop().time() + seconds
-    while asyncio.get_running_loop().time() < until:
-        entry = watch.get(name)
-        if entry is None or entry.ended is not None or entry.is_gone:
-            return True
+    while not _is_over(watch.get(name)):
+        if asyncio.get_running_loop().time() > until:
+            return False
         await asyncio.sleep(_BEGIN_SECONDS)
-    return False
+    return True

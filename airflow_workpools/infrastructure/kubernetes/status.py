@@ -201,6 +201,8 @@ def _why_pod_failed(seen: Sighting, pod: Object) -> str:
         ended = (status.get("state") or {}).get("terminated") or {}
         if ended.get("exitCode"):
             return f"its init container {status.get('name')} failed: {explain_exit(int(ended['exitCode']))}"
+    if seen.stopping:
+        return "it was stopped; its node has not said how its container ended"
     return f"its pod failed: {_told(_status(pod), 'the cluster has not said why')}"
 
 
