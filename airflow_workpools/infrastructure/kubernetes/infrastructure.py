@@ -60,6 +60,7 @@ class KubernetesInfrastructure:
 
     kind: ClassVar[str] = "kubernetes"
     runs_at_launch: ClassVar[bool] = False
+    bound_to_host: ClassVar[bool] = False
     variables: ClassVar[type[BaseModel]] = KubernetesVariables
     launches_in_flight: ClassVar[int] = 32
     """How many jobs it takes at a time, for each connection."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _BEGIN_SECONDS = 0.2
 """How often it is looked whether a container has begun; that costs no request."""
+_EXCUSES = (b"unable to retrieve container logs", b"rpc error: code = ", b"failed to try resolving symlinks")
+"""How nodes begin what they send, with a status that says all is well, instead of the log of a removed container."""
 _END_SECONDS = 5.0
 _SILENCE_SECONDS = 3600.0
 """After so long without a word the log is asked for anew."""
@@ -43,7 +45,7 @@ async def follow_pod_log(
         skip = offset
         try:
             async with api.stream(path, query=query, seconds=_SILENCE_SECONDS) as chunks:
-                async for chunk in chunks:
+                async for chunk in _without_excuses(chunks):
                     if skip < len(chunk):
                         offset += len(chunk) - skip
                         yield chunk[skip:]
@@ -56,6 +58,16 @@ async def follow_pod_log(
         if await _ends_within(watch, name, _END_SECONDS):
             return
         await asyncio.sleep(backoff.next())
+
+
+async def _without_excuses(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield a log, and nothing if a node says in its place that it has none any more."""
+    begun = False
+    async for chunk in chunks:
+        if not begun and chunk.startswith(_EXCUSES):
+            return
+        begun = True
+        yield chunk
 
 
 def _is_over(entry: Entry | None) -> bool:
