@@ -220,7 +220,8 @@ class TestTheLog:
                 await worker.cleanup(handle)
                 return words
 
-        assert asyncio.run(scenario()) == b"farewell\n"
+        words = asyncio.run(scenario())
+        assert words == b"farewell\n", words
 
 
 async def first(log: AsyncIterator[bytes]) -> bytes:

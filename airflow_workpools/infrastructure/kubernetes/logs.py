@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _BEGIN_SECONDS = 0.2
 """How often it is looked whether a container has begun; that costs no request."""
 _EXCUSES = (b"unable to retrieve container logs", b"rpc error: code = ", b"failed to try resolving symlinks")
-"""How nodes begin what they send, with a status that says all is well, instead of the log of a removed container."""
+"""How a node begins what it sends, with a status that says all is well, when the container of a log is removed."""
 _END_SECONDS = 5.0
 _SILENCE_SECONDS = 3600.0
 """After so long without a word the log is asked for anew."""
@@ -45,7 +45,7 @@ async def follow_pod_log(
         skip = offset
         try:
             async with api.stream(path, query=query, seconds=_SILENCE_SECONDS) as chunks:
-                async for chunk in _without_excuses(chunks):
+                async for chunk in without_excuse(chunks):
                     if skip < len(chunk):
                         offset += len(chunk) - skip
                         yield chunk[skip:]
@@ -60,14 +60,25 @@ async def follow_pod_log(
         await asyncio.sleep(backoff.next())
 
 
-async def _without_excuses(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield a log, and nothing if a node says in its place that it has none any more."""
-    begun = False
+async def without_excuse(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield a log without what a node may say, as its unfinished last line, of why there is no more of it."""
+    held = b""
+    at_line_start = True
     async for chunk in chunks:
-        if not begun and chunk.startswith(_EXCUSES):
-            return
-        begun = True
-        yield chunk
+        chunk, held = held + chunk, b""
+        start = chunk.rfind(b"\n") + 1
+        last = chunk[start:]
+        if last and (start or at_line_start) and _may_be_excuse(last):
+            chunk, held = chunk[:start], last
+        if chunk:
+            at_line_start = chunk.endswith(b"\n")
+            yield chunk
+    if held and not held.startswith(_EXCUSES):
+        yield held
+
+
+def _may_be_excuse(line: bytes) -> bool:
+    return any(line[: len(excuse)] == excuse[: len(line)] for excuse in _EXCUSES)
 
 
 def _is_over(entry: Entry | None) -> bool:
