@@ -105,7 +105,7 @@ class KubernetesVariables(BaseModel):
         default="nvidia.com/gpu",
         min_length=1,
         title="GPU resource",
-        description="How the cluster calls its GPUs: nvidia.com/gpu, amd.com/gpu, nvidia.com/mig-1g.5gb, …",
+        description="How the cluster calls its GPUs: nvidia.com/gpu, amd.com/gpu, nvidia.com/mig-1g.5gb and so on.",
     )
     node_selector: dict[str, str] = Field(
         default_factory=dict,
