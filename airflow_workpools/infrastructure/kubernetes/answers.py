@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -113,8 +114,6 @@ def _message(told: Mapping[str, Any], body: bytes, status: int) -> str:
 
 def _seconds(header: str | None, told: Mapping[str, Any]) -> float | None:
     for given in (header, (told.get("details") or {}).get("retryAfterSeconds")):
-        try:
-            return float(given) if given is not None else None
-        except (TypeError, ValueError):
-            continue
+        with contextlib.suppress(TypeError, ValueError):  # a header may also be a date
+            return float(given)
     return None

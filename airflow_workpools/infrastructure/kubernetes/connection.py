@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 EXTRA = 'pip install "airflow-provider-workpools[kubernetes]"'
 DEFAULT_NAMESPACE = "default"
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_DEFAULT_KUBECONFIG = "~/.kube/config"
 _PLACES = ("in_cluster", "kube_config_path", "kube_config")
 
 
@@ -43,25 +44,32 @@ async def find_cluster(connection: Mapping[str, Any] | None) -> Cluster:
     :raises InfrastructureUnavailable: if that can't be known; the message says what is wrong with what.
     """
     extra = connection_extra(connection)
-    in_pod = (
-        not any(extra.get(place) for place in _PLACES) and not extra.get("cluster_context") and is_in_pod()
-    )
-    if connection is None:
-        configuration = await _own_configuration(in_pod)
-    else:
-        configuration = await _hook_configuration(
-            connection, {**extra, "in_cluster": True} if in_pod else extra
+    named = any(extra.get(place) for place in _PLACES)
+    in_pod = not named and not extra.get("cluster_context") and is_in_pod()
+    if in_pod:
+        extra["in_cluster"] = True
+    elif not named:
+        # Said outright: the client library looks at the variable only once, when it is imported.
+        extra["kube_config_path"] = os.environ.get("KUBECONFIG") or _DEFAULT_KUBECONFIG
+    source = _source(connection, extra)
+    try:
+        configuration = (
+            await _own_configuration(extra) if connection is None else await _of_hook(connection, extra)
         )
+    except InfrastructureUnavailable:
+        raise
+    except Exception as error:
+        words = str(error).strip() or type(error).__name__
+        if isinstance(error, TypeError | AttributeError | LookupError | AssertionError):
+            words = f"it is no kubeconfig ({words})"
+        raise InfrastructureUnavailable(f"{source} can't be used: {words}") from error
     if _is_true(extra.get("disable_verify_ssl")):
         configuration.verify_ssl = False
     # Watches and logs stay open; how many requests are made at a time is limited elsewhere.
     configuration.connection_pool_maxsize = 0
-    namespace = extra.get("namespace") or (
-        _pod_namespace() if in_pod or _is_true(extra.get("in_cluster")) else None
-    )
-    return Cluster(
-        client=configuration, namespace=str(namespace or _context_namespace(extra) or DEFAULT_NAMESPACE)
-    )
+    in_cluster = _is_true(extra.get("in_cluster"))
+    namespace = extra.get("namespace") or (_pod_namespace() if in_cluster else _context_namespace(extra))
+    return Cluster(client=configuration, namespace=str(namespace or DEFAULT_NAMESPACE))
 
 
 def is_in_pod() -> bool:
@@ -78,7 +86,18 @@ def connection_extra(connection: Mapping[str, Any] | None) -> dict[str, Any]:
     return {str(key).removeprefix(prefix): value for key, value in extra.items() if value not in (None, "")}
 
 
-async def _own_configuration(in_pod: bool) -> Any:
+def _source(connection: Mapping[str, Any] | None, extra: Mapping[str, Any]) -> str:
+    """Say where the configuration comes from, for messages."""
+    if _is_true(extra.get("in_cluster")):
+        place = "the service account of the worker's pod"
+    elif extra.get("kube_config_path"):
+        place = f"the kubeconfig {extra['kube_config_path']}"
+    else:
+        place = "its kube_config"
+    return place if connection is None else f"connection {connection.get('conn_id')!r} ({place})"
+
+
+async def _own_configuration(extra: Mapping[str, Any]) -> Any:
     try:
         from kubernetes_asyncio import client, config
     except ImportError as error:
@@ -86,22 +105,20 @@ async def _own_configuration(in_pod: bool) -> Any:
             f"the kubernetes kind needs kubernetes_asyncio, which is not installed here: {EXTRA}"
         ) from error
     configuration = client.Configuration()
-    try:
-        if in_pod:
-            config.load_incluster_config(client_configuration=configuration)
-        else:
-            await config.load_kube_config(client_configuration=configuration)
-    except Exception as error:
-        source = "the pod's service account" if in_pod else _kubeconfig_in_use()
-        raise InfrastructureUnavailable(f"{source} can't be used: {_words(error)}") from error
+    if extra.get("in_cluster"):
+        config.load_incluster_config(client_configuration=configuration)
+    else:
+        await config.load_kube_config(
+            config_file=extra["kube_config_path"], client_configuration=configuration
+        )
     return configuration
 
 
-async def _hook_configuration(connection: Mapping[str, Any], extra: Mapping[str, Any]) -> Any:
+async def _of_hook(connection: Mapping[str, Any], extra: Mapping[str, Any]) -> Any:
     conn_id, conn_type = connection.get("conn_id"), connection.get("conn_type")
     if conn_type not in (None, "kubernetes"):
         raise InfrastructureUnavailable(
-            f"connection {conn_id!r} has the type {conn_type!r}; a kubernetes pool needs one of type 'kubernetes'"
+            f"connection {conn_id!r} is of type {conn_type!r}; a kubernetes work pool needs one of type 'kubernetes'"
         )
     try:
         from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
@@ -110,22 +127,8 @@ async def _hook_configuration(connection: Mapping[str, Any], extra: Mapping[str,
             f"connection {conn_id!r} needs Airflow's Kubernetes provider, which is not installed here: {EXTRA}"
         ) from error
     # With the fields given, the hook asks nobody for the connection.
-    hook = AsyncKubernetesHook(conn_id=conn_id, connection_extras=dict(extra))
-    try:
-        async with hook.get_conn() as api:
-            return api.configuration
-    except Exception as error:
-        raise InfrastructureUnavailable(f"connection {conn_id!r} can't be used: {_words(error)}") from error
-
-
-def _words(error: Exception) -> str:
-    """Return the words of an error; those of the client about a kubeconfig name what is missing."""
-    return str(error).strip() or type(error).__name__
-
-
-def _kubeconfig_in_use() -> str:
-    named = os.environ.get("KUBECONFIG")
-    return f"the kubeconfig {named} (KUBECONFIG)" if named else "the kubeconfig ~/.kube/config"
+    async with AsyncKubernetesHook(conn_id=conn_id, connection_extras=dict(extra)).get_conn() as api:
+        return api.configuration
 
 
 def _pod_namespace() -> str | None:
@@ -153,7 +156,7 @@ def _context_namespace(extra: Mapping[str, Any]) -> str | None:
         for context in kubeconfig.get("contexts") or ():
             if context.get("name") == name:
                 return (context.get("context") or {}).get("namespace")
-    except (OSError, AttributeError, yaml.YAMLError):
+    except (OSError, AttributeError, KeyError, yaml.YAMLError):
         pass
     return None
 
