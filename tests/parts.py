@@ -92,6 +92,12 @@ def _no_kubernetes() -> str | None:
     return None if configured else "no Kubernetes cluster is configured (KUBECONFIG)"
 
 
+def _no_breakable_kubernetes() -> str | None:
+    from tests.kubernetes import testbed
+
+    return testbed.missing()
+
+
 def _no_worker() -> str | None:
     if os.geteuid() != 0 or not shutil.which("ip"):
         return "network namespaces need root and the `ip` command (apt-get install iproute2)"
@@ -109,6 +115,7 @@ PARTS: Mapping[str, Callable[[], str | None]] = {
     "podman": cache(_no_podman),
     "registry": cache(_no_registry),
     "kubernetes": cache(_no_kubernetes),
+    "breakable_kubernetes": cache(_no_breakable_kubernetes),
     "worker": cache(_no_worker),
     "browser": cache(_no_browser),
 }

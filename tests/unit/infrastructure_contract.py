@@ -234,6 +234,7 @@ class InfrastructureContract:
             async with working(platform) as worker:
                 handle = await launch(worker, spec)
                 await wait_until_begun(platform, spec)
+                await wait_for_running(worker, handle)
             async with working(platform) as later:
                 assert (await observe(later, handle)).phase is Phase.RUNNING
                 await later.stop(handle, grace_seconds=0)

@@ -1,0 +1,411 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kubernetes kind: a job is a Kubernetes Job with one pod, which runs once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_workpools.core.backoff import Backoff
+from airflow_workpools.errors import InfrastructureUnavailable, LaunchRejected
+from airflow_workpools.infrastructure.base import Handle, LaunchSpec, Observation, Phase
+from airflow_workpools.infrastructure.containers import JOB_ID_LABEL, runtime_environment
+from airflow_workpools.infrastructure.kubernetes import pod_mutation
+from airflow_workpools.infrastructure.kubernetes.answers import AlreadyExists, ApiRefusal, DoesNotExist
+from airflow_workpools.infrastructure.kubernetes.client import MERGE_PATCH, KubernetesApi
+from airflow_workpools.infrastructure.kubernetes.logs import follow_pod_log
+from airflow_workpools.infrastructure.kubernetes.manifest import (
+    JobPlan,
+    plan_job,
+    secret_data,
+    with_template,
+)
+from airflow_workpools.infrastructure.kubernetes.namespace import Entry, NamespaceWatch
+from airflow_workpools.infrastructure.kubernetes.namespaces_used import NamespacesUsed
+from airflow_workpools.infrastructure.kubernetes.status import container_name
+from airflow_workpools.infrastructure.kubernetes.variables import JOB_CONFIGURATION, KubernetesVariables
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+    from uuid import UUID
+
+    from pydantic import BaseModel
+
+log = logging.getLogger(__name__)
+
+_CREATE_SECONDS = 20.0
+"""How long creating a Job is tried again before the worker is told that it does not work now."""
+_DELETE_SECONDS = 20.0
+_ONCE = 0.0
+"""The moment (loop time) since when everything is known that was listed at all."""
+_FIND_AT_ONCE = 40
+"""Most jobs that one request looks for: their ids stand in its address."""
+_COLLECT_SECONDS = 0.05
+"""Changes are collected this long and told together: a thousand jobs are looked at together, too."""
+_HANDED_OVER_SECONDS = 10.0
+"""How long the worker that created a Job may take to hand over its workload before another one looks after it."""
+
+
+class KubernetesInfrastructure:
+    """Runs jobs as Kubernetes Jobs.
+
+    :param home: where it is remembered in which namespaces there may be jobs.
+    :param connection: where the cluster is; None: the worker's own pod or kubeconfig says it.
+    :param in_flight: most requests that are made at a time.
+    """
+
+    kind: ClassVar[str] = "kubernetes"
+    runs_at_launch: ClassVar[bool] = False
+    bound_to_host: ClassVar[bool] = False
+    variables: ClassVar[type[BaseModel]] = KubernetesVariables
+    launches_in_flight: ClassVar[int] = 32
+    """How many jobs it takes at a time, for each connection."""
+
+    def __init__(
+        self, *, home: Path, connection: Mapping[str, Any] | None = None, in_flight: int = launches_in_flight
+    ) -> None:
+        self.api = KubernetesApi(connection, in_flight=in_flight)
+        conn_id = str((connection or {}).get("conn_id") or "own")
+        self._namespaces = NamespacesUsed(Path(home) / "kubernetes" / f"{conn_id}.namespaces")
+        self._watches: dict[str, NamespaceWatch] = {}
+        self._changed = asyncio.Event()
+        self._errands: dict[str, asyncio.Task[None]] = {}
+        """What is being done to jobs without anybody waiting for it."""
+        self._environment: Mapping[str, str] | None = None
+        self._wake_up: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def default_job_configuration(cls) -> Mapping[str, Any]:
+        """Return the ``job_configuration`` of the default base job template, with placeholders."""
+        return JOB_CONFIGURATION
+
+    # -- life -----------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Log in to the cluster."""
+        await self.api.open()
+
+    async def close(self) -> None:
+        """Let go of watches and connections; the jobs go on."""
+        if self._wake_up is not None:
+            self._wake_up.cancel()
+        errands = list(self._errands.values())
+        for task in errands:
+            task.cancel()
+        await asyncio.gather(*errands, return_exceptions=True)
+        await asyncio.gather(*(watch.close() for watch in self._watches.values()))
+        self._watches.clear()
+        await self.api.close()
+
+    def hindrance(self) -> str | None:
+        """Say why no job can be launched now, whichever it is; None if nothing is known to hinder."""
+        problems = [watch.problem for watch in self._watches.values()]
+        if problems and all(isinstance(problem, InfrastructureUnavailable) for problem in problems):
+            return str(problems[0])
+        return None
+
+    def _watch(self, namespace: str) -> NamespaceWatch:
+        if namespace not in self._watches:
+            self._namespaces.add(namespace)
+            watch = NamespaceWatch(
+                self.api,
+                namespace,
+                on_change=self._changed.set,
+                on_leaving=lambda name: self._hold(namespace, name),
+                on_state=self._changed.set,
+            )
+            self._watches[namespace] = watch
+            watch.start()
+        return self._watches[namespace]
+
+    # -- launch and find ------------------------------------------------------------------------------------
+
+    async def launch(self, spec: LaunchSpec) -> AsyncIterator[Handle]:
+        """Create a job's Job, then its Secret; adopt those that are there."""
+        plan = await self._plan(spec)
+        watch = self._watch(plan.namespace)
+        # What can't be watched must not be started.
+        await watch.listed_since(_ONCE)
+        job, adopted = await self._create_job(plan)
+        entry = watch.put(job)
+        yield _handle(spec.job_id, job)
+        if not adopted or not entry.has_begun:
+            await self._hand_over(plan, entry, job)
+
+    async def _plan(self, spec: LaunchSpec) -> JobPlan:
+        if self._environment is None:
+            self._environment = runtime_environment()
+        plan = plan_job(spec, namespace=self.api.namespace, environment=self._environment)
+        if pod_mutation.is_defined():
+            template = await asyncio.to_thread(
+                pod_mutation.mutated, plan.job["spec"]["template"], plan.namespace
+            )
+            plan = with_template(plan, template)
+        return plan
+
+    async def _create_job(self, plan: JobPlan) -> tuple[Mapping[str, Any], bool]:
+        """Return the Job, and whether it was there before."""
+        path = _jobs(plan.namespace)
+        try:
+            return await self.api.persist("POST", path, seconds=_CREATE_SECONDS, body=plan.job), False
+        except AlreadyExists:
+            return await self.api.persist("GET", f"{path}/{plan.name}", seconds=_CREATE_SECONDS), True
+
+    async def _hand_over(self, plan: JobPlan, entry: Entry, job: Mapping[str, Any]) -> None:
+        """Create the Secret for which a job's pod waits, however long that takes.
+
+        If it is refused, nothing is left of the job. Should this worker end in between, the next one finds the Job
+        without its Secret and takes it away.
+        """
+        secret = plan.secret(job["metadata"]["uid"])
+        backoff = Backoff()
+        while not entry.has_workload:
+            try:
+                await self._write_secret(plan.namespace, plan.name, secret)
+                entry.has_workload = True
+            except InfrastructureUnavailable as error:
+                log.warning("The workload of %s can't be handed over yet: %s", plan.name, error)
+                await asyncio.sleep(backoff.next())
+            except ApiRefusal as error:
+                entry.has_workload = True
+                await self._delete_job(plan.namespace, plan.name)
+                raise LaunchRejected(f"its workload can't be handed over: {error}") from error
+
+    async def _write_secret(self, namespace: str, name: str, secret: Mapping[str, Any]) -> None:
+        try:
+            await self.api.persist("POST", _secrets(namespace), seconds=_CREATE_SECONDS, body=secret)
+        except AlreadyExists:
+            await self._patch_secret(namespace, name, {"data": secret["data"]})
+
+    async def _patch_secret(self, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
+        await self._patch(f"{_secrets(namespace)}/{name}", patch)
+
+    async def _patch(self, path: str, patch: Mapping[str, Any]) -> None:
+        await self.api.persist("PATCH", path, seconds=_CREATE_SECONDS, body=patch, content_type=MERGE_PATCH)
+
+    async def renew(self, handle: Handle, workload: str) -> None:
+        """Replace the workload of a job that has not started."""
+        with contextlib.suppress(DoesNotExist):
+            await self._patch_secret(*_place(handle), {"data": secret_data(workload)})
+
+    async def find(self, job_ids: Collection[UUID]) -> Mapping[UUID, Handle]:
+        """Look for jobs by their labels, in every namespace where this worker may have launched any."""
+        wanted = {str(job_id): job_id for job_id in job_ids}
+        found: dict[UUID, Handle] = {}
+        for namespace in {self.api.namespace, *self._watches, *self._namespaces.read()}:
+            watch = self._watches.get(namespace)
+            for ids in _chunks(sorted(wanted), _FIND_AT_ONCE):
+                query = {"labelSelector": f"{JOB_ID_LABEL} in ({','.join(ids)})"}
+                try:
+                    told = await self.api.request("GET", _jobs(namespace), query=query)
+                except ApiRefusal:
+                    if namespace == self.api.namespace:
+                        continue  # it need not be allowed where no pool's jobs go
+                    raise
+                # The latest attempt is the one that counts.
+                for job in sorted(
+                    told.get("items") or (), key=lambda job: str(job["metadata"].get("creationTimestamp"))
+                ):
+                    if watch is None or not watch.was_cleaned(job["metadata"]["name"]):
+                        job_id = wanted[job["metadata"]["labels"][JOB_ID_LABEL]]
+                        found[job_id] = _handle(job_id, job)
+        return found
+
+    # -- observe --------------------------------------------------------------------------------------------
+
+    async def observe(self, handles: Sequence[Handle]) -> Mapping[UUID, Observation]:
+        """Say what is seen of these jobs."""
+        await self._learn(handles)
+        now = asyncio.get_running_loop().time()
+        seen = {handle.job_id: self._observe(handle, now) for handle in handles}
+        await self._look_after_abandoned(handles, now)
+        return seen
+
+    async def _learn(self, handles: Sequence[Handle]) -> None:
+        """Have every namespace listed in which there is a job that is not known here: all of them at once."""
+        now = asyncio.get_running_loop().time()
+        unknown: dict[str, NamespaceWatch] = {}
+        for handle in handles:
+            namespace, name = _place(handle)
+            if name and namespace not in unknown:
+                watch = self._watch(namespace)
+                if watch.get(name) is None and not watch.was_cleaned(name):
+                    unknown[namespace] = watch
+        try:
+            await asyncio.gather(*(watch.listed_since(now) for watch in unknown.values()))
+        except LaunchRejected as error:
+            raise InfrastructureUnavailable(f"jobs can't be watched: {error}") from error
+
+    def _observe(self, handle: Handle, now: float) -> Observation:
+        namespace, name = _place(handle)
+        if not name:
+            return Observation(phase=Phase.GONE, reason="its handle names no Job")
+        watch = self._watch(namespace)
+        entry = watch.get(name)
+        if entry is None:
+            cleaned = watch.was_cleaned(name)
+            why = (
+                "was cleaned up" if cleaned else "is gone: deleted from outside, or its time to live was over"
+            )
+            return Observation(phase=Phase.GONE, reason=f"its Job {name} in namespace {namespace} {why}")
+        seen = entry.observe(now)
+        if entry.due is not None:
+            self._wake_at(entry.due)
+        if seen.phase is Phase.GONE and not entry.is_gone:
+            self._take_away(namespace, name)
+        return seen
+
+    def _wake_at(self, due: float) -> None:
+        """Have the jobs looked at when the patience with one of them is over."""
+        loop = asyncio.get_running_loop()
+        if self._wake_up is None or not loop.time() < self._wake_up.when() <= due:
+            if self._wake_up is not None:
+                self._wake_up.cancel()
+            self._wake_up = loop.call_at(due, self._changed.set)
+
+    def _take_away(self, namespace: str, name: str) -> None:
+        """Delete a Job that is over for us, so that its cluster starts nothing more of it."""
+        self._in_background(f"delete {name}", lambda: self._delete_job(namespace, name))
+
+    def _hold(self, namespace: str, name: str) -> None:
+        """Keep the cluster from making another pod, in which the job would run again."""
+        self._in_background(f"hold {name}", lambda: self._make_no_pods(namespace, name))
+
+    def _in_background(self, what: str, do: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if what in self._errands:
+            return
+
+        def on_done(task: asyncio.Task[None]) -> None:
+            self._errands.pop(what, None)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.warning("Could not %s: %s", what, error)
+
+        self._errands[what] = asyncio.create_task(do(), name=what)
+        self._errands[what].add_done_callback(on_done)
+
+    async def _look_after_abandoned(self, handles: Sequence[Handle], now: float) -> None:
+        """Take away Jobs whose worker ended before it had handed over the workload: their pods would wait for ever.
+
+        Each job that another worker launched is asked about once.
+        """
+        for handle in handles:
+            namespace, name = _place(handle)
+            entry = self._watches[namespace].get(name) if name else None
+            if entry is None or entry.has_workload or now - entry.known_at < _HANDED_OVER_SECONDS:
+                continue
+            entry.has_workload = True
+            if entry.ended is None and not entry.has_begun and not await self._has_secret(namespace, name):
+                entry.ended = Observation(
+                    phase=Phase.GONE,
+                    reason="its worker ended before it had handed over the workload",
+                    never_started=True,
+                )
+                self._changed.set()
+
+    async def _has_secret(self, namespace: str, name: str) -> bool:
+        # A change of nothing: no right to read Secrets is needed for it.
+        try:
+            await self._patch_secret(namespace, name, {})
+        except DoesNotExist:
+            return False
+        return True
+
+    async def wait_for_change(self) -> None:
+        """Return when a job has begun or ended, or the watch has."""
+        await self._changed.wait()
+        await asyncio.sleep(_COLLECT_SECONDS)
+        self._changed.clear()
+
+    def follow_log(self, handle: Handle, *, offset: int) -> AsyncIterator[bytes]:
+        """Yield what the job's container writes, from this byte on, while it runs."""
+        namespace, name = _place(handle)
+        watch = self._watch(namespace)
+        return follow_pod_log(self.api, watch, name, str(handle.data.get("container")), offset=offset)
+
+    # -- stop and clean up ----------------------------------------------------------------------------------
+
+    async def stop(self, handle: Handle, *, grace_seconds: float) -> None:
+        """Delete a job's pod, whose container gets SIGTERM and this long to end, and let the cluster make no other.
+
+        The Job stays until :meth:`cleanup`, and so does its Secret: a node that misses a Secret while it brings a pod
+        up does nothing else with that pod until it gives up looking.
+        """
+        namespace, name = _place(handle)
+        if not name:
+            return
+        await self._learn([handle])
+        entry = self._watch(namespace).get(name)
+        if entry is None or entry.ended is not None:
+            return  # its log is still to be fetched
+        entry.stopping()
+        pod = entry.seen.pod
+        if pod is None:
+            await self._delete_job(namespace, name)
+            return
+        await self._make_no_pods(namespace, name)
+        # With 0, the pod would be gone at once, and nobody would know how its container ended.
+        seconds = max(1, math.ceil(grace_seconds))
+        await self._delete(f"{_pods(namespace)}/{pod['metadata']['name']}", {"gracePeriodSeconds": seconds})
+
+    async def _make_no_pods(self, namespace: str, name: str) -> None:
+        with contextlib.suppress(DoesNotExist):
+            await self._patch(f"{_jobs(namespace)}/{name}", {"spec": {"parallelism": 0}})
+
+    async def cleanup(self, handle: Handle) -> None:
+        """Delete a job's Job; the cluster takes its pod and its Secret along."""
+        namespace, name = _place(handle)
+        if name:
+            await self._delete_job(namespace, name)
+            self._watch(namespace).forget(name)
+
+    async def _delete_job(self, namespace: str, name: str) -> None:
+        await self._delete(f"{_jobs(namespace)}/{name}", {"propagationPolicy": "Background"})
+
+    async def _delete(self, path: str, options: Mapping[str, Any]) -> None:
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", **options}
+        with contextlib.suppress(DoesNotExist):
+            await self.api.persist("DELETE", path, seconds=_DELETE_SECONDS, body=body)
+
+
+def _handle(job_id: UUID, job: Mapping[str, Any]) -> Handle:
+    metadata, template = job["metadata"], job["spec"]["template"]
+    return Handle(
+        job_id=job_id,
+        kind=KubernetesInfrastructure.kind,
+        data={
+            "namespace": metadata["namespace"],
+            "name": metadata["name"],
+            "uid": metadata["uid"],
+            "container": container_name(template),
+            "stop_grace_seconds": template["spec"].get("terminationGracePeriodSeconds", 30),
+        },
+    )
+
+
+def _created_at(job: Mapping[str, Any]) -> str:
+    return str(job["metadata"].get("creationTimestamp"))
+
+
+def _place(handle: Handle) -> tuple[str, str]:
+    """Return the namespace and the name of a job's Job; empty where the handle has none."""
+    return str(handle.data.get("namespace") or ""), str(handle.data.get("name") or "")
+
+
+def _jobs(namespace: str) -> str:
+    return f"/apis/batch/v1/namespaces/{namespace}/jobs"
+
+
+def _pods(namespace: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/pods"
+
+
+def _secrets(namespace: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/secrets"
+
+
+def _chunks(items: Sequence[str], size: int) -> Iterable[Sequence[str]]:
+    return (items[n : n + size] for n in range(0, len(items), size))
