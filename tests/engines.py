@@ -145,7 +145,7 @@ class OwnEngine:
 
     def __exit__(self, *_: object) -> None:
         with contextlib.closing(client(self.url)) as engine:
-            for container in engine.containers.list(all=True):
+            for container in engine.containers.list(all=True, ignore_removed=True):
                 container.remove(force=True)
         assert self._process is not None
         self._process.terminate()
