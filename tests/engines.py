@@ -150,6 +150,8 @@ class OwnEngine:
         assert self._process is not None
         self._process.terminate()
         self._process.wait(60)
+        for mount in ("data", "exec/netns/default"):  # an engine that was killed has left them to nobody
+            subprocess.run(["umount", "--lazy", self._folder / mount], capture_output=True, check=False)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def up(self) -> None:
