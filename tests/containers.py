@@ -107,7 +107,7 @@ class DockerPlatform:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for container in self.engine.containers.list(all=True):
+        for container in self.engine.containers.list(all=True, ignore_removed=True):
             if container.name.startswith(tuple(self._names)):
                 container.remove(force=True, v=True)
         self.engine.close()

@@ -145,11 +145,13 @@ class OwnEngine:
 
     def __exit__(self, *_: object) -> None:
         with contextlib.closing(client(self.url)) as engine:
-            for container in engine.containers.list(all=True):
+            for container in engine.containers.list(all=True, ignore_removed=True):
                 container.remove(force=True)
         assert self._process is not None
         self._process.terminate()
         self._process.wait(60)
+        for mount in ("data", "exec/netns/default"):  # an engine that was killed has left them to nobody
+            subprocess.run(["umount", "--lazy", self._folder / mount], capture_output=True, check=False)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def up(self) -> None:

@@ -14,7 +14,7 @@ import pytest
 from airflow_workpools.infrastructure.containers import JOB_ID_LABEL
 from tests.airflow.harness import ROOT, AirflowInstance
 from tests.airflow.reading import ended, events, only, parts, read
-from tests.containers import AIRFLOW_IMAGE, no_airflow_image
+from tests.images import base_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +25,6 @@ pytestmark = [pytest.mark.airflow, pytest.mark.docker]
 @pytest.fixture(scope="module")
 def boxes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowInstance]:
     """An Airflow whose work pool ``boxes`` runs containers."""
-    if missing := no_airflow_image(docker.from_env()):
-        pytest.skip(missing)
     home = tmp_path_factory.mktemp("logs-docker")
     shutil.copytree(ROOT / "tests/airflow/dags_logs", home / "dags")
     (home / "traces").mkdir(mode=0o777)
@@ -39,7 +37,7 @@ def boxes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowInstance]
             "boxes",
             type="docker",
             job_variables={
-                "image": AIRFLOW_IMAGE,
+                "image": base_image(),
                 "network_mode": "host",
                 "volumes": [f"{home}/dags:{home}/dags:ro", f"{home}/traces:{home}/traces"],
                 "env": {

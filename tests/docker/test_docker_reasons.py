@@ -354,7 +354,7 @@ def after_the_engine_was_killed(folder: Path, *options: str) -> Observation:
             await until(lambda: worker.hindrance() is not None)
             with pytest.raises(InfrastructureUnavailable):
                 await worker.observe([handle])
-            await asyncio.to_thread(engine.up)
+            engine.up()  # here: the engine ends with the thread that started it
             await until(lambda: worker.hindrance() is None)
             seen.append(await observe(worker, handle))
 
