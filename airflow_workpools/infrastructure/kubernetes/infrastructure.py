@@ -139,13 +139,7 @@ class KubernetesInfrastructure:
     async def _plan(self, spec: LaunchSpec) -> JobPlan:
         if self._environment is None:
             self._environment = runtime_environment()
-        plan = plan_job(spec, namespace=self.api.namespace, environment=self._environment)
-        if pod_mutation.is_defined():
-            template = await asyncio.to_thread(
-                pod_mutation.mutated, plan.job["spec"]["template"], plan.namespace
-            )
-            plan = with_template(plan, template)
-        return plan
+        return await planned(spec, namespace=self.api.namespace, environment=self._environment)
 
     async def _create_job(self, plan: JobPlan) -> tuple[Mapping[str, Any], bool]:
         """Return the Job, and whether it was there before."""
@@ -369,6 +363,16 @@ class KubernetesInfrastructure:
         body = {"apiVersion": "v1", "kind": "DeleteOptions", **options}
         with contextlib.suppress(DoesNotExist):
             await self.api.persist("DELETE", path, seconds=_DELETE_SECONDS, body=body)
+
+
+async def planned(spec: LaunchSpec, *, namespace: str, environment: Mapping[str, str]) -> JobPlan:
+    """Return what is to be created for a job, after Airflow's ``pod_mutation_hook`` has seen it."""
+    plan = plan_job(spec, namespace=namespace, environment=environment)
+    if not pod_mutation.is_defined():
+        return plan
+    # A hook may do anything, also ask somebody.
+    template = await asyncio.to_thread(pod_mutation.mutated, plan.job["spec"]["template"], plan.namespace)
+    return with_template(plan, template)
 
 
 def _handle(job_id: UUID, job: Mapping[str, Any]) -> Handle:
