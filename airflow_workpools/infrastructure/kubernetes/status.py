@@ -296,10 +296,9 @@ def _ended_by(seen: Sighting, pod: Object) -> str | None:
         return failure
     disruption = _condition(pod, "DisruptionTarget")
     if disruption.get("status") == "True":
-        words = _DISRUPTION_WORDS.get(
-            str(disruption.get("reason")), f"ended by the cluster ({disruption.get('reason')})"
-        )
-        return f"{words} ({disruption['message']})" if disruption.get("message") else words
+        why = str(disruption.get("reason"))
+        reason = _DISRUPTION_WORDS[why] if why in _DISRUPTION_WORDS else f"ended by the cluster ({why})"
+        return f"{reason} ({disruption['message']})" if disruption.get("message") else reason
     if seen.stopping or not _is_being_deleted(pod):
         return None
     if seen.job is None or _is_being_deleted(seen.job):
