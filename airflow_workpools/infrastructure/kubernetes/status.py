@@ -297,7 +297,8 @@ def _ended_by(seen: Sighting, pod: Object) -> str | None:
     disruption = _condition(pod, "DisruptionTarget")
     if disruption.get("status") == "True":
         why = str(disruption.get("reason"))
-        reason = _DISRUPTION_WORDS[why] if why in _DISRUPTION_WORDS else f"ended by the cluster ({why})"
+        reason = f"ended by the cluster ({why})"
+        reason = _DISRUPTION_WORDS.get(why, reason)
         return f"{reason} ({disruption['message']})" if disruption.get("message") else reason
     if seen.stopping or not _is_being_deleted(pod):
         return None
