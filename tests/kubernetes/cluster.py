@@ -22,6 +22,7 @@ from airflow_workpools.core.templates import render
 from airflow_workpools.infrastructure.base import LaunchSpec
 from airflow_workpools.infrastructure.kubernetes import KubernetesInfrastructure
 from airflow_workpools.infrastructure.registry import default_template
+from tests.kubernetes.testbed import using_the_cluster
 
 IMAGE = os.environ.get("WORKPOOLS_TEST_IMAGE", "workpools-test:local")
 TOKEN = "s3cr3t-t0ken"
@@ -42,16 +43,19 @@ class KubernetesPlatform:
     """A namespace with jobs; on leaving it, nothing is left of it.
 
     :param path: where the jobs' diaries are, on this machine.
+    :param alone: whether the cluster is to be broken, so that no other test may use it meanwhile.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, alone: bool = False) -> None:
         self.path = path
+        self._use = using_the_cluster(alone=alone)
         self.namespace = f"workpools-{uuid.uuid4().hex[:8]}"
         self.api = config.new_client_from_config()
         self.core, self.batch = client.CoreV1Api(self.api), client.BatchV1Api(self.api)
         self.rbac = client.RbacAuthorizationV1Api(self.api)
 
     def __enter__(self) -> KubernetesPlatform:
+        self._use.__enter__()
         metadata = {"name": self.namespace}
         self.core.create_namespace({"metadata": metadata})
         # Until its service account is ready, the cluster makes no pods.
@@ -64,6 +68,7 @@ class KubernetesPlatform:
                 self.core.delete_namespaced_pod(pod.metadata.name, self.namespace, grace_period_seconds=0)
         self.core.delete_namespace(self.namespace)
         self.api.close()
+        self._use.__exit__(None, None, None)
 
     def _takes_pods(self) -> bool:
         container = {"name": "try", "image": IMAGE}
@@ -92,6 +97,12 @@ class KubernetesPlatform:
 
     def times_run(self, spec: LaunchSpec) -> int:
         return self.diary(spec).count("begun")
+
+    def writes(self, *lines: str, goes_on: bool = False) -> LaunchSpec:
+        say = "; ".join(f"echo {line}" for line in lines)
+        return self.spec(
+            f"trap 'exit 143' TERM; {say}; while {'true' if goes_on else 'false'}; do sleep 0.1; done"
+        )
 
     # -- more -----------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from airflow_workpools import metrics
 from airflow_workpools.core.ends import EndCause
 from airflow_workpools.core.exits import explain_exit
 from airflow_workpools.core.explain import Gate
+from airflow_workpools.infrastructure.kubernetes import status
 from airflow_workpools.store import rules
 from airflow_workpools.store.errands import LOST
 from tests.airflow_home import ETL
@@ -46,6 +47,10 @@ _TAKE_REASONS = {
     "_noted",
     "_without_container",
     "PullFailed",
+    "_gone",
+    "ApiRefusal",
+    "NotAccepted",
+    "DoesNotExist",
 }
 """What is called with a reason."""
 _GIVE_REASONS = {
@@ -55,6 +60,9 @@ _GIVE_REASONS = {
     "_out_of_memory",
     "start_refused",
     "removed_before_start",
+    "_ended_by",
+    "_why_job_failed",
+    "_why_pod_failed",
 }
 """What returns a reason."""
 _JOINING = 8
@@ -71,7 +79,10 @@ def reasons_in_the_code() -> set[str]:
         if not {"testing", "images"} & {*path.parts} and str(path.relative_to(PACKAGE)) not in _NO_JOB
         for text in _reasons_of(path)
     }
-    constants = {value for name, value in vars(rules).items() if name.isupper() and isinstance(value, str)}
+    words = {status._CAN_NOT_PULL, *status._IMAGE_WORDS.values(), *status._DISRUPTION_WORDS.values()}
+    constants = words | {
+        value for name, value in vars(rules).items() if name.isupper() and isinstance(value, str)
+    }
     return {_plain(text) for text in {*found, *constants, LOST} if len(re.findall(r"[a-z]", text)) > _JOINING}
 
 

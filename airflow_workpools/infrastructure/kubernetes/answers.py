@@ -113,6 +113,7 @@ def _message(told: Mapping[str, Any], body: bytes, status: int) -> str:
 
 
 def _seconds(header: str | None, told: Mapping[str, Any]) -> float | None:
+    given: Any
     for given in (header, (told.get("details") or {}).get("retryAfterSeconds")):
         with contextlib.suppress(TypeError, ValueError):  # a header may also be a date
             return float(given)

@@ -26,11 +26,19 @@ from airflow_workpools.infrastructure.kubernetes.manifest import (
 )
 from airflow_workpools.infrastructure.kubernetes.namespace import Entry, NamespaceWatch
 from airflow_workpools.infrastructure.kubernetes.namespaces_used import NamespacesUsed
-from airflow_workpools.infrastructure.kubernetes.status import container_name
+from airflow_workpools.infrastructure.kubernetes.objects import (
+    KIND,
+    chunks,
+    handle_of,
+    jobs_path,
+    place_of,
+    pods_path,
+    secrets_path,
+)
 from airflow_workpools.infrastructure.kubernetes.variables import JOB_CONFIGURATION, KubernetesVariables
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
     from uuid import UUID
 
     from pydantic import BaseModel
@@ -58,7 +66,7 @@ class KubernetesInfrastructure:
     :param in_flight: most requests that are made at a time.
     """
 
-    kind: ClassVar[str] = "kubernetes"
+    kind: ClassVar[str] = KIND
     runs_at_launch: ClassVar[bool] = False
     bound_to_host: ClassVar[bool] = False
     variables: ClassVar[type[BaseModel]] = KubernetesVariables
@@ -132,24 +140,18 @@ class KubernetesInfrastructure:
         await watch.listed_since(_ONCE)
         job, adopted = await self._create_job(plan)
         entry = watch.put(job)
-        yield _handle(spec.job_id, job)
+        yield handle_of(spec.job_id, job)
         if not adopted or not entry.has_begun:
             await self._hand_over(plan, entry, job)
 
     async def _plan(self, spec: LaunchSpec) -> JobPlan:
         if self._environment is None:
             self._environment = runtime_environment()
-        plan = plan_job(spec, namespace=self.api.namespace, environment=self._environment)
-        if pod_mutation.is_defined():
-            template = await asyncio.to_thread(
-                pod_mutation.mutated, plan.job["spec"]["template"], plan.namespace
-            )
-            plan = with_template(plan, template)
-        return plan
+        return await planned(spec, namespace=self.api.namespace, environment=self._environment)
 
     async def _create_job(self, plan: JobPlan) -> tuple[Mapping[str, Any], bool]:
         """Return the Job, and whether it was there before."""
-        path = _jobs(plan.namespace)
+        path = jobs_path(plan.namespace)
         try:
             return await self.api.persist("POST", path, seconds=_CREATE_SECONDS, body=plan.job), False
         except AlreadyExists:
@@ -177,12 +179,12 @@ class KubernetesInfrastructure:
 
     async def _write_secret(self, namespace: str, name: str, secret: Mapping[str, Any]) -> None:
         try:
-            await self.api.persist("POST", _secrets(namespace), seconds=_CREATE_SECONDS, body=secret)
+            await self.api.persist("POST", secrets_path(namespace), seconds=_CREATE_SECONDS, body=secret)
         except AlreadyExists:
             await self._patch_secret(namespace, name, {"data": secret["data"]})
 
     async def _patch_secret(self, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
-        await self._patch(f"{_secrets(namespace)}/{name}", patch)
+        await self._patch(f"{secrets_path(namespace)}/{name}", patch)
 
     async def _patch(self, path: str, patch: Mapping[str, Any]) -> None:
         await self.api.persist("PATCH", path, seconds=_CREATE_SECONDS, body=patch, content_type=MERGE_PATCH)
@@ -190,7 +192,7 @@ class KubernetesInfrastructure:
     async def renew(self, handle: Handle, workload: str) -> None:
         """Replace the workload of a job that has not started."""
         with contextlib.suppress(DoesNotExist):
-            await self._patch_secret(*_place(handle), {"data": secret_data(workload)})
+            await self._patch_secret(*place_of(handle), {"data": secret_data(workload)})
 
     async def find(self, job_ids: Collection[UUID]) -> Mapping[UUID, Handle]:
         """Look for jobs by their labels, in every namespace where this worker may have launched any."""
@@ -198,10 +200,10 @@ class KubernetesInfrastructure:
         found: dict[UUID, Handle] = {}
         for namespace in {self.api.namespace, *self._watches, *self._namespaces.read()}:
             watch = self._watches.get(namespace)
-            for ids in _chunks(sorted(wanted), _FIND_AT_ONCE):
+            for ids in chunks(sorted(wanted), _FIND_AT_ONCE):
                 query = {"labelSelector": f"{JOB_ID_LABEL} in ({','.join(ids)})"}
                 try:
-                    told = await self.api.request("GET", _jobs(namespace), query=query)
+                    told = await self.api.request("GET", jobs_path(namespace), query=query)
                 except ApiRefusal:
                     if namespace == self.api.namespace:
                         continue  # it need not be allowed where no pool's jobs go
@@ -212,7 +214,7 @@ class KubernetesInfrastructure:
                 ):
                     if watch is None or not watch.was_cleaned(job["metadata"]["name"]):
                         job_id = wanted[job["metadata"]["labels"][JOB_ID_LABEL]]
-                        found[job_id] = _handle(job_id, job)
+                        found[job_id] = handle_of(job_id, job)
         return found
 
     # -- observe --------------------------------------------------------------------------------------------
@@ -230,7 +232,7 @@ class KubernetesInfrastructure:
         now = asyncio.get_running_loop().time()
         unknown: dict[str, NamespaceWatch] = {}
         for handle in handles:
-            namespace, name = _place(handle)
+            namespace, name = place_of(handle)
             if name and namespace not in unknown:
                 watch = self._watch(namespace)
                 if watch.get(name) is None and not watch.was_cleaned(name):
@@ -241,7 +243,7 @@ class KubernetesInfrastructure:
             raise InfrastructureUnavailable(f"jobs can't be watched: {error}") from error
 
     def _observe(self, handle: Handle, now: float) -> Observation:
-        namespace, name = _place(handle)
+        namespace, name = place_of(handle)
         if not name:
             return Observation(phase=Phase.GONE, reason="its handle names no Job")
         watch = self._watch(namespace)
@@ -293,7 +295,7 @@ class KubernetesInfrastructure:
         Each job that another worker launched is asked about once.
         """
         for handle in handles:
-            namespace, name = _place(handle)
+            namespace, name = place_of(handle)
             entry = self._watches[namespace].get(name) if name else None
             if entry is None or entry.has_workload or now - entry.known_at < _HANDED_OVER_SECONDS:
                 continue
@@ -322,7 +324,7 @@ class KubernetesInfrastructure:
 
     def follow_log(self, handle: Handle, *, offset: int) -> AsyncIterator[bytes]:
         """Yield what the job's container writes, from this byte on, while it runs."""
-        namespace, name = _place(handle)
+        namespace, name = place_of(handle)
         watch = self._watch(namespace)
         return follow_pod_log(self.api, watch, name, str(handle.data.get("container")), offset=offset)
 
@@ -334,7 +336,7 @@ class KubernetesInfrastructure:
         The Job stays until :meth:`cleanup`, and so does its Secret: a node that misses a Secret while it brings a pod
         up does nothing else with that pod until it gives up looking.
         """
-        namespace, name = _place(handle)
+        namespace, name = place_of(handle)
         if not name:
             return
         await self._learn([handle])
@@ -349,21 +351,23 @@ class KubernetesInfrastructure:
         await self._make_no_pods(namespace, name)
         # With 0, the pod would be gone at once, and nobody would know how its container ended.
         seconds = max(1, math.ceil(grace_seconds))
-        await self._delete(f"{_pods(namespace)}/{pod['metadata']['name']}", {"gracePeriodSeconds": seconds})
+        await self._delete(
+            f"{pods_path(namespace)}/{pod['metadata']['name']}", {"gracePeriodSeconds": seconds}
+        )
 
     async def _make_no_pods(self, namespace: str, name: str) -> None:
         with contextlib.suppress(DoesNotExist):
-            await self._patch(f"{_jobs(namespace)}/{name}", {"spec": {"parallelism": 0}})
+            await self._patch(f"{jobs_path(namespace)}/{name}", {"spec": {"parallelism": 0}})
 
     async def cleanup(self, handle: Handle) -> None:
         """Delete a job's Job; the cluster takes its pod and its Secret along."""
-        namespace, name = _place(handle)
+        namespace, name = place_of(handle)
         if name:
             await self._delete_job(namespace, name)
             self._watch(namespace).forget(name)
 
     async def _delete_job(self, namespace: str, name: str) -> None:
-        await self._delete(f"{_jobs(namespace)}/{name}", {"propagationPolicy": "Background"})
+        await self._delete(f"{jobs_path(namespace)}/{name}", {"propagationPolicy": "Background"})
 
     async def _delete(self, path: str, options: Mapping[str, Any]) -> None:
         body = {"apiVersion": "v1", "kind": "DeleteOptions", **options}
@@ -371,41 +375,11 @@ class KubernetesInfrastructure:
             await self.api.persist("DELETE", path, seconds=_DELETE_SECONDS, body=body)
 
 
-def _handle(job_id: UUID, job: Mapping[str, Any]) -> Handle:
-    metadata, template = job["metadata"], job["spec"]["template"]
-    return Handle(
-        job_id=job_id,
-        kind=KubernetesInfrastructure.kind,
-        data={
-            "namespace": metadata["namespace"],
-            "name": metadata["name"],
-            "uid": metadata["uid"],
-            "container": container_name(template),
-            "stop_grace_seconds": template["spec"].get("terminationGracePeriodSeconds", 30),
-        },
-    )
-
-
-def _created_at(job: Mapping[str, Any]) -> str:
-    return str(job["metadata"].get("creationTimestamp"))
-
-
-def _place(handle: Handle) -> tuple[str, str]:
-    """Return the namespace and the name of a job's Job; empty where the handle has none."""
-    return str(handle.data.get("namespace") or ""), str(handle.data.get("name") or "")
-
-
-def _jobs(namespace: str) -> str:
-    return f"/apis/batch/v1/namespaces/{namespace}/jobs"
-
-
-def _pods(namespace: str) -> str:
-    return f"/api/v1/namespaces/{namespace}/pods"
-
-
-def _secrets(namespace: str) -> str:
-    return f"/api/v1/namespaces/{namespace}/secrets"
-
-
-def _chunks(items: Sequence[str], size: int) -> Iterable[Sequence[str]]:
-    return (items[n : n + size] for n in range(0, len(items), size))
+async def planned(spec: LaunchSpec, *, namespace: str, environment: Mapping[str, str]) -> JobPlan:
+    """Return what is to be created for a job, after Airflow's ``pod_mutation_hook`` has seen it."""
+    plan = plan_job(spec, namespace=namespace, environment=environment)
+    if not pod_mutation.is_defined():
+        return plan
+    # A hook may do anything, also ask somebody.
+    template = await asyncio.to_thread(pod_mutation.mutated, plan.job["spec"]["template"], plan.namespace)
+    return with_template(plan, template)

@@ -34,6 +34,7 @@ _NOT_ADMITTED = ("OutOf", "NodeAffinity", "NodePorts", "Topology", "UnexpectedAd
 """How the reasons begin for which a node refuses a pod that it was given."""
 _QUOTA = "exceeded quota"
 
+_CAN_NOT_PULL = "the image can't be pulled"
 _IMAGE_WORDS = {
     "ErrImageNeverPull": "the image is not on the node, and the image pull policy is Never",
     "InvalidImageName": "the image's name is malformed",
@@ -147,7 +148,7 @@ def _exited(seen: Sighting, pod: Object, terminated: Object) -> Reading:
     if code != 0:
         if terminated.get("reason") == "OOMKilled":
             words = f"out of memory: {_used_too_much(pod)} (exit code {code})"
-        cause = _cause(seen, pod)
+        cause = _ended_by(seen, pod)
         words = f"{cause}; {words}" if cause else words
     return Reading(observation=Observation(phase=Phase.EXITED, exit_code=code, reason=words))
 
@@ -161,7 +162,8 @@ def _ending(seen: Sighting, pod: Object) -> Reading:
     lost = f"node lost: {node} has not ended it, and does not answer" if node else "its pod was deleted"
     return Reading(
         observation=Observation(
-            phase=Phase.RUNNING if started else Phase.WAITING, reason=_cause(seen, pod) or "it is being ended"
+            phase=Phase.RUNNING if started else Phase.WAITING,
+            reason=_ended_by(seen, pod) or "it is being ended",
         ),
         waits_for="end",
         patience_seconds=grace + NODE_PATIENCE_SECONDS,
@@ -175,14 +177,13 @@ def _read_waiting(seen: Sighting, pod: Object) -> Reading:
         why = str(waiting.get("reason") or "")
         if why in _CAN_NOT_MEND | _IMAGE:
             image = status.get("image") or _image_of(pod, status.get("name"))
-            words = _IMAGE_WORDS.get(why, "the image can't be pulled")
+            words = _IMAGE_WORDS.get(why, _CAN_NOT_PULL)
             told = _pull_message(seen, waiting)
             reason = f"{words}: {image}{f' ({told})' if told else ''}"
             return _hindered(seen, "image", reason, at_once=why in _CAN_NOT_MEND)
         if why in _CONTAINER:
-            return _hindered(
-                seen, "container", f"the container can't be started: {_told(waiting, why)}", at_once=False
-            )
+            reason = f"the container can't be started: {_told(waiting, why)}"
+            return _hindered(seen, "container", reason, at_once=False)
     unscheduled = _condition(pod, "PodScheduled")
     if unscheduled.get("status") == "False":
         reason = f"unschedulable: {_told(unscheduled, 'the scheduler has not said why')}"
@@ -195,7 +196,7 @@ def _read_waiting(seen: Sighting, pod: Object) -> Reading:
 
 
 def _why_pod_failed(seen: Sighting, pod: Object) -> str:
-    if cause := _cause(seen, pod):
+    if cause := _ended_by(seen, pod):
         return cause
     for status in _statuses(pod, "initContainerStatuses"):
         ended = (status.get("state") or {}).get("terminated") or {}
@@ -212,9 +213,11 @@ def _why_pod_failed(seen: Sighting, pod: Object) -> str:
 def _read_vanished(seen: Sighting, pod: Object) -> Reading:
     """The pod is gone without having told how its container ended."""
     started = not _never_began(seen, pod)
-    if job_failure := _failure(seen.job):
+    if job_failure := _why_job_failed(seen.job):
         return Reading(observation=_gone(job_failure, never_started=not started))
-    cause = _cause(seen, pod) or ("it was stopped" if seen.stopping else "its pod was deleted from outside")
+    cause = _ended_by(seen, pod) or (
+        "it was stopped" if seen.stopping else "its pod was deleted from outside"
+    )
     return Reading(
         observation=Observation(phase=Phase.RUNNING if started else Phase.WAITING, reason=cause),
         waits_for="vanished",
@@ -226,9 +229,9 @@ def _read_vanished(seen: Sighting, pod: Object) -> Reading:
 def _read_job(seen: Sighting) -> Reading:
     job = seen.job
     if job is None:
-        why = "it was stopped before it had a pod" if seen.stopping else "its Job was deleted from outside"
-        return Reading(observation=_gone(why, never_started=not seen.stopping))
-    if failure := _failure(job):
+        reason = "it was stopped before it had a pod" if seen.stopping else "its Job was deleted from outside"
+        return Reading(observation=_gone(reason, never_started=not seen.stopping))
+    if failure := _why_job_failed(job):
         return Reading(observation=_gone(failure))
     if _condition(job, "Complete").get("status") == "True":
         return Reading(
@@ -251,7 +254,7 @@ def _read_job(seen: Sighting) -> Reading:
     return _hindered(seen, "pod", reason, at_once=False)
 
 
-def _failure(job: Object | None) -> str | None:
+def _why_job_failed(job: Object | None) -> str | None:
     """Return why a Job has failed, if it has."""
     failed = _condition(job or {}, "Failed")
     if failed.get("status") != "True":
@@ -278,7 +281,7 @@ def _gone(reason: str, *, never_started: bool = False) -> Observation:
     return Observation(phase=Phase.GONE, reason=reason, never_started=never_started)
 
 
-def _cause(seen: Sighting, pod: Object) -> str | None:
+def _ended_by(seen: Sighting, pod: Object) -> str | None:
     """Return what ended a pod from outside of it, if anything is known to have."""
     status = _status(pod)
     if status.get("reason") == "NodeLost":
@@ -288,15 +291,15 @@ def _cause(seen: Sighting, pod: Object) -> str | None:
             status["reason"], "ended by its node"
         )
         return f"{word}: {_told(status, 'the node has not said why')}"
-    failure = _failure(seen.job)
+    failure = _why_job_failed(seen.job)
     if failure and failure.startswith("deadline"):
         return failure
     disruption = _condition(pod, "DisruptionTarget")
     if disruption.get("status") == "True":
-        words = _DISRUPTION_WORDS.get(
-            str(disruption.get("reason")), f"ended by the cluster ({disruption.get('reason')})"
-        )
-        return f"{words} ({disruption['message']})" if disruption.get("message") else words
+        why = str(disruption.get("reason"))
+        reason = f"ended by the cluster ({why})"
+        reason = _DISRUPTION_WORDS.get(why, reason)
+        return f"{reason} ({disruption['message']})" if disruption.get("message") else reason
     if seen.stopping or not _is_being_deleted(pod):
         return None
     if seen.job is None or _is_being_deleted(seen.job):
