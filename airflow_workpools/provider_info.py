@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow_workpools import __version__
 
-POOL_TYPES = ("process", "docker")
+POOL_TYPES = ("process", "docker", "kubernetes")
 """Types offered in the connection form. Types of other packages can be typed into the form's "Extra"."""
 
 _OBJECT = {"type": ["object", "null"]}

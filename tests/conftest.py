@@ -40,7 +40,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _group(item: pytest.Item) -> str:
-    """Say what a test shares: the real Airflow on one database that many files use, or what its file has."""
+    """Say what a test shares: a cluster, the real Airflow on one database that many files use, or what its file has."""
+    if item.get_closest_marker("kubernetes") is not None:
+        return "kubernetes"
     database = getattr(getattr(item, "callspec", None), "params", {}).get("airflow")
     return f"airflow on {database}" if isinstance(database, str) else item.path.name
 
