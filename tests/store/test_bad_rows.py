@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from airflow.models.pool import Pool
 from airflow.models.taskinstance import TaskInstance
 
+from airflow_workpools.airflow_private.tries import key_of_workload
 from airflow_workpools.core.jobs import OCCUPYING, JobState
 from airflow_workpools.core.pools import Delivery, WorkPool
 from airflow_workpools.executor import WorkPoolExecutor
@@ -284,7 +285,7 @@ def test_no_duty_of_the_scheduler_fails_whatever_stands_in_the_rows(stage: Sched
 
     assert not executor._failures
     assert stage.rig.state(bad) in OCCUPYING
-    assert executor.event_buffer[workloads[4].ti.key][0] == "failed"
+    assert executor.event_buffer[key_of_workload(workloads[4])][0] == "failed"
     (pool,) = stage.rows(Pool, pool="etl")
     assert pool.slots > 0
 
@@ -318,7 +319,7 @@ def test_a_queued_task_whose_job_was_deleted_is_handed_over_again(
     states = {row.id: row.state for row in stage.rows(TaskInstance)}
     assert states == {lost.ti.id: "scheduled", fresh.ti.id: "queued", started.ti.id: "running"}
     assert "1 queued task has no job any more" in caplog.text
-    assert lost.ti.key not in executor.running
+    assert key_of_workload(lost) not in executor.running
     stage.change_task(lost.ti.id, state="queued")
     stage.hand_over(executor, lost)
     assert stage.rig.state(lost.ti.id) is JobState.PENDING

@@ -16,6 +16,7 @@ from airflow.models.pool import Pool
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.state import TaskInstanceState
 
+from airflow_workpools.airflow_private.tries import key_of_workload
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.core.task_facts import TaskRef
 from airflow_workpools.dags.executors import WorkPoolExecutorNames
@@ -111,7 +112,7 @@ def test_a_task_that_names_another_teams_pool_is_refused_with_the_reason(
     )
     assert ("red-pool" in reason) == (dag_id == "reds")
     started.sync()
-    assert started.event_buffer[workload.ti.key] == (FAILED, reason)
+    assert started.event_buffer[key_of_workload(workload)] == (FAILED, reason)
 
 
 def test_without_multi_team_pools_belong_to_nobody(stage: Scheduler, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +140,7 @@ def test_each_executor_tells_the_ends_of_its_own_jobs(stage: Scheduler) -> None:
     for executor in started.values():
         next_round(executor)
     for team, executor in started.items():
-        assert set(executor.event_buffer) == {workloads[team].ti.key}
+        assert set(executor.event_buffer) == {key_of_workload(workloads[team])}
         assert executor.running == set()
 
 
@@ -151,7 +152,7 @@ def test_an_executor_counts_its_own_jobs_only(stage: Scheduler) -> None:
         next_round(executor)
     assert {team: set(executor.running) for team, executor in started.items()} == {
         None: set(),
-        RED: {workload.ti.key},
+        RED: {key_of_workload(workload)},
         BLUE: set(),
     }
 
