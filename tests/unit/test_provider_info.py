@@ -78,7 +78,7 @@ def test_the_form_has_a_field_for_every_key_of_a_definition() -> None:
 
 
 def test_the_form_offers_the_types_that_this_package_brings() -> None:
-    assert set(FIELDS["type"]["schema"]["enum"]) <= set(kinds())
+    assert set(FIELDS["type"]["schema"]["enum"]) == set(kinds())
 
 
 def test_the_form_offers_every_delivery() -> None:
