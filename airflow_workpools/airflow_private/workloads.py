@@ -76,6 +76,7 @@ def warm_up_for_workloads() -> None:
         _load_plugins,
         _load_bundle_classes,
         _rehearse_supervising,
+        _rehearse_reading,
         _forget_database,
     )
 
@@ -155,6 +156,13 @@ def _rehearse_supervising() -> None:
     from airflow_workpools.airflow_private import rehearsal
 
     rehearsal.rehearse(parse_workload(rehearsal.WORKLOAD))
+
+
+def _rehearse_reading() -> None:
+    """Do once what every task does to find itself in its DAG file."""
+    from airflow_workpools.airflow_private import rehearsal
+
+    rehearsal.rehearse_reading()
 
 
 def _forget_database() -> None:
