@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is loaded before the embedded worker is forked: all that it and its runner need, and nothing of Airflow's changed."""
+"""What is loaded before the embedded worker is forked: all that it and its runner need, and nothing is changed."""
 
 from __future__ import annotations
 
