@@ -159,7 +159,9 @@ class Bench:
         """Return when these connections were used last, if that is just so long ago that their owner must be asleep."""
         with self.records.connect() as connection:
             asked = connection.execute(_ASKED_LAST, {"ports": ports}).scalar()
-        return float(asked) if asked and REST_SECONDS <= time.time() - float(asked) < 2 * REST_SECONDS else None
+        return (
+            float(asked) if asked and REST_SECONDS <= time.time() - float(asked) < 2 * REST_SECONDS else None
+        )
 
     def _finish(self, dag_id: str, run_id: str) -> list[TaskTry]:
         # Asked seldom: the question itself costs PostgreSQL's time.
