@@ -91,6 +91,7 @@ class WorkPoolExecutor(BaseExecutor):
 
         :raises WorkpoolsError: if the settings make no sense or the tables can't be made.
         """
+        from airflow_workpools.worker.ahead import load_ahead
         from airflow_workpools.worker.embedded import EmbeddedWorker
         from airflow_workpools.worker.embedded_process import run_embedded_worker
 
@@ -99,6 +100,7 @@ class WorkPoolExecutor(BaseExecutor):
         self._read_secrets_pools(settings)
         self._duties = Duties(settings=settings, scheduler_job_id=_job_id(self), team_name=self.team_name)
         self._attempt("asking the database's time", self._duties.clock.refresh)
+        self._attempt("loading what the embedded worker needs", partial(load_ahead, settings))
         self._worker = EmbeddedWorker(
             main=partial(run_embedded_worker, settings=settings, team_name=self.team_name),
             restart_max_delay_seconds=settings.worker.restart_max_delay_seconds,

@@ -7,7 +7,8 @@ One run, one machine, one PostgreSQL. Each executor is started ``--rounds`` time
    nothing, so that one sees what an executor adds;
 2. the first run of 100 mapped tasks that do nothing, from the trigger to the end of the last task;
 3. warm runs of the same, with the CPU time of everything that belongs to this Airflow, and of PostgreSQL;
-4. from the trigger of a single task to its start, with nothing else going on.
+4. from the trigger of a single task to its start, with nothing else going on. How long that takes depends most of all
+   on when in its loop of a second the scheduler is met, so it is met at moments that lie evenly in that second.
 
 Prints every figure, the medians, and ``wall_ratio: X`` (warm, ours ÷ LocalExecutor's) last.
 """
@@ -25,6 +26,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import psutil
+import sqlalchemy as sa
 from rich.console import Console
 from rich.table import Table
 
@@ -38,6 +41,13 @@ EXECUTORS = {"LocalExecutor": "LocalExecutor", "WorkPoolExecutor": "airflow_work
 IDLE = "benchmarks.idle_executor.IdleExecutor"
 """An executor that does nothing: what the scheduler and its log server need by themselves."""
 TASKS = 100
+LOOP_SECONDS = 1.0
+"""How long an idle scheduler sleeps between two rounds."""
+REST_SECONDS = 0.1
+"""A scheduler that has asked the database nothing for so long sleeps."""
+_ASKED_LAST = sa.text(
+    "SELECT extract(epoch FROM max(state_change)) FROM pg_stat_activity WHERE client_port = ANY(:ports)"
+)
 
 
 @dataclass
@@ -51,6 +61,8 @@ class Figures:
     cpu_per_task: list[dict[str, float]] = field(default_factory=list)
     """CPU seconds per task of each warm run, by component."""
     trigger_to_start: list[float] = field(default_factory=list)
+    trigger_to_hand_over: list[float] = field(default_factory=list)
+    """The part of it until the scheduler handed the task over."""
 
 
 class Bench:
@@ -90,8 +102,11 @@ class Bench:
                 after = self._cpu()
                 figures.cpu_per_task.append({name: (after[name] - before[name]) / TASKS for name in after})
             for number in range(starts):
-                self._settle(1 + (number * 0.37) % 1)  # at different moments of the scheduler's loop
-                figures.trigger_to_start.append(self._time_to_start())
+                self._settle(1)
+                self._wait_until_scheduler_rests_since(LOOP_SECONDS * (number + 0.5) / starts)
+                handed_over, started = self._times_to_start()
+                figures.trigger_to_hand_over.append(handed_over)
+                figures.trigger_to_start.append(started)
 
     def idle_pss_mb(self) -> float:
         """Start Airflow only to see what memory its scheduler takes while nothing runs."""
@@ -121,10 +136,32 @@ class Bench:
             raise SystemExit(f"{len(failed)} tasks did not succeed; nothing measured here means anything")
         return max(task.ended_at or 0 for task in tries) - began
 
-    def _time_to_start(self) -> float:
+    def _times_to_start(self) -> tuple[float, float]:
+        """Run a single task; return the seconds from its trigger to the hand-over and to its start."""
         began = time.time()
         [task] = self._finish("single", self.airflow.api.trigger("single"))
-        return (task.started_at or 0) - began
+        return (task.queued_at or 0) - began, (task.started_at or 0) - began
+
+    def _wait_until_scheduler_rests_since(self, seconds: float) -> None:
+        """Wait for that moment of the scheduler's loop: so long after it has fallen asleep, or into its next round."""
+        scheduler = psutil.Process(self.airflow.process(SCHEDULER).pid)
+        ports = [
+            connection.laddr.port
+            for connection in scheduler.net_connections("tcp")
+            if connection.raddr and connection.raddr.port == self.server.port
+        ]
+        fell_asleep = self.airflow.wait_for(
+            lambda: self._asked_last(ports), timeout=30, what="the scheduler to rest", interval=0.01
+        )
+        time.sleep(max(0.0, fell_asleep + REST_SECONDS + seconds - time.time()))
+
+    def _asked_last(self, ports: list[int]) -> float | None:
+        """Return when these connections were used last, if that is just so long ago that their owner must be asleep."""
+        with self.records.connect() as connection:
+            asked = connection.execute(_ASKED_LAST, {"ports": ports}).scalar()
+        return (
+            float(asked) if asked and REST_SECONDS <= time.time() - float(asked) < 2 * REST_SECONDS else None
+        )
 
     def _finish(self, dag_id: str, run_id: str) -> list[TaskTry]:
         # Asked seldom: the question itself costs PostgreSQL's time.
@@ -168,6 +205,7 @@ def report(console: Console, results: dict[str, Figures], idle_mb: float) -> flo
         "first run after start, s": "first_wall",
         "warm run, s": "warm_wall",
         "idle: trigger to start, s": "trigger_to_start",
+        "of it until the hand-over, s": "trigger_to_hand_over",
         "idle memory (PSS), MB": "idle_pss_mb",
         "idle processes": "idle_processes",
     }

@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A rehearsal of what supervises a task, so that jobs which are forked afterwards do nothing for the first time.
+"""Rehearsals of what each job does, so that jobs which are forked afterwards do nothing for the first time.
 
 Code that runs for the first time is slow: Python has not specialised it, libraries fill their caches, and every
 page that is written to for this is copied in each forked process. Counted with a task that does nothing: a supervisor
-that was rehearsed once takes some 700 of 4,400 page faults less.
+that was rehearsed once takes some 700 of 4,400 page faults less, and a task for which a DAG file was read before some
+300 of 4,400 less, and 4 of 18 ms in its own code.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
+import tempfile
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.api import client as api_client
@@ -82,6 +86,54 @@ def rehearse(workload: Any) -> None:
             raise
     if code != 0 or process.final_state != "success":
         raise RuntimeError(f"the rehearsal ended with exit code {code}, state {process.final_state}")
+
+
+DAG_FILE = """
+from airflow.sdk import dag, task
+
+@dag(schedule=None)
+def rehearsal():
+    @task
+    def first():
+        return [1, 2]
+
+    @task
+    def second(number):
+        pass
+
+    second.expand(number=first())
+
+rehearsal()
+"""
+"""What is read."""
+
+
+def rehearse_reading() -> None:
+    """Read, once, a DAG file as each task does that looks for itself in its own.
+
+    Nobody hears of the DAG but the cluster's policies, which hear of every DAG that is read.
+
+    :raises TimeoutError: if it takes too long.
+    :raises RuntimeError: if the DAG is not found in the file.
+    """
+    from airflow.dag_processing.dagbag import BundleDagBag
+
+    modules = set(sys.modules)
+    with tempfile.TemporaryDirectory(prefix="workpools-rehearsal-") as folder, _alone():
+        file = Path(folder, "rehearsal.py")
+        file.write_text(DAG_FILE)
+        bag = BundleDagBag(
+            dag_folder=str(file),
+            safe_mode=False,
+            load_op_links=False,
+            bundle_path=Path(folder),
+            bundle_name="rehearsal",
+        )
+    for name in set(sys.modules) - modules:
+        if name.endswith("_rehearsal"):  # Airflow makes up a module for each DAG file
+            del sys.modules[name]
+    if "rehearsal" not in bag.dags:
+        raise RuntimeError(f"the DAG of the rehearsal could not be read: {bag.import_errors}")
 
 
 class _MadeUpAnswers(httpx.BaseTransport):

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 _NEEDED_BY_WORKLOADS = (
     "airflow.executors.base_executor",
     "airflow.executors.workloads",
+    "airflow.sdk.execution_time.callback_supervisor",
     "airflow.sdk.execution_time.supervisor",
     "airflow.sdk.execution_time.task_runner",
     "airflow.sdk.definitions.asset.metadata",
@@ -39,6 +40,7 @@ _NEEDED_BY_WORKLOADS = (
     "airflow.providers.standard.decorators.python",
     "airflow.providers.standard.operators.empty",
     "airflow.version",
+    "airflow_workpools.airflow_private.rehearsal",
     "airflow_workpools.dags.assignment",
     "airflow_workpools.dags.executors",
     "airflow_workpools.dags.policy",
@@ -50,24 +52,37 @@ _NEEDED_BY_WORKLOADS = (
 to be quick where it is not needed; here each job would import it again."""
 
 
-def warm_up_for_workloads() -> None:
-    """Do, once, what every workload would do after its process was forked, where it takes time."""
+def load_for_workloads() -> None:
+    """Load what workloads need into a process from which others are forked. Nothing of Airflow's is changed by it.
+
+    A forked process that imports this by itself has it for itself, and two times as much of what was there before:
+    importing writes into pages that were shared.
+    """
     for module in _NEEDED_BY_WORKLOADS:
         with suppress(ImportError):  # one that is missing costs time in each job, nothing else
             import_module(module)
-    for step in (
-        _workload_decoder,
+    _do(_workload_decoder, _message_decoders, _load_certificates)
+
+
+def warm_up_for_workloads() -> None:
+    """Do, once, what every workload would do after its process was forked, where it takes time."""
+    load_for_workloads()
+    _do(
         _supervise_promptly,
         _supervise_callbacks_promptly,
         _share_message_decoders,
         _share_type_adapters,
-        _load_certificates,
         _load_log_handler,
         _load_plugins,
         _load_bundle_classes,
         _rehearse_supervising,
+        _rehearse_reading,
         _forget_database,
-    ):
+    )
+
+
+def _do(*steps: Callable[[], object]) -> None:
+    for step in steps:
         try:
             step()
         except Exception:
@@ -82,12 +97,21 @@ def _workload_decoder() -> TypeAdapter[Any]:
     return TypeAdapter(workloads.All)
 
 
+@cache
+def _message_decoders() -> Callable[[Any], TypeAdapter[Any]]:
+    """Return what makes the decoder of a kind of messages once; that of messages to tasks is made already."""
+    from airflow.sdk.execution_time import comms
+
+    make_decoder = cache(comms.TypeAdapter)
+    make_decoder(comms.ToTask)
+    return make_decoder
+
+
 def _share_message_decoders() -> None:
     """Let tasks' processes find ready what decodes messages from the supervisor; each would make its own twice."""
     from airflow.sdk.execution_time import comms
 
-    comms.TypeAdapter = cache(comms.TypeAdapter)
-    comms.TypeAdapter(comms.ToTask)
+    comms.TypeAdapter = _message_decoders()
 
 
 def _share_type_adapters() -> None:
@@ -132,6 +156,13 @@ def _rehearse_supervising() -> None:
     from airflow_workpools.airflow_private import rehearsal
 
     rehearsal.rehearse(parse_workload(rehearsal.WORKLOAD))
+
+
+def _rehearse_reading() -> None:
+    """Do once what every task does to find itself in its DAG file."""
+    from airflow_workpools.airflow_private import rehearsal
+
+    rehearsal.rehearse_reading()
 
 
 def _forget_database() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.utils.db_manager import BaseDBManager
-from sqlalchemy import inspect
+from sqlalchemy import column, inspect, select, table
 from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
@@ -71,6 +71,8 @@ def ensure_tables() -> None:
 
     :raises WorkpoolsError: if they are newer than this version.
     """
+    if are_current():
+        return
     retrying = Retrying(
         retry=retry_if_exception_type(DBAPIError),
         stop=stop_after_attempt(_ATTEMPTS),
@@ -80,6 +82,20 @@ def ensure_tables() -> None:
     # SQLite knows no lock for this. Who loses the race there fails because the tables are there, and finds
     # everything done when it looks again.
     retrying(_ensure_tables)
+
+
+def are_current() -> bool:
+    """Say whether our tables are as this version wants them; False also if that can't be found out.
+
+    Asked without Alembic: the scheduler, which starts with this question, would keep it in memory for nothing.
+    """
+    versions = table(WorkpoolsDBManager.version_table_name, column("version_num"))
+    *_, newest = WorkpoolsDBManager.revision_heads_map.values()
+    try:
+        with airflow_session() as session:
+            return list(session.scalars(select(versions.c.version_num))) == [newest]
+    except DBAPIError:  # there is no such table
+        return False
 
 
 def _refuse_newer(manager: Any) -> None:

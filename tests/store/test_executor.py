@@ -120,6 +120,7 @@ def test_tables_that_cannot_be_made_stop_the_start_with_what_to_do(
     def refuse() -> None:
         raise sa.exc.ProgrammingError("CREATE TABLE", {}, Exception("permission denied for schema public"))
 
+    monkeypatch.setattr(db_manager, "are_current", lambda: False)
     monkeypatch.setattr(db_manager, "_ensure_tables", refuse)
     monkeypatch.setattr(db_manager, "_ATTEMPTS", 1)
     executor = WorkPoolExecutor()

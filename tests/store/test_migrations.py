@@ -242,6 +242,13 @@ def test_missing_tables_are_named_with_what_to_do(without_ours: sa.Engine) -> No
     assert "workpool_job" in message
 
 
+def test_tables_that_are_current_are_seen_to_be_so_without_the_memory_of_alembic(
+    engine: sa.Engine, tmp_path: Path
+) -> None:
+    program = f"import sys; {ENSURE}; print('alembic' in sys.modules)"
+    assert run_python(tmp_path, url_of(engine), "-c", program).splitlines()[-1] == "False"
+
+
 def test_schedulers_that_start_at_once_make_the_tables_together(
     without_ours: sa.Engine, tmp_path: Path
 ) -> None:
