@@ -24,6 +24,10 @@ class ContainerPlatform:
 
     names: Callable[[], set[str]]
     """Names of what runs jobs there now, or is left of it."""
+    kill: Callable[[str], None]
+    """Ends what has this name, from outside and without asking it."""
+    killed: str
+    """What is said of it then."""
     job_variables: Mapping[str, Any]
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -42,6 +46,8 @@ def docker_engine(dags: Path) -> Iterator[ContainerPlatform]:
     try:
         yield ContainerPlatform(
             names=names,
+            kill=lambda name: engine.containers.get(name).kill(),
+            killed="SIGKILL",
             job_variables={
                 "image": task_image(dags),
                 "image_pull_policy": "if-not-present",
@@ -64,6 +70,8 @@ def kubernetes_cluster(dags: Path) -> Iterator[ContainerPlatform]:
     with tempfile.TemporaryDirectory() as path, KubernetesPlatform(Path(path)) as platform:
         yield ContainerPlatform(
             names=lambda: {job.metadata.name for job in platform.jobs()},
+            kill=platform.delete_pods_of,
+            killed="deleted",
             job_variables={
                 "image": image,
                 "image_pull_policy": "IfNotPresent",

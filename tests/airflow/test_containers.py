@@ -17,9 +17,10 @@ from tests.airflow.harness import ROOT, AirflowInstance, held_at_once, seconds
 from tests.postgres import postgres_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from airflow_workpools.cli.local_records import TaskTry
+    from tests.airflow.platforms import ContainerPlatform
 
 pytestmark = pytest.mark.airflow
 
@@ -32,9 +33,7 @@ class Contained:
     """An Airflow with a pool of containers, and how to see those from outside."""
 
     airflow: AirflowInstance
-    kind: str
-    names: Callable[[], set[str]]
-    """Names of what runs jobs there now, or is left of it."""
+    platform: ContainerPlatform
 
     def job(self, task: TaskTry) -> dict[str, Any]:
         rows = self.airflow.rows(
@@ -46,13 +45,14 @@ class Contained:
         return rows[0]
 
     def start(self, dag_id: str) -> TaskTry:
-        """Trigger a run of one task and wait until it runs."""
+        """Trigger a run of one task and wait until it runs, alone."""
+        self.wait_until_nothing_is_left()
         run_id = self.airflow.trigger(dag_id)
         what = f"{dag_id} to run"
         return self.airflow.wait(lambda: self.airflow.running(dag_id, run_id), what=what)[0]
 
     def wait_until_nothing_is_left(self) -> None:
-        self.airflow.wait(lambda: not self.names(), what="everything to be removed")
+        self.airflow.wait(lambda: not self.platform.names(), what="everything to be removed")
 
 
 @pytest.fixture(
@@ -87,7 +87,7 @@ def contained(
             concurrency_limit=LIMIT,
             job_variables={**platform.job_variables, "env": {"WORKPOOLS_TEST_CONTAINER": "yes"}},
         )
-        yield Contained(instance, request.param, platform.names)
+        yield Contained(instance, platform)
 
 
 def test_another_work_queue_moves_a_task_into_a_container_and_nothing_else_changes(
@@ -154,9 +154,15 @@ def test_an_image_that_is_nowhere_is_told_where_people_look(contained: Contained
     assert task.try_number == 1
 
 
-def test_a_container_that_is_killed_is_a_reason_that_a_person_understands(contained: Contained) -> None:
-    (task,) = contained.airflow.run("killed", state="failed", timeout=240)
-    assert "SIGKILL" in contained.airflow.log(task)
+def test_what_is_killed_from_outside_is_a_reason_that_a_person_understands(contained: Contained) -> None:
+    task = contained.start("long_wait")
+    contained.airflow.wait(
+        lambda: "has begun to wait" in contained.airflow.log(task), what="the task's own code"
+    )
+    (name,) = contained.platform.names()
+    contained.platform.kill(name)
+    (task,) = contained.airflow.wait_run("long_wait", task.run_id, state="failed", timeout=240)
+    assert contained.platform.killed in contained.airflow.log(task)
 
 
 @pytest.mark.parametrize("victim", ["worker", "scheduler and worker"])
@@ -166,7 +172,7 @@ def test_a_container_goes_on_and_runs_once_when_who_started_it_is_killed(
     airflow = contained.airflow
     task = contained.start("sleeps")
     airflow.wait(lambda: "has begun to sleep" in airflow.log(task), what="the task's own code")
-    launched = contained.names()
+    launched = contained.platform.names()
     worker = airflow.worker_pid()
     if "scheduler" in victim:
         airflow.local.kill9(SCHEDULER)

@@ -150,6 +150,12 @@ class KubernetesPlatform:
         """Return the pod of a job, as soon as it has one."""
         return eventually(lambda: self.pods(spec))[0]
 
+    def delete_pods_of(self, job_name: str) -> None:
+        """Delete the pods of a Job at once, as somebody might."""
+        self.core.delete_collection_namespaced_pod(
+            self.namespace, label_selector=f"job-name={job_name}", grace_period_seconds=0
+        )
+
     def jobs(self) -> list[Any]:
         return list(self.batch.list_namespaced_job(self.namespace).items)
 

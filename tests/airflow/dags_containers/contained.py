@@ -77,11 +77,3 @@ with DAG("fails", schedule=None, default_args={"work_queue": THERE}):
 
 with DAG("no_image", schedule=None, default_args={"work_queue": THERE}):
     task(executor_config={"image": "127.0.0.1:9/workpools/no-such:1"})(who)()
-
-with DAG("killed", schedule=None, default_args={"work_queue": THERE}):
-
-    @task
-    def die() -> None:
-        os.kill(1, 9) if os.getpid() == 1 else os.kill(os.getppid(), 9)
-
-    die()
