@@ -63,7 +63,7 @@ class Entry:
 
     def changed(self, now: float) -> bool:
         """Say whether there is anything new to tell of it, or to wait for, since this was asked last."""
-        before, self._told = self._told, (self.observe(now).phase, self._waits_for)
+        before, self._told = self._told, (self.observe(now), self._waits_for)
         return bool(before != self._told)
 
     def stopping(self) -> None:

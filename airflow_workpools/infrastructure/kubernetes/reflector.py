@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 WATCH_SECONDS = (60.0, 90.0)
 """How long one watch lasts, at random, so that those of many workers do not end together."""
 PAGE = 500
+_REFUSED_SECONDS = 300.0
+"""After this time it is asked again whether what is good to know may be known now."""
 
 
 @dataclass(kw_only=True)
@@ -114,7 +116,10 @@ class Reflector:
                     log.warning("Watching %s failed: %s", self.path, error, exc_info=True)
                 self._lists_since = float("inf")
                 self._tell(error if known else InfrastructureUnavailable(f"{type(error).__name__}: {error}"))  # type: ignore[arg-type]
-                await asyncio.sleep(self._backoff.next())
+                await asyncio.sleep(self._pause_after(error))
+
+    def _pause_after(self, error: Exception) -> float:
+        return self._backoff.next()
 
     def _tell(self, problem: InfrastructureError | None) -> None:
         changed = (problem is None) is not (self.problem is None)
@@ -169,6 +174,9 @@ class OptionalReflector(Reflector):
         if isinstance(problem, ApiRefusal) and self.problem is None:
             log.info("Reasons will be shorter: %s", problem)
         super()._tell(problem)
+
+    def _pause_after(self, error: Exception) -> float:
+        return _REFUSED_SECONDS if isinstance(error, ApiRefusal) else super()._pause_after(error)
 
 
 async def lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
