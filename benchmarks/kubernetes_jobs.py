@@ -21,7 +21,7 @@ from airflow_workpools.infrastructure.base import Handle, LaunchSpec, Phase
 from airflow_workpools.infrastructure.containers import runtime_environment
 from airflow_workpools.infrastructure.kubernetes import KubernetesInfrastructure
 from airflow_workpools.infrastructure.kubernetes.infrastructure import planned
-from airflow_workpools.infrastructure.kubernetes.manifest import JobPlan
+from airflow_workpools.infrastructure.kubernetes.manifest import SELECTOR, JobPlan
 from airflow_workpools.worker.loop import Worker, WorkerTimes
 from tests.kubernetes.cluster import KubernetesPlatform
 
@@ -120,6 +120,9 @@ async def _in_flight(most: int, steps: Sequence[Callable[[], Awaitable[object]]]
 def _clear(platform: KubernetesPlatform) -> None:
     """Delete all Jobs, and wait until nothing of them is left that the cluster would be busy with."""
     platform.batch.delete_collection_namespaced_job(platform.namespace, propagation_policy="Background")
+    # The cluster would take them along one by one, for minutes.
+    platform.core.delete_collection_namespaced_secret(platform.namespace, label_selector=SELECTOR)
+    platform.core.delete_collection_namespaced_pod(platform.namespace, grace_period_seconds=0)
     deadline = time.monotonic() + _CLEARED_SECONDS
     # Asked seldom, and for one at a time: the question costs the API server's time.
     while _has_pods(platform) or platform.secrets():
