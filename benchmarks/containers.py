@@ -95,11 +95,7 @@ def run_observing(size: Size, results: Results) -> None:
     rate = found["requests_per_second"]
     figure = f"{found['requests']} requests in {found['seconds']:.0f} s for {found['jobs']} Jobs, {rate:.2f} a second"
     say("observing", figure, "<= 1 a second", rate <= 1)
-    print(
-        f"observing: {found['looks']} looks of {found['look_ms']:.1f} ms; "
-        f"{found['requests_to_adopt']} requests for another worker to know them all",
-        flush=True,
-    )
+    print(f"observing: {found['looks']} looks of {found['look_ms']:.1f} ms", flush=True)
 
 
 def run_start(size: Size, results: Results) -> None:

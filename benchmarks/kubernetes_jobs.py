@@ -163,14 +163,9 @@ async def _observe(
             with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
                 await asyncio.wait_for(worker.wait_for_change(), timeout=WorkerTimes().observe)
         made = worker.api.requests - before
-    async with _worker(platform) as later:  # which has to learn of all of them
-        before = later.api.requests
-        await later.observe(handles)
-        adopting = later.api.requests - before
     if phases != {Phase.WAITING}:
         raise SystemExit(f"jobs were seen as {phases}; nothing measured here means anything")
     return {
-        "requests_to_adopt": adopting,
         "seconds": took,
         "looks": len(looks),
         "look_ms": statistics.median(looks) * 1000,
