@@ -6,6 +6,7 @@
 #                AIRFLOW=pre: with the newest Airflow pre-release
 #   make lint    ruff, mypy, import contracts
 #   make bench   the store and the scheduler's loop, and plots          make bench BENCH=local: beside LocalExecutor
+#                                                                       make bench BENCH=containers: Docker, Kubernetes
 #   make build   the wheel, in dist/
 #   make docs    check every example in README and docs/
 #   make clean   remove what these commands leave behind (not .venv; make distclean does)

@@ -16,7 +16,6 @@ Prints a line for each figure with its goal. Figures are kept as JSON under ``.b
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from benchmarks.crowd import Crowd, fill
 from benchmarks.full_pool import measure_full_pool
 from benchmarks.heartbeats import measure_allocation, measure_sync
 from benchmarks.measuring import metadata_database
+from benchmarks.results import Results, say
 from tests.postgres import postgres_server
 
 PARTS = ("allocation", "sync", "claim", "growth", "full_pool", "plots")
@@ -82,26 +82,6 @@ TINY = Size(
     slots=2,
 )
 """To see in a few seconds that everything still runs. Its figures mean nothing."""
-
-
-class Results:
-    """Figures, kept in files."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def keep(self, part: str, figures: dict[str, Any]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / f"{part}.json").write_text(json.dumps(figures, indent=1) + "\n")
-
-    def read(self, part: str) -> dict[str, Any] | None:
-        file = self.folder / f"{part}.json"
-        return json.loads(file.read_text()) if file.exists() else None
-
-
-def say(part: str, figure: str, goal: str, met: bool) -> None:
-    """Print a figure beside its goal."""
-    print(f"{part}: {figure} (goal: {goal}) {'met' if met else 'NOT MET'}", flush=True)
 
 
 def run_allocation(engine: Any, size: Size, results: Results) -> None:

@@ -12,16 +12,18 @@ from typing import Any
 
 import pytest
 
+from benchmarks.container_starts import cpu_seconds
 from benchmarks.full_pool import busy_part, over_time
 
 ROOT = Path(__file__).parents[2]
 
 
-def bench(folder: Path, *parts: str) -> str:
+def bench(folder: Path, *parts: str, module: str = "store") -> str:
+    options = ["--plots", str(folder / "plots")] if module == "store" else []
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "benchmarks.store", "--tiny", "--only", *parts),
-            *("--results", str(folder), "--plots", str(folder / "plots")),
+            *(sys.executable, "-m", f"benchmarks.{module}", "--tiny", "--only", *parts),
+            *("--results", str(folder), *options),
         ],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -53,6 +55,33 @@ def test_the_benchmarks_of_the_store_run_and_a_heartbeat_without_a_change_writes
 def test_the_benchmark_of_a_full_pool_runs(tmp_path: Path) -> None:
     assert "full_pool: slots busy" in bench(tmp_path, "full_pool")
     assert 0 < read(tmp_path, "full_pool")["busy"] <= 1
+
+
+@pytest.mark.kubernetes
+def test_the_benchmarks_of_jobs_run_and_observing_makes_no_request_for_each_job(tmp_path: Path) -> None:
+    said = bench(tmp_path, "creation", "observing", module="containers")
+    assert "creation: " in said
+    assert set(read(tmp_path, "creation")["jobs_per_second"]) >= {"ours", "bare_16", "bare_32"}
+    assert read(tmp_path, "observing")["requests"] <= 3
+
+
+@pytest.mark.airflow
+@pytest.mark.postgres
+@pytest.mark.kubernetes
+def test_the_benchmark_of_kubernetes_executor_runs(tmp_path: Path) -> None:
+    assert "executor: KubernetesExecutor created" in bench(tmp_path, "executor", module="containers")
+    assert read(tmp_path, "executor")["pods_per_second"] > 0
+
+
+@pytest.mark.docker
+def test_the_benchmarks_of_containers_run(tmp_path: Path) -> None:
+    said = bench(tmp_path, "start", "cpu", module="containers")
+    assert "start: " in said
+    assert read(tmp_path, "cpu")["median"]["ours"]["cpu_seconds"] > 0
+
+
+def test_the_cpu_of_a_container_is_what_its_shell_says_last() -> None:
+    assert cpu_seconds("a word\n\n0m0.010s 0m0.020s\n1m2.500s 0m0.250s\n") == pytest.approx(62.75)
 
 
 def read(folder: Path, part: str) -> dict[str, Any]:
