@@ -41,7 +41,10 @@ def docker_engine(dags: Path) -> Iterator[ContainerPlatform]:
     label = f"{LABEL_PREFIX}work_pool={POOL}"
 
     def names() -> set[str]:
-        return {one.name for one in engine.containers.list(all=True, filters={"label": label})}
+        return {
+            one.name
+            for one in engine.containers.list(all=True, filters={"label": label}, ignore_removed=True)
+        }
 
     try:
         yield ContainerPlatform(
@@ -56,7 +59,7 @@ def docker_engine(dags: Path) -> Iterator[ContainerPlatform]:
             },
         )
     finally:
-        for container in engine.containers.list(all=True, filters={"label": label}):
+        for container in engine.containers.list(all=True, filters={"label": label}, ignore_removed=True):
             container.remove(force=True)
         engine.close()
 
