@@ -4,7 +4,7 @@
 Code that runs for the first time is slow: Python has not specialised it, libraries fill their caches, and every
 page that is written to for this is copied in each forked process. Counted with a task that does nothing: a supervisor
 that was rehearsed once takes some 700 of 4,400 page faults less, and a task for which a DAG file was read before some
-300 of 4,400 less, and 4 of 18 ms in its own code.
+300 less.
 """
 
 from __future__ import annotations
