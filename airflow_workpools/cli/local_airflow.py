@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from airflow_workpools.cli import local_sqlite
 from airflow_workpools.cli.local_api import LocalApi
 from airflow_workpools.errors import WorkpoolsError
@@ -324,10 +326,19 @@ class LocalAirflow:
         return self._running.pop(component)
 
     def kill9(self, component: str) -> None:
-        """Kill a component as a crash would: its own process only, without a chance to clean up."""
+        """Kill a component as a crash would: its own process, without a chance to clean up.
+
+        And what serves its logs, if anything does: that is forked with the scheduler's connection to the database, and
+        would keep open for ever the transaction in which the scheduler dies.
+        """
         process = self.release(component)
+        children = psutil.Process(process.pid).children()
         process.kill()
         process.wait()
+        for child in children:
+            with contextlib.suppress(psutil.Error):
+                if "serve-logs" in " ".join(child.cmdline()):
+                    child.kill()
 
     def terminate(self, component: str) -> None:
         """Ask a component to end, wait, and kill what is left of its group."""
