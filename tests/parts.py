@@ -108,10 +108,17 @@ def _no_browser() -> str | None:
     return None if shutil.which("chromium") else "Chromium is missing (apt-get install chromium)"
 
 
+def _no_own_engine() -> str | None:
+    if os.geteuid() != 0 or shutil.which("dockerd") is None:
+        return "an engine of the test's own needs root and dockerd (apt-get install docker.io)"
+    return None
+
+
 PARTS: Mapping[str, Callable[[], str | None]] = {
     "postgres": cache(_no_postgres),
     "mysql": cache(_no_mysql),
     "docker": cache(_no_docker),
+    "own_engine": cache(_no_own_engine),
     "podman": cache(_no_podman),
     "registry": cache(_no_registry),
     "kubernetes": cache(_no_kubernetes),

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import grp
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -171,10 +170,7 @@ def test_the_kind_is_known_without_the_sdk() -> None:
 
 
 @pytest.mark.docker
-@pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("dockerd") is None,
-    reason="an engine of the test's own needs root and dockerd",
-)
+@pytest.mark.own_engine
 def test_an_engine_with_tls_is_reached_by_who_has_its_certificates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

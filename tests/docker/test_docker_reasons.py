@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -327,6 +325,7 @@ def test_an_engine_that_can_not_be_reached_says_nothing_of_its_jobs(
         relay.down()
 
 
+@pytest.mark.own_engine
 def test_jobs_that_died_with_their_engine_are_told_so(tmp_path: Path) -> None:
     seen = after_the_engine_was_killed(tmp_path)
     assert seen.phase is Phase.EXITED
@@ -336,14 +335,13 @@ def test_jobs_that_died_with_their_engine_are_told_so(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.own_engine
 def test_jobs_go_on_when_their_engine_restores_them(tmp_path: Path) -> None:
     assert after_the_engine_was_killed(tmp_path, "--live-restore").phase is Phase.RUNNING
 
 
 def after_the_engine_was_killed(folder: Path, *options: str) -> Observation:
     """Kill an engine while a job runs, start it again, and say what is seen of the job."""
-    if os.geteuid() != 0 or shutil.which("dockerd") is None:
-        pytest.skip("an engine of the test's own needs root and dockerd")
     seen: list[Observation] = []
 
     async def scenario(engine: OwnEngine, platform: DockerPlatform) -> None:
