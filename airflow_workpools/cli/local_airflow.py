@@ -328,8 +328,9 @@ class LocalAirflow:
     def kill9(self, component: str) -> None:
         """Kill a component as a crash would: its own process, without a chance to clean up.
 
-        And what serves its logs, if anything does: that is forked with the scheduler's connection to the database, and
-        would keep open for ever the transaction in which the scheduler dies.
+        And its children that are not of work pools. Those of Airflow, what serves logs and LocalExecutor's workers,
+        are forked with the scheduler's connection to the database: they would keep open for ever the transaction in
+        which the scheduler dies.
         """
         process = self.release(component)
         children = psutil.Process(process.pid).children()
@@ -337,7 +338,7 @@ class LocalAirflow:
         process.wait()
         for child in children:
             with contextlib.suppress(psutil.Error):
-                if "serve-logs" in " ".join(child.cmdline()):
+                if not " ".join(child.cmdline()).startswith("airflow work pools: "):
                     child.kill()
 
     def terminate(self, component: str) -> None:

@@ -124,10 +124,23 @@ class AirflowInstance:
             states = Counter((task.task_id, task.state) for task in self.tries(dag_id, run_id))
             raise LocalAirflowError(f"{error}; its tasks: {dict(states)}") from None
         tries = self.tries(dag_id, run_id)
-        assert found == state, (
-            f"{dag_id} ended as {found}: {[(t.task_id, t.map_index, t.state) for t in tries]}"
-        )
+        assert found == state, f"{dag_id} ended as {found}: {self._why(tries)}"
         return tries
+
+    def _why(self, tries: list[TaskTry]) -> str:
+        """Tell of the tasks of a run that did not end well all that explains it."""
+        parts = [str([(t.task_id, t.map_index, t.state) for t in tries])]
+        for task in tries:
+            if task.state != "success":
+                jobs = self.rows(
+                    "select id, state, reason, handle, claimed_at, started_at, ended_at from workpool_job "
+                    "where run_id = :run_id and task_id = :task_id and map_index = :map_index",
+                    run_id=task.run_id,
+                    task_id=task.task_id,
+                    map_index=task.map_index,
+                )
+                parts += [*map(str, jobs), *self.log(task).splitlines()[-30:]]
+        return "\n".join(parts)
 
     def run(self, dag_id: str, conf: dict[str, Any] | None = None, **wait: Any) -> list[TaskTry]:
         """Run a DAG to its end and return its tasks."""

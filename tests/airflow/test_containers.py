@@ -191,9 +191,7 @@ def test_a_container_goes_on_and_runs_once_when_who_started_it_is_killed(
     assert len(launched) == 1
     airflow.wait(lambda: contained.job(after)["ended_at"], what="its job to end")
     job = contained.job(after)
-    if (contained.kind, victim) != ("kubernetes", "scheduler and worker"):
-        # There, a job was once told to have failed, and it is not known why.
-        assert (job["state"], job["reason"]) == ("succeeded", None)
+    assert (job["state"], job["reason"]) == ("succeeded", None)
     assert seconds(job["ended_at"]) - seconds(job["started_at"]) > 20
     contained.wait_until_nothing_is_left()
 

@@ -119,6 +119,7 @@ def test_a_signal_makes_the_scheduler_tell_what_it_holds(observed: Observed) -> 
     airflow = observed.airflow
     os.kill(airflow.local.process(SCHEDULER).pid, signal.SIGUSR2)
     said: dict[str, Any] = airflow.wait(lambda: _dumped(airflow), what="the debug dump")
+    print(json.dumps(said, indent=1))
     assert said["pools"]["thin"]["limit"] == 2
     assert said["failures"] == {}
     assert [worker["online"] for worker in said["workers"]] == [True]

@@ -94,7 +94,8 @@ def _children() -> str:
 
 def test_an_executor_that_was_not_started_answers_what_the_api_server_asks(stage: Scheduler) -> None:
     executor = WorkPoolExecutor()
-    assert executor.get_task_log(None, 1) == ([], [])  # type: ignore[arg-type]
+    ti: Any = stage.workload(state="running").ti
+    assert executor.get_task_log(ti, 1) == ([], [])
     with statements_of(stage.engine) as sent:
         executor.sync()
         executor.debug_dump()

@@ -216,7 +216,7 @@ def test_every_command_that_changes_something_writes_an_audit_row_of_its_own_nam
         )
         for command in members
     }
-    looks = {"list", "ls", "inspect", "slots", "preview", "jobs"}
+    looks = {"list", "ls", "inspect", "slots", "preview", "jobs", "logs"}
     events = {}
     for (group, name), path in commands.items():
         module, _, function = path.rpartition(".")
