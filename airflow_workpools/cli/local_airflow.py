@@ -338,7 +338,7 @@ class LocalAirflow:
         process.wait()
         for child in children:
             with contextlib.suppress(psutil.Error):
-                if not " ".join(child.cmdline()).startswith("airflow work pools: "):
+                if not " ".join(child.cmdline()).startswith("airflow_workpools: "):
                     child.kill()
 
     def terminate(self, component: str) -> None:

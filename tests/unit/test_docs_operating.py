@@ -246,7 +246,7 @@ def test_processes_are_found_by_the_titles_that_the_docs_say() -> None:
         if title != "airflow scheduler"
     }
     code = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
-    assert titles == {"airflow_workpools: embedded worker", "airflow work pools: process runner"}
+    assert titles == {"airflow_workpools: embedded worker", "airflow_workpools: process runner"}
     assert [title for title in titles if f'"{title}"' not in code] == []
 
 

@@ -378,7 +378,7 @@ def become_independent(*, keep: int) -> None:
     with contextlib.suppress(ImportError):
         from setproctitle import setproctitle
 
-        setproctitle("airflow work pools: process runner")
+        setproctitle("airflow_workpools: process runner")
 
 
 def _neutralise_descriptors(*, keep: int) -> None:
