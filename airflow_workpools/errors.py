@@ -14,6 +14,10 @@
     ├── InfrastructureError
     │   ├── LaunchRejected               final: trying again would not help
     │   └── InfrastructureUnavailable    try again later
+    ├── WorkerApiError
+    │   ├── ApiRefused                   final: token, version or work pool are not what the API server takes
+    │   └── ApiUnavailable               try again later
+    │       └── ApiNotThere              something else answers at this address, or it can't be trusted
     └── ImageError                       an image could not be built, pulled or pushed
 
 A message says what is wrong, with which thing, and what to do about it.
@@ -76,6 +80,25 @@ class LaunchRejected(InfrastructureError):
 
 class InfrastructureUnavailable(InfrastructureError):
     """The infrastructure does not answer now; trying again may help."""
+
+
+class WorkerApiError(WorkpoolsError):
+    """A worker could not say something to the API server."""
+
+
+class ApiRefused(WorkerApiError):
+    """The API server refuses this worker, and saying it again would not help; the message says what to do."""
+
+
+class ApiUnavailable(WorkerApiError):
+    """The API server does not answer now, or not so that it can be understood; trying again may help."""
+
+
+class ApiNotThere(ApiUnavailable):
+    """What answers at this address is not the worker API, or its certificate is not trusted.
+
+    Where it never was otherwise, the address or the settings of TLS are wrong.
+    """
 
 
 class ImageError(WorkpoolsError):

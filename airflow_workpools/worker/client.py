@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a worker speaks with the job store: one small protocol, whatever lies in between.
 
-The embedded worker uses :class:`SqlClient`. Every call is safe to repeat, so that a lost answer loses
+The embedded worker uses :class:`SqlClient`, one that stands alone
+:class:`~airflow_workpools.worker.http_client.HttpClient`. Every call is safe to repeat, so that a lost answer loses
 nothing and doubles nothing.
 """
 
@@ -108,7 +109,7 @@ class WorkerClient(Protocol):
         :param roaming: pools whose jobs on this kind of infrastructure may be taken over from workers of any host.
         """
 
-    def log_ends(self, attempts: Mapping[UUID, int]) -> Mapping[UUID, LogEnd]:
+    def log_ends(self, worker_id: UUID, attempts: Mapping[UUID, int]) -> Mapping[UUID, LogEnd]:
         """Say from where on to send the logs of these attempts to start jobs."""
 
     def append_log(
@@ -206,7 +207,7 @@ class SqlClient:
     ) -> list[ClaimedJob]:
         return self.store.take_over(worker_id, hostname, now=now, roaming=roaming)
 
-    def log_ends(self, attempts: Mapping[UUID, int]) -> Mapping[UUID, LogEnd]:
+    def log_ends(self, worker_id: UUID, attempts: Mapping[UUID, int]) -> Mapping[UUID, LogEnd]:
         return self.store.log_ends(attempts)
 
     def append_log(
