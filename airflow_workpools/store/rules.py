@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_workpools.core.jobs import ENDED, JobState
 from airflow_workpools.core.json_values import JsonError, plain_json
+from airflow_workpools.core.pools import Delivery
 from airflow_workpools.core.slots import QueueLoad, choose
 from airflow_workpools.core.wording import counted
 from airflow_workpools.errors import InvalidInput, InvalidJobVariables
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from airflow_workpools.core.pools import WorkPool
     from airflow_workpools.core.slots import WaitingJob
-    from airflow_workpools.store.records import NewJob
+    from airflow_workpools.store.records import NewJob, WorkerRecord
 
 POLL_WRITTEN_EVERY = timedelta(seconds=10)
 """A queue's poll is written down at most so often, however many workers poll it."""
@@ -142,6 +143,11 @@ ANY_ROOM = 1_000_000
 """Room of a worker that has no limit of its own: more slots than any pool gives out at a time."""
 
 
+def serves(worker: WorkerRecord, pool: WorkPool) -> bool:
+    """Say whether a worker serves a work pool, whether it is online or not."""
+    return worker.serves(pool.name, push=pool.delivery is Delivery.PUSH, team_name=pool.team_name)
+
+
 def wanted(room: int, most: int | None) -> int:
     """Return how many jobs a worker can take at most: each needs a slot."""
     return room if most is None else min(room, most)
@@ -204,6 +210,7 @@ def choose_from(
     room: int,
     overdue_since: datetime | None,
     foreign: Collection[uuid.UUID] = (),
+    takes_from: Collection[str] | None = None,
 ) -> list[WaitingJob]:
     """Choose the jobs of one pool that may start now.
 
@@ -211,6 +218,7 @@ def choose_from(
     :param held: slots that jobs hold, by queue; also by queues that the pool has no longer.
     :param foreign: waiting jobs that only workers of other teams take. They get their slots by the same rule, and
         the worker that asks leaves them alone; so no team's jobs overtake those of higher priority of another.
+    :param takes_from: queues from which the worker takes jobs; None: from all.
     """
     loads = job_loads(pool, paused=paused, held=held)
     chosen = choose(
@@ -219,6 +227,7 @@ def choose_from(
         queues=loads,
         room=ANY_ROOM if foreign else room,
         overdue_since=overdue_since,
+        takes_from=takes_from,
     )
     return [job for job in chosen if job.id not in foreign] if foreign else chosen
 

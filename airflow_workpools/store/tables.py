@@ -117,6 +117,7 @@ workers = Table(
     Column("hostname", String(250), nullable=False),
     Column("kind", String(20), nullable=False),
     Column("pools", _json),
+    Column("queues", _json),
     Column("slots", Integer),
     Column("state", String(20), nullable=False),
     Column("started_at", UtcDateTime, nullable=False),

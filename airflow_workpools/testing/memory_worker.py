@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow_workpools.core.jobs import ACTIVE, ENDED, JobState, sources_of
+from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.slots import WaitingJob
 from airflow_workpools.errors import NotFound
-from airflow_workpools.store import rules
+from airflow_workpools.store import capacity, rules
 from airflow_workpools.store.records import (
     ClaimedJob,
     JobRecord,
@@ -18,6 +19,7 @@ from airflow_workpools.store.records import (
     Report,
     ReportOutcome,
     Wish,
+    WorkerKind,
     WorkerRecord,
     WorkerState,
 )
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any
 
-    from airflow_workpools.core.names import WorkQueueRef
     from airflow_workpools.core.pools import WorkPool
 
 
@@ -75,7 +76,13 @@ class WorkerSide(MemoryJobs):
             worker = self._registered(worker_id)
             if worker.state is not WorkerState.ONLINE or wanted <= 0:
                 return []
-            by_name = sorted(pools, key=lambda pool: pool.name)
+            room = min(room, capacity.free_slots(worker, self._holds()))
+            wanted = min(wanted, room)
+            if room <= 0:
+                return []
+            by_name = sorted(
+                (pool for pool in pools if rules.serves(worker, pool)), key=lambda pool: pool.name
+            )
             lines = [
                 self._choose(pool, worker, room, wanted, now)
                 for pool in by_name
@@ -209,7 +216,9 @@ class WorkerSide(MemoryJobs):
     def _choose(
         self, pool: WorkPool, worker: WorkerRecord, room: int, most: int, now: datetime
     ) -> list[WaitingJob]:
-        teams = {other.team_name for other in self._workers.values() if other.online(now)}
+        online = [other for other in self._workers.values() if other.id != worker.id and other.online(now)]
+        any_team = worker.kind is WorkerKind.STANDALONE
+        teams = {other.team_name for other in online if other.kind is WorkerKind.EMBEDDED}
         in_pool = self._find(lambda job: job.record.ref.pool == pool.name and job.record.state in ACTIVE)
         held: dict[str, int] = defaultdict(int)
         for job in in_pool:
@@ -219,10 +228,20 @@ class WorkerSide(MemoryJobs):
             _waiting(job.record)
             for job in in_pool
             if job.record.state is JobState.PENDING
-            and job.record.team_name in {worker.team_name, *teams}
+            and (any_team or job.record.team_name in {worker.team_name, *teams})
             and not self._older_round_is_active(job)
         ]
-        foreign = {job.id for job in waiting if self._jobs[job.id].record.team_name != worker.team_name}
+        foreign = {
+            job.id
+            for job in waiting
+            if not any_team and self._jobs[job.id].record.team_name != worker.team_name
+        }
+        takes_from = None
+        if worker.queues is not None:
+            refs = [WorkQueueRef(pool.name, queue.name) for queue in pool.queues]
+            takes_from = {ref.queue for ref in refs if worker.takes_from(ref)}
+            others = [one for one in online if rules.serves(one, pool) and one.can_use(pool.name, now)]
+            pool = capacity.within_reach(pool, worker, others, held=held, holds=self._holds())
         paused = {ref.queue for ref, state in self._queues.items() if ref.pool == pool.name and state.paused}
         heads = rules.heads(pool, paused=paused, held=held, most=most)
         first = {
@@ -238,7 +257,16 @@ class WorkerSide(MemoryJobs):
             room=room,
             overdue_since=now - self.reserve_after,
             foreign=foreign & {job.id for job in first},
+            takes_from=takes_from,
         )
+
+    def _holds(self) -> dict[uuid.UUID, int]:
+        """Count the slots that workers' jobs hold."""
+        holds: dict[uuid.UUID, int] = defaultdict(int)
+        for job in self._find(lambda job: job.occupies):
+            if job.record.worker_id is not None:
+                holds[job.record.worker_id] += job.record.pool_slots
+        return holds
 
     def _older_round_is_active(self, job: StoredJob) -> bool:
         return any(

@@ -50,6 +50,7 @@ def upgrade() -> None:
         sa.Column("hostname", sa.String(250), nullable=False),
         sa.Column("kind", sa.String(20), nullable=False),
         sa.Column("pools", JSON_, nullable=True),
+        sa.Column("queues", JSON_, nullable=True),
         sa.Column("slots", sa.Integer(), nullable=True),
         sa.Column("state", sa.String(20), nullable=False),
         sa.Column("started_at", UtcDateTime(), nullable=False),
