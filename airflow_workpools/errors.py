@@ -14,6 +14,12 @@
     ├── InfrastructureError
     │   ├── LaunchRejected               final: trying again would not help
     │   └── InfrastructureUnavailable    try again later
+    ├── RequestRefused                   a worker's request that does not reach the store
+    │   ├── TokenRefused            401
+    │   ├── PoolRefused             403  not with this token, or not by workers that ask for jobs
+    │   ├── TooLarge                413
+    │   ├── VersionRefused          426
+    │   └── TooManyAttempts         429
     ├── WorkerApiError
     │   ├── ApiRefused                   final: token, version or work pool are not what the API server takes
     │   └── ApiUnavailable               try again later
@@ -80,6 +86,37 @@ class LaunchRejected(InfrastructureError):
 
 class InfrastructureUnavailable(InfrastructureError):
     """The infrastructure does not answer now; trying again may help."""
+
+
+class RequestRefused(WorkpoolsError):
+    """What a worker asks of the API server is refused before it reaches the store."""
+
+
+class TokenRefused(RequestRefused):
+    """The token opens nothing (any more)."""
+
+
+class PoolRefused(RequestRefused):
+    """The work pool is not one of the token's, or none whose jobs workers can ask for."""
+
+
+class TooLarge(RequestRefused):
+    """The request is larger than what is taken."""
+
+
+class VersionRefused(RequestRefused):
+    """The versions of worker and API server are too far apart."""
+
+
+class TooManyAttempts(RequestRefused):
+    """Too many wrong tokens came from one address.
+
+    :param retry_after_seconds: after which time it is looked at again.
+    """
+
+    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class WorkerApiError(WorkpoolsError):

@@ -43,7 +43,7 @@ MAX_BODY_BYTES = 8 * 2**20
 MAX_POOLS = 1000
 """Most work pools that one call names."""
 _MAX_INT = 2**31 - 1
-_MAX_CALL = 2**63 - 1
+_MAX_CALL = 2**31 - 1
 _LONG_AGO = 10 * 365 * 86400.0
 
 
@@ -261,6 +261,7 @@ class WaitRequest(OfWorker):
     """Asks to be answered when there may be work, or a wish that is not known, or else after so many seconds."""
 
     pools: Pools
+    queues: Annotated[list[QueueName], Field(max_length=MAX_POOLS)] | None = None
     most: Annotated[int, Field(ge=0, le=MAX_JOBS)] = 1
     """How many jobs the worker could take; 0: it wants to hear of wishes only."""
     seconds: Annotated[float, Field(ge=0, le=MAX_WAIT_SECONDS, allow_inf_nan=False)]

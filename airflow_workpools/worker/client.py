@@ -8,9 +8,8 @@ nothing and doubles nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
@@ -163,19 +162,13 @@ class SqlClient:
     ) -> list[ClaimedJob]:
         served = [pool for name, pool in self.pools().items() if pools is None or name in pools]
         jobs = self.store.claim(worker_id, served, room=rules.ANY_ROOM, most=most, now=now)
-        return [self._with_token(job) for job in jobs]
-
-    def _with_token(self, job: ClaimedJob) -> ClaimedJob:
-        """Put a fresh token into the workload: it has to last from now until the task has started, no longer."""
-        if job.problem is not None:  # it will never be launched, and must not keep the others from being so
-            return job
-        workload = json.loads(job.workload)
-        workload["token"] = self.mint_token(job.task_instance_id, job.start_timeout_seconds)
-        return replace(job, workload=json.dumps(workload))
+        return [rules.with_token(job, self.mint_token) for job in jobs]
 
     def renew(self, worker_id: UUID, job_ids: Sequence[UUID], *, now: datetime) -> Mapping[UUID, str]:
         renewed = self.store.renew(worker_id, job_ids, now=now)
-        return {job.id: self._with_token(job).workload for job in renewed if job.problem is None}
+        return {
+            job.id: rules.with_token(job, self.mint_token).workload for job in renewed if job.problem is None
+        }
 
     def report(self, worker_id: UUID, reports: Sequence[Report], *, now: datetime) -> list[ReportOutcome]:
         return self.store.report(worker_id, reports, now=now)

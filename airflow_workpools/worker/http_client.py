@@ -92,7 +92,7 @@ class HttpClient:
         self.url = url.rstrip("/")
         self._kinds = kinds
         self._served = pools
-        self._queues = queues
+        self._queue_names = None if queues is None else [str(ref) for ref in queues]
         self._monotonic = monotonic
         self._numbers = itertools.count(1)
         self._worker_id: UUID | None = None
@@ -123,7 +123,7 @@ class HttpClient:
             name=worker.name,
             hostname=worker.hostname,
             pools=list(worker.pools or self._served),
-            queues=None if self._queues is None else [str(ref) for ref in self._queues],
+            queues=self._queue_names,
             slots=worker.slots,
             started_seconds_ago=translate.ago(worker.started_at, now),
             heartbeat_seconds=worker.heartbeat_seconds,
@@ -154,6 +154,7 @@ class HttpClient:
         request = wire.WaitRequest(
             worker_id=worker_id,
             pools=list(self.pools()),
+            queues=self._queue_names,
             most=min(most, wire.MAX_JOBS),
             seconds=min(seconds, wire.MAX_WAIT_SECONDS),
             heard=list(heard)[: wire.MAX_JOBS],
