@@ -10,6 +10,9 @@ import pytest
 
 from tests.parts import PARTS, required_parts
 
+# What these check is shown as in tests, when it does not hold.
+pytest.register_assert_rewrite("tests.airflow.harness", "tests.unit.infrastructure_contract")
+
 # Before anything imports Airflow: tests read no configuration of whoever runs them, and write none.
 for _name in [name for name in os.environ if name.startswith(("AIRFLOW", "_AIRFLOW"))]:
     del os.environ[_name]
