@@ -17,6 +17,7 @@ from airflow_workpools.core.teams import minder
 from airflow_workpools.core.untaken import Offers
 from airflow_workpools.core.weights import combined_weight
 from airflow_workpools.dags.executors import work_pool_executor
+from airflow_workpools.lost_workers import give_up_lost
 from airflow_workpools.store import airflow_pools, blocked_tasks, jobless, reasons
 from airflow_workpools.store.clock import DatabaseClock
 from airflow_workpools.store.jobs import SqlStore
@@ -262,6 +263,9 @@ class Duties:
         )
         settled = self.clock.is_settled(longest + CLOCK_NOTICED_SECONDS)
         self.store.reconcile(now=now, grace_seconds=FINISHING_GRACE_SECONDS, by_time=settled)
+        if settled:
+            workers = self._current_run_state(now, monotonic).workers
+            give_up_lost(self.store, workers, pools, settings=self.settings, now=now)
 
     def _move_waiting_tasks(
         self, pools: Mapping[str, WorkPool | InvalidPool], now: datetime, monotonic: float

@@ -126,6 +126,7 @@ workers = Table(
     Column("version", String(64), nullable=False),
     Column("team_name", String(50)),
     Column("hindered", _json),
+    Column("steady_since", UtcDateTime, nullable=False),
 )
 
 jobs = Table(

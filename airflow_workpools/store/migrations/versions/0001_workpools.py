@@ -59,6 +59,7 @@ def upgrade() -> None:
         sa.Column("version", sa.String(64), nullable=False),
         sa.Column("team_name", sa.String(50), nullable=True),
         sa.Column("hindered", JSON_, nullable=True),
+        sa.Column("steady_since", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="workpool_worker_pkey"),
         schema=SCHEMA,
     )
