@@ -200,6 +200,8 @@ class JobFacts:
     reason: str | None = None
     exit_code: int | None = None
     worker: str | None = None
+    worker_gone_since: datetime | None = None
+    """When its worker was last heard of, if that has ended or is silent."""
     handed_over_at: datetime
     claimed_at: datetime | None = None
     starting_since: datetime | None = None

@@ -378,6 +378,21 @@ CASES: dict[str, tuple[TaskFacts, Gate, list[str]]] = {
         Gate.RUNNING,
         ["running for 5 min", "2026-01-02 02:59:05 UTC", "on h"],
     ),
+    "running, its worker lost": (
+        in_state(
+            "running",
+            started_at=NOW - timedelta(minutes=5),
+            hostname="h",
+            job=job(
+                JobState.RUNNING,
+                claimed_at=NOW,
+                worker="edge-1",
+                worker_gone_since=NOW - timedelta(minutes=2),
+            ),
+        ),
+        Gate.RUNNING,
+        ["its worker edge-1 was last heard of 2 min ago", "nobody looks after it"],
+    ),
     "being stopped": (
         in_state("restarting", started_at=NOW, job=job(JobState.RUNNING, cancelling=True, reason="cleared")),
         Gate.RUNNING,
