@@ -111,6 +111,11 @@ def _router(service: "WorkerService", access: "Access", news: "NewsDesk") -> API
         """List the jobs that the worker has: also those of a claim whose answer was lost."""
         return service.mine(token, request)
 
+    @router.post("/revoked")
+    def revoked(token: Token, request: wire.RevokedRequest) -> wire.RevokedAnswer:
+        """Say which claims nobody has any more, so that the worker stops the jobs: it was silent for too long."""
+        return service.revoked(token, request)
+
     @router.post("/take_over")
     def take_over(token: Token, request: wire.TakeOverRequest) -> wire.JobsAnswer:
         """Become the owner of what dead workers have left behind that this one can look after."""

@@ -17,7 +17,7 @@ from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import Delivery, InvalidPool, WorkPool
 from airflow_workpools.errors import Conflict, InvalidInput, NotFound, PoolRefused, TokenRefused, TooLarge
 from airflow_workpools.store import rules
-from airflow_workpools.store.records import WorkerKind, WorkerRecord
+from airflow_workpools.store.records import JobFilter, WorkerKind, WorkerRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -182,6 +182,15 @@ class WorkerService:
     def mine(self, token: WorkerToken, request: wire.MineRequest) -> wire.JobsAnswer:
         self.check_worker(token, request.worker_id)
         return _jobs(self.store.mine(request.worker_id, call=request.call_number))
+
+    def revoked(self, token: WorkerToken, request: wire.RevokedRequest) -> wire.RevokedAnswer:
+        self.check_worker(token, request.worker_id)
+        claims = request.start_attempts
+        revoked = set(self.store.revoked(claims))
+        # Of jobs of other pools nothing is said that would not be said of jobs that never were.
+        found = self.store.jobs(JobFilter(job_ids=tuple(claims)), limit=wire.MAX_JOBS) if claims else []
+        revoked |= {job.id for job in found if job.ref.pool not in token.pools}
+        return wire.RevokedAnswer(job_ids=[id_ for id_ in claims if id_ in revoked])
 
     def take_over(self, token: WorkerToken, request: wire.TakeOverRequest) -> wire.JobsAnswer:
         self.check_worker(token, request.worker_id, request.roaming)

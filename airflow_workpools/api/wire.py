@@ -294,6 +294,16 @@ class JobReport(Model):
     start_attempts: Count | None = None
 
 
+class RevokedRequest(OfWorker):
+    start_attempts: Annotated[dict[UUID, Count], Field(max_length=MAX_JOBS)]
+    """Which claim of each job it is."""
+
+
+class RevokedAnswer(Model):
+    job_ids: list[UUID]
+    """Those that nobody has any more."""
+
+
 class ReportRequest(OfWorker):
     reports: Annotated[list[JobReport], Field(max_length=MAX_JOBS)]
 

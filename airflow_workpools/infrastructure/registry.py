@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from airflow_workpools.core.templates import BaseJobTemplate
 from airflow_workpools.errors import InfrastructureError, NotFound, WorkpoolsError
-from airflow_workpools.infrastructure.base import HasLog
+from airflow_workpools.infrastructure.base import HasLog, bound_to_host
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,6 +100,18 @@ def default_templates() -> Mapping[str, BaseJobTemplate]:
     for kind, problem in unusable.items():
         log.info("Work pool type %r is left out: %s", kind, problem)
     return {kind: default_template(kind) for kind in kinds() if kind not in unusable}
+
+
+@cache
+def is_bound_to_host(kind: str) -> bool:
+    """Say whether only workers of the host on which a job of this kind was launched can look after it.
+
+    Of a kind that can't be imported here that is not known, and not said.
+    """
+    try:
+        return bound_to_host(infrastructure_class(kind))
+    except WorkpoolsError:
+        return False
 
 
 @cache

@@ -23,6 +23,7 @@ __all__ = [
     "MISSED_HEARTBEATS",
     "ClaimedJob",
     "EndedJob",
+    "GivenUp",
     "JobCount",
     "JobFilter",
     "JobRecord",
@@ -319,6 +320,13 @@ class RunState:
         if any(pool not in worker.hindered for worker in online):
             return None
         return "; ".join(dict.fromkeys(worker.hindered[pool] for worker in online)) or None
+
+
+class GivenUp(NamedTuple):
+    """How many jobs of lost workers were ended, or let wait again."""
+
+    failed: int = 0
+    requeued: int = 0
 
 
 class Reconciled(NamedTuple):

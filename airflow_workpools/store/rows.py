@@ -78,6 +78,7 @@ def worker_row(worker: WorkerRecord, now: datetime) -> dict[str, Any]:
         "version": worker.version,
         "team_name": worker.team_name,
         "hindered": dict(worker.hindered),
+        "steady_since": now,
     }
 
 
@@ -123,6 +124,7 @@ def _worker_record(row: Row[Any]) -> WorkerRecord:
         hindered={name: str(reason) for name, reason in row.hindered.items()}
         if isinstance(row.hindered, dict)
         else {},
+        steady_since=row.steady_since,
     )
 
 

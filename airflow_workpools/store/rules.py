@@ -16,7 +16,7 @@ from airflow_workpools.core.pools import Delivery
 from airflow_workpools.core.slots import QueueLoad, choose
 from airflow_workpools.core.wording import counted
 from airflow_workpools.errors import InvalidInput, InvalidJobVariables
-from airflow_workpools.store.records import Report, ReportOutcome
+from airflow_workpools.store.records import MISSED_HEARTBEATS, Report, ReportOutcome, WorkerKind, WorkerState
 
 if TYPE_CHECKING:
     import uuid
@@ -295,6 +295,61 @@ def take_turns(lines: Iterable[Sequence[WaitingJob]], *, room: int, most: int) -
         if line:
             turns.append(line)
     return taken
+
+
+def may_judge(worker: WorkerRecord, now: datetime) -> bool:
+    """Say whether a worker may take others for dead that are silent.
+
+    The heartbeats of standalone workers pass through the API server. After an outage of it all seem to be silent, and
+    who comes back first would take the jobs of those who come a moment later. So it waits until its own heartbeats have
+    come without a gap for as long as theirs must have been missing.
+    """
+    if worker.kind is WorkerKind.EMBEDDED:
+        return True
+    return worker.steady_for(MISSED_HEARTBEATS * worker.heartbeat_seconds, now)
+
+
+def lost_workers(
+    workers: Iterable[WorkerRecord], *, grace_seconds: float, now: datetime
+) -> list[WorkerRecord]:
+    """Return standalone workers that have been gone for longer than the grace; see ``core.lost``."""
+    known = [worker for worker in workers if worker.kind is WorkerKind.STANDALONE]
+    witnessed = any(worker.steady_for(grace_seconds, now) for worker in known if _says_so(worker))
+    gone_before = now - timedelta(seconds=grace_seconds)
+    return [
+        worker
+        for worker in known
+        if worker.last_heartbeat_at < gone_before
+        and (worker.state is WorkerState.STOPPED or (witnessed and worker.silent(now)))
+    ]
+
+
+def _says_so(worker: WorkerRecord) -> bool:
+    return worker.state is not WorkerState.STOPPED
+
+
+def starts_again(state: str, handle: object, start_attempts: int, most: int) -> bool:
+    """Say whether a lost worker's job waits again, for another to launch it: it was never launched.
+
+    :param most: how often it is launched at most.
+    """
+    return state == JobState.CLAIMED.value and handle is None and start_attempts + 1 < most
+
+
+def pools_of_jobs(worker: WorkerRecord) -> tuple[str, ...] | None:
+    """Return the pools whose jobs a worker may be given that another has left; None: all."""
+    return (worker.pools or ()) if worker.kind is WorkerKind.STANDALONE else None
+
+
+def revoked(claims: Mapping[uuid.UUID, int], held: Mapping[uuid.UUID, int]) -> list[uuid.UUID]:
+    """Return those of a worker's claims whose job must not go on for it: it has ended, waits again or was claimed anew.
+
+    One that another worker has taken over goes on as it is.
+
+    :param claims: which claim of each job it is, by its ``start_attempts``.
+    :param held: the claims that workers have now.
+    """
+    return [id_ for id_, attempts in claims.items() if held.get(id_) != attempts]
 
 
 def roams(handle: object, kind: str) -> bool:

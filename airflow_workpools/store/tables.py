@@ -128,6 +128,7 @@ workers = Table(
     Column("token_id", String(16)),
     Column("call_number", Integer),
     Column("hindered", _json),
+    Column("steady_since", UtcDateTime, nullable=False),
 )
 
 jobs = Table(

@@ -61,6 +61,8 @@ class WorkerRecord:
     team_name: str | None = None
     hindered: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Work pools whose jobs it can't launch now, and why."""
+    steady_since: datetime | None = field(default=None, compare=False)
+    """Since when its heartbeats have come without a gap; None before it is registered."""
 
     def serves(self, pool: str, *, push: bool, team_name: str | None = None) -> bool:
         """Say whether it serves a pool, whether it is online or not.
@@ -89,6 +91,14 @@ class WorkerRecord:
     def can_use(self, pool: str, now: datetime) -> bool:
         """Say whether it claims jobs of a pool that it serves."""
         return self.online(now) and pool not in self.hindered
+
+    def steady_for(self, seconds: float, now: datetime) -> bool:
+        """Say whether its heartbeats have come for so long without a gap.
+
+        Then those of others could have come, too: whatever they pass through was there all the time.
+        """
+        since = self.steady_since
+        return since is not None and not self.silent(now) and now - since >= timedelta(seconds=seconds)
 
     def silent(self, now: datetime) -> bool:
         """Say whether so many heartbeats are missing that it must be taken for dead.

@@ -68,14 +68,22 @@ class WorkerSide(ClaimSide):
         self, worker_id: uuid.UUID, *, now: datetime, hindered: Mapping[str, str] | None = None
     ) -> WorkerState:
         def work(session: Session) -> WorkerState:
-            session.execute(statements.touch_worker(worker_id, now, hindered))
-            return _registered(session, worker_id).state
+            me = _registered(session, worker_id)
+            touch = statements.touch_worker(worker_id, now, hindered, after_silence=me.silent(now))
+            return me.state if changed(session, touch) else WorkerState.STOPPED
 
         return self._transaction(work)
 
     def drain_worker(self, worker_id: uuid.UUID) -> None:
         def work(session: Session) -> None:
             if not changed(session, statements.drain_worker(worker_id)):
+                _registered(session, worker_id)
+
+        self._transaction(work)
+
+    def resume_worker(self, worker_id: uuid.UUID) -> None:
+        def work(session: Session) -> None:
+            if not changed(session, statements.resume_worker(worker_id)):
                 _registered(session, worker_id)
 
         self._transaction(work)
@@ -167,6 +175,17 @@ class WorkerSide(ClaimSide):
 
         return self._transaction(work)
 
+    def revoked(self, start_attempts: Mapping[uuid.UUID, int]) -> list[uuid.UUID]:
+        def work(session: Session) -> list[uuid.UUID]:
+            held = {
+                row.id: row.start_attempts
+                for some in chunks(start_attempts)
+                for row in session.execute(statements.held_claims(some))
+            }
+            return rules.revoked(start_attempts, held)
+
+        return self._transaction(work)
+
     def renew(
         self, worker_id: uuid.UUID, job_ids: Collection[uuid.UUID], *, now: datetime
     ) -> list[ClaimedJob]:
@@ -196,12 +215,17 @@ class WorkerSide(ClaimSide):
             if me.state is WorkerState.STOPPED:
                 return []
             neighbours = statements.neighbours(me, hostname)
-            _stop_silent(session, neighbours, now)
-            left = list(session.scalars(statements.left_by(neighbours)))
+            may_judge = rules.may_judge(me, now)
+            if may_judge:
+                _stop_silent(session, neighbours, now)
+            left = list(session.scalars(statements.left_by(neighbours, rules.pools_of_jobs(me))))
             for some in chunks(left):
                 session.execute(statements.take_over(some, neighbours, worker_id))
             if roaming:
-                left += _take_over_from_elsewhere(session, me, hostname, roaming, now)
+                elsewhere = statements.workers_elsewhere(me, hostname)
+                if may_judge:
+                    _stop_silent(session, elsewhere, now)
+                left += _take_over_from_elsewhere(session, me, elsewhere, roaming)
             return held_jobs(session, worker_id, left)
 
         return self._transaction(work)
@@ -218,14 +242,14 @@ def _stop_silent(session: Session, which: Condition, now: datetime) -> None:
 
 
 def _take_over_from_elsewhere(
-    session: Session, me: WorkerRecord, hostname: str, roaming: Mapping[str, str], now: datetime
+    session: Session, me: WorkerRecord, elsewhere: Condition, roaming: Mapping[str, str]
 ) -> list[uuid.UUID]:
     """Give a worker the jobs of dead workers of other hosts that it can look after as well as they could."""
-    elsewhere = statements.workers_elsewhere(me, hostname)
-    _stop_silent(session, elsewhere, now)
+    its_own = rules.pools_of_jobs(me)
+    pools = [pool for pool in roaming if its_own is None or pool in its_own]
     left = [
         row.id
-        for row in session.execute(statements.handles_left_by(elsewhere, list(roaming)))
+        for row in session.execute(statements.handles_left_by(elsewhere, pools))
         if rules.roams(row.handle, roaming[row.pool])
     ]
     for some in chunks(left):

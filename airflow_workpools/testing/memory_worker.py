@@ -23,7 +23,7 @@ from airflow_workpools.store.records import (
     WorkerRecord,
     WorkerState,
 )
-from airflow_workpools.testing.memory_jobs import IDENTITY, MemoryJobs, StoredJob, pick
+from airflow_workpools.testing.memory_jobs import IDENTITY, MemoryJobs, StoredJob, pick, requeue
 
 if TYPE_CHECKING:
     import uuid
@@ -51,7 +51,9 @@ class WorkerSide(MemoryJobs):
                     f"worker {worker.id} has registered with another token; start it with a new id"
                 )
             self._begin_call(worker.id, call)
-            self._workers[worker.id] = replace(worker, state=WorkerState.ONLINE, last_heartbeat_at=now)
+            self._workers[worker.id] = replace(
+                worker, state=WorkerState.ONLINE, last_heartbeat_at=now, steady_since=now
+            )
 
     def token_of_worker(self, worker_id: uuid.UUID) -> str | None:
         with self._lock:
@@ -71,7 +73,10 @@ class WorkerSide(MemoryJobs):
             worker = self._registered(worker_id)
             if worker.state is not WorkerState.STOPPED:
                 hindered = worker.hindered if hindered is None else dict(hindered)
-                self._workers[worker_id] = replace(worker, last_heartbeat_at=now, hindered=hindered)
+                steady_since = now if worker.silent(now) else worker.steady_since
+                self._workers[worker_id] = replace(
+                    worker, last_heartbeat_at=now, hindered=hindered, steady_since=steady_since
+                )
             return worker.state
 
     def drain_worker(self, worker_id: uuid.UUID) -> None:
@@ -79,6 +84,12 @@ class WorkerSide(MemoryJobs):
             worker = self._registered(worker_id)
             if worker.state is not WorkerState.STOPPED:
                 self._workers[worker_id] = replace(worker, state=WorkerState.DRAINING)
+
+    def resume_worker(self, worker_id: uuid.UUID) -> None:
+        with self._lock:
+            worker = self._registered(worker_id)
+            if worker.state is WorkerState.DRAINING:
+                self._workers[worker_id] = replace(worker, state=WorkerState.ONLINE)
 
     def stop_worker(self, worker_id: uuid.UUID, *, now: datetime) -> None:
         with self._lock:
@@ -168,7 +179,7 @@ class WorkerSide(MemoryJobs):
                 if job.is_wished or not self._is_newest(job):
                     _end_instead(job, now)
                 else:
-                    _requeue(job, rules.fit_text(reason))
+                    requeue(job, rules.fit_text(reason))
             return len(jobs)
 
     def wishes(self, worker_id: uuid.UUID) -> list[Wish]:
@@ -179,6 +190,15 @@ class WorkerSide(MemoryJobs):
         with self._lock:
             self._begin_call(worker_id, call)
             return [_claimed(job) for job in self._held(worker_id)]
+
+    def revoked(self, start_attempts: Mapping[uuid.UUID, int]) -> list[uuid.UUID]:
+        with self._lock:
+            held = {
+                job.record.id: job.record.start_attempts
+                for job in self._given(start_attempts)
+                if job.occupies and job.record.worker_id is not None
+            }
+        return rules.revoked(start_attempts, held)
 
     def renew(
         self, worker_id: uuid.UUID, job_ids: Collection[uuid.UUID], *, now: datetime
@@ -214,7 +234,18 @@ class WorkerSide(MemoryJobs):
             elsewhere = [other for other in dead if other not in here] if roaming else []
             for other in (*here, *elsewhere):
                 self._workers[other.id] = replace(other, state=WorkerState.STOPPED)
-            left = sorted((job for other in here for job in self._held(other.id)), key=_by_claim)
+            its_own = rules.pools_of_jobs(me)
+            if its_own is not None:
+                roaming = {pool: kind for pool, kind in roaming.items() if pool in its_own}
+            left = sorted(
+                (
+                    job
+                    for other in here
+                    for job in self._held(other.id)
+                    if its_own is None or job.record.ref.pool in its_own
+                ),
+                key=_by_claim,
+            )
             left += sorted(
                 (job for other in elsewhere for job in self._held(other.id) if _roams(job, roaming)),
                 key=_by_claim,
@@ -230,12 +261,14 @@ class WorkerSide(MemoryJobs):
         return worker
 
     def _dead(self, me: WorkerRecord, now: datetime) -> list[WorkerRecord]:
+        may_judge = rules.may_judge(me, now)
         return [
             other
             for other in self._workers.values()
-            if (other.kind, other.team_name) == (me.kind, me.team_name)
+            if other.kind is me.kind
+            and (me.kind is WorkerKind.STANDALONE or other.team_name == me.team_name)
             and other.id != me.id
-            and (other.state is WorkerState.STOPPED or other.silent(now))
+            and (other.state is WorkerState.STOPPED or (may_judge and other.silent(now)))
         ]
 
     def _held(self, worker_id: uuid.UUID) -> list[StoredJob]:
@@ -360,18 +393,6 @@ def _waiting(record: JobRecord) -> WaitingJob:
 def _claimed(job: StoredJob) -> ClaimedJob:
     more = ("job_variables", "handle", "desired_state", "start_timeout_seconds", "start_attempts", "reason")
     return ClaimedJob(**pick(job.record, *IDENTITY, *more), workload=job.workload)
-
-
-def _requeue(job: StoredJob, reason: str) -> None:
-    job.change(
-        JobState.PENDING,
-        worker_id=None,
-        claimed_at=None,
-        renewed_at=None,
-        handle=None,
-        start_attempts=job.record.start_attempts + 1,
-        reason=reason,
-    )
 
 
 def _end_instead(job: StoredJob, now: datetime) -> None:

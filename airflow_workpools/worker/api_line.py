@@ -50,7 +50,7 @@ class ApiLine:
     """Sends requests of one worker; threads may share it.
 
     :param transport: how requests are sent, for tests.
-    :raises InvalidInput: if the URL is none, or there are no certificates in the file.
+    :raises InvalidInput: if the URL or the token is none, or there are no certificates in the file.
     """
 
     def __init__(
@@ -63,6 +63,10 @@ class ApiLine:
         transport: httpx.BaseTransport | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        if not token.isascii() or not token.isprintable() or " " in token or not token:
+            raise InvalidInput(
+                "what was given is no token; it must look like wpt_…, as `token create` has shown it"
+            )
         self.url = url
         self._timeout_seconds = timeout_seconds
         self._monotonic = monotonic

@@ -95,6 +95,12 @@ class WorkerClient(Protocol):
     def mine(self, worker_id: UUID) -> list[ClaimedJob]:
         """Return the jobs that this worker has."""
 
+    def revoked(self, worker_id: UUID, start_attempts: Mapping[UUID, int]) -> list[UUID]:
+        """Return those of these claims that nobody has any more: their jobs must not go on.
+
+        :param start_attempts: which claim of each job it is.
+        """
+
     def take_over(
         self,
         worker_id: UUID,
@@ -189,6 +195,9 @@ class SqlClient:
 
     def mine(self, worker_id: UUID) -> list[ClaimedJob]:
         return self.store.mine(worker_id)
+
+    def revoked(self, worker_id: UUID, start_attempts: Mapping[UUID, int]) -> list[UUID]:
+        return self.store.revoked(start_attempts)
 
     def take_over(
         self,

@@ -256,6 +256,14 @@ class HttpClient:
         request = wire.MineRequest(worker_id=worker_id, call_number=next(self._numbers))
         return _jobs(self._line.call("mine", request, wire.JobsAnswer))
 
+    def revoked(self, worker_id: UUID, start_attempts: Mapping[UUID, int]) -> list[UUID]:
+        found: list[UUID] = []
+        for some in _parts(list(start_attempts)):
+            claims = {id_: start_attempts[id_] for id_ in some}
+            request = wire.RevokedRequest(worker_id=worker_id, start_attempts=claims)
+            found += self._line.call("revoked", request, wire.RevokedAnswer).job_ids
+        return found
+
     def take_over(
         self,
         worker_id: UUID,

@@ -164,6 +164,14 @@ def test_a_job_that_is_given_back_twice_waits_once_more(stage: Stage) -> None:
     assert stage.rig.state(job.id) is JobState.CLAIMED
 
 
+def test_what_was_given_up_or_is_of_another_claim_is_revoked(stage: Stage) -> None:
+    job = stage.claimed()
+    gone = uuid.uuid4()
+    assert stage.client.revoked(stage.id, {job.id: 0, gone: 0}) == [gone]
+    stage.client.requeue(stage.id, [job.id], "no room", now=NOW, start_attempts={job.id: 0})
+    assert stage.client.revoked(stage.id, {job.id: 0}) == [job.id]
+
+
 def test_wishes_come_with_their_reason(stage: Stage) -> None:
     job = stage.claimed()
     assert stage.client.wishes(stage.id) == []
@@ -393,6 +401,7 @@ def test_a_worker_sees_and_touches_only_jobs_of_its_tokens_pools(api: Api) -> No
         (of_ml, False, None)
     ]
     assert etl.log_ends(one.id, {of_ml: 0}) == {}
+    assert etl.revoked(one.id, {of_ml: 0}) == [of_ml] == ml.revoked(other.id, {of_ml: 9})
     assert (api.rig.state(of_ml), api.rig.state(of_etl)) == (JobState.CLAIMED, JobState.PENDING)
 
 
@@ -453,7 +462,6 @@ def test_a_token_that_is_none_opens_nothing(api: Api) -> None:
     prefix, id_, secret = good.split("_")
     wrong = [
         None,
-        "",
         "x",
         secret,
         f"{prefix}_{id_}_{'0' * 64}",
@@ -576,6 +584,12 @@ def test_an_address_where_nobody_answers_is_said_to_be_out_of_reach() -> None:
     with pytest.raises(ApiUnavailable, match=r"http://127.0.0.1:9 can't be reached"):
         client.mine(uuid.uuid4())
     client.close()
+
+
+@pytest.mark.parametrize("token", ["", "two words", "wpt_\n", "wpt_é"])
+def test_what_can_t_be_a_token_is_refused_before_it_is_sent(token: str) -> None:
+    with pytest.raises(InvalidInput, match="no token"):
+        HttpClient("http://127.0.0.1:9", token, kinds=frozenset(), pools=("etl",))
 
 
 @pytest.mark.parametrize("url", ["", "airflow.example.com", "ftp://x", "http://"])

@@ -10,7 +10,7 @@ from sqlalchemy import and_, case, func, literal, null, or_, select, true, updat
 
 from airflow_workpools.core.jobs import ENDED, JobState, sources_of
 from airflow_workpools.store import rules
-from airflow_workpools.store.records import WorkerState
+from airflow_workpools.store.records import WorkerKind, WorkerState
 from airflow_workpools.store.statements.common import (
     in_states,
     may_become,
@@ -54,9 +54,13 @@ def of_token(token_id: str | None) -> Condition:
     return workers.c.token_id.is_not_distinct_from(token_id)
 
 
-def touch_worker(worker_id: uuid.UUID, now: datetime, hindered: Mapping[str, str] | None) -> Update:
+def touch_worker(
+    worker_id: uuid.UUID, now: datetime, hindered: Mapping[str, str] | None, *, after_silence: bool
+) -> Update:
     """Note a heartbeat; that of a stopped worker does not bring it back to life."""
-    more = {} if hindered is None else {"hindered": dict(hindered)}
+    more: dict[str, Any] = {} if hindered is None else {"hindered": dict(hindered)}
+    if after_silence:
+        more["steady_since"] = now
     return change_worker(worker_id, last_heartbeat_at=now, **more).where(
         workers.c.state != WorkerState.STOPPED.value
     )
@@ -66,6 +70,13 @@ def drain_worker(worker_id: uuid.UUID) -> Update:
     """Wish that a worker claims nothing more; one that has stopped stays stopped."""
     return change_worker(worker_id, state=WorkerState.DRAINING.value).where(
         workers.c.state != WorkerState.STOPPED.value
+    )
+
+
+def resume_worker(worker_id: uuid.UUID) -> Update:
+    """Let a worker that drains claim again."""
+    return change_worker(worker_id, state=WorkerState.ONLINE.value).where(
+        workers.c.state == WorkerState.DRAINING.value
     )
 
 
@@ -81,20 +92,20 @@ def all_workers() -> Select[Any]:
 
 def neighbours(of: WorkerRecord, hostname: str) -> Condition:
     """Other workers on a host, of the kind and team of this one."""
-    return and_(
-        workers.c.hostname == hostname,
-        workers.c.kind == of.kind.value,
-        workers.c.team_name.is_not_distinct_from(of.team_name),
-        workers.c.id != of.id,
-    )
+    return and_(workers.c.hostname == hostname, _like(of))
 
 
 def workers_elsewhere(of: WorkerRecord, hostname: str) -> Condition:
     """Workers on other hosts, of the kind and team of this one."""
+    return and_(workers.c.hostname != hostname, _like(of))
+
+
+def _like(of: WorkerRecord) -> Condition:
+    """Other workers whose jobs this one may look after; of standalone ones, the pools say which jobs."""
+    same_team = workers.c.team_name.is_not_distinct_from(of.team_name)
     return and_(
-        workers.c.hostname != hostname,
         workers.c.kind == of.kind.value,
-        workers.c.team_name.is_not_distinct_from(of.team_name),
+        true() if of.kind is WorkerKind.STANDALONE else same_team,
         workers.c.id != of.id,
     )
 
@@ -135,11 +146,12 @@ def held_by(worker_id: uuid.UUID, job_ids: Collection[uuid.UUID] | None = None) 
     )
 
 
-def left_by(which: Condition) -> Select[Any]:
-    """Jobs of stopped workers, the oldest claim first."""
+def left_by(which: Condition, pools: Collection[str] | None) -> Select[Any]:
+    """Jobs of stopped workers, the oldest claim first; only of these pools, if any are given."""
+    of_pools = true() if pools is None else jobs.c.pool.in_(pools)
     return (
         select(jobs.c.id)
-        .where(occupying, jobs.c.worker_id.in_(_stopped(which)))
+        .where(occupying, of_pools, jobs.c.worker_id.in_(_stopped(which)))
         .order_by(jobs.c.claimed_at, jobs.c.id)
     )
 
@@ -279,6 +291,13 @@ def _each(name: str, values: Mapping[uuid.UUID, Any], otherwise: ColumnElement[A
         (literal(id_, jobs.c.id.type), literal(value, jobs.c[name].type)) for id_, value in values.items()
     ]
     return case(*whens, value=jobs.c.id, else_=otherwise)
+
+
+def held_claims(job_ids: Collection[uuid.UUID]) -> Select[Any]:
+    """Which claim of jobs a worker has now, of those that have not ended."""
+    return select(jobs.c.id, jobs.c.start_attempts).where(
+        with_ids(job_ids), occupying, jobs.c.worker_id.is_not(None)
+    )
 
 
 def states_of(worker_id: uuid.UUID, job_ids: Collection[uuid.UUID]) -> Select[Any]:

@@ -61,6 +61,7 @@ def upgrade() -> None:
         sa.Column("token_id", sa.String(16), nullable=True),
         sa.Column("call_number", sa.Integer(), nullable=True),
         sa.Column("hindered", JSON_, nullable=True),
+        sa.Column("steady_since", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="workpool_worker_pkey"),
         schema=SCHEMA,
     )
