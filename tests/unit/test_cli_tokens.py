@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 def test_a_token_is_made_shown_once_listed_and_revoked(home: AirflowHome) -> None:
     home.ok("create etl --delivery pull")
-    made = json.loads(home.ok("token create --pool etl --expires-in 90d -d Frankfurt -o json"))
+    done = home.workpools("token create --pool etl --expires-in 90d -d Frankfurt -o json")
+    assert "opens work pool 'etl' until" in done.stderr
+    assert "not shown again" in done.stderr
+    made = json.loads(done.stdout)
     parts = read_token(made.pop("token"))
     assert parts is not None
     (listed,) = json.loads(home.ok("token list -o json"))
