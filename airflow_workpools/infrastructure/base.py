@@ -97,7 +97,8 @@ class Infrastructure(Protocol):
     pools that name the same connection share it.
 
     A kind whose jobs run elsewhere than on the worker's own host, so that a worker of another host can look after them,
-    says so with ``bound_to_host = False``; see :func:`bound_to_host`.
+    says so with ``bound_to_host = False``; see :func:`bound_to_host`. One that takes more jobs at a time than
+    :data:`DEFAULT_LAUNCHES_IN_FLIGHT`, or fewer, says how many as ``launches_in_flight``.
     """
 
     kind: ClassVar[str]
@@ -152,6 +153,14 @@ class Infrastructure(Protocol):
     async def cleanup(self, handle: Handle) -> None:
         """Remove what an ended job left behind; called when its end is stored. Fine if nothing is left."""
         ...
+
+
+DEFAULT_LAUNCHES_IN_FLIGHT = 16
+
+
+def launches_in_flight(infrastructure: Infrastructure | None) -> int:
+    """Return how many jobs an infrastructure takes at a time, through one connection."""
+    return int(getattr(infrastructure, "launches_in_flight", DEFAULT_LAUNCHES_IN_FLIGHT))
 
 
 def bound_to_host(kind: type[Infrastructure]) -> bool:

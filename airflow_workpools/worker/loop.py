@@ -107,9 +107,6 @@ class Worker:
     """Reads the Airflow connection of an infrastructure."""
     infrastructure_class: Callable[[str], Any] = infrastructure_class
     times: WorkerTimes = field(default_factory=WorkerTimes)
-    launches_in_flight: int = 16
-    """Most jobs that are being launched at a time, and so most that are claimed at a time: what is claimed is out
-    of the reach of priorities."""
     keep_time: Callable[[], None] = lambda: None
     """Called in a thread with each heartbeat: sets the clock right, if it needs that."""
     may_judge: Callable[[], bool] = lambda: True
@@ -151,7 +148,6 @@ class Worker:
             worker_name=self.record.name,
             environ=self.environ,
             connections=self.connections,
-            in_flight=self.launches_in_flight,
             tracked=self._tracked,
             clock=self.clock,
             tell=self._outbox.tell,
@@ -368,24 +364,33 @@ class Worker:
         await self._serve()
         await self._recovery.find_lost()
         jobs: list[ClaimedJob] = []
-        if (room := self._launcher.room) and (pools := self._claimable()):
+        for room in self._room():
             async with self._recovery.unsure_if_it_fails():
-                most = min(room, self._launcher.most_of_site)
-                jobs = await asyncio.to_thread(
-                    self.client.claim, self.record.id, most=most, pools=pools, now=self.clock()
+                # No more than fits, wherever they are for.
+                some = await asyncio.to_thread(
+                    self.client.claim,
+                    self.record.id,
+                    most=min(room.values()),
+                    pools=list(room),
+                    now=self.clock(),
                 )
-                if jobs:
-                    self._launcher.begin(jobs, await asyncio.to_thread(self.client.pools))
+                if some:
+                    self._launcher.begin(some, await asyncio.to_thread(self.client.pools))
+                jobs += some
         if not jobs:
             await wait_for(self._look_now, self.times.claim)
 
-    def _claimable(self) -> list[str]:
-        """Return the pools from which jobs may be claimed now."""
-        return [
-            name
-            for name in self._sites.usable()
-            if (site := self._sites.of_pool(name)) is not None and not self._launcher.crowded(site)
-        ]
+    def _room(self) -> list[dict[str, int]]:
+        """Return the pools from which jobs may be claimed now, and how many their sites have room for.
+
+        Those that are claimed together have sites of as many places, so that a small one does not slow down the rest.
+        """
+        together: dict[int, dict[str, int]] = {}
+        for name in self._sites.usable():
+            site = self._sites.of_pool(name)
+            if site is not None and (room := self._launcher.room(site)):
+                together.setdefault(site.launch_places, {})[name] = room
+        return list(together.values())
 
     async def _look_at_wishes(self) -> None:
         await asyncio.sleep(self.times.wishes)

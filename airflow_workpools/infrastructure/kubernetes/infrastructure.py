@@ -71,7 +71,7 @@ class KubernetesInfrastructure:
     bound_to_host: ClassVar[bool] = False
     variables: ClassVar[type[BaseModel]] = KubernetesVariables
     launches_in_flight: ClassVar[int] = 32
-    """How many jobs it takes at a time, for each connection."""
+    """How many Jobs are created at a time, through each connection."""
 
     def __init__(
         self, *, home: Path, connection: Mapping[str, Any] | None = None, in_flight: int = launches_in_flight
