@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 if TYPE_CHECKING:
     import uuid
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from datetime import datetime
 
     from pydantic import BaseModel
 
@@ -74,7 +75,7 @@ class LaunchSpec:
     workload: str = field(repr=False)
     """The workload as JSON. It carries the job's token: hand it over so that only the job can read it."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """Identifies the job: pool, queue, worker, dag_id, task_id, run_id, map_index, try_number, job_id."""
+    """Identifies the job: installation, pool, queue, worker, dag_id, task_id, run_id, map_index, try_number, job_id."""
     attempt: int = 0
     """How often the job has failed to start before."""
 
@@ -194,6 +195,18 @@ class HasLog(Protocol):
         is yielded again, the same, to whoever asks for the same offset.
 
         :raises InfrastructureUnavailable: if it may work later.
+        """
+        ...
+
+
+@runtime_checkable
+class MayLeaveBehind(Protocol):
+    """An infrastructure on which jobs stay until they are removed, also when every worker has forgotten them."""
+
+    async def left_behind(self, installation: str, *, before: datetime) -> Sequence[Handle]:
+        """Return every job of an Airflow, running or not, that was made before this time; not what is to be kept.
+
+        :param installation: whose jobs: what their label ``installation`` says. Nothing of another Airflow's.
         """
         ...
 

@@ -39,6 +39,9 @@ LABEL_PREFIX = "airflow.workpools/"
 JOB_ID_LABEL = f"{LABEL_PREFIX}job_id"
 """By which a job is found again, whoever launched it."""
 
+INSTALLATION_LABEL = f"{LABEL_PREFIX}installation"
+"""Whose job it is, where several Airflows share an infrastructure."""
+
 MAX_LABEL_VALUE = 63
 """Longest value of a label on Kubernetes; elsewhere the same is used, so that labels look alike."""
 _HASH_LENGTH = 8

@@ -55,6 +55,9 @@ class WorkerClient(Protocol):
     def stop(self, worker_id: UUID, *, now: datetime) -> None:
         """Go offline; what runs may be taken over by others."""
 
+    def installation(self) -> UUID:
+        """Return which Airflow this is."""
+
     def pools(self) -> Mapping[str, WorkPool]:
         """Return the work pools that this worker serves."""
 
@@ -94,6 +97,9 @@ class WorkerClient(Protocol):
 
     def mine(self, worker_id: UUID) -> list[ClaimedJob]:
         """Return the jobs that this worker has."""
+
+    def over(self, job_ids: Collection[UUID], *, before: datetime) -> set[UUID]:
+        """Return those of these jobs that ended before this time, or that nobody knows."""
 
     def take_over(
         self,
@@ -138,6 +144,12 @@ class SqlClient:
             and pool.type in self.kinds
             and (self.team_name is None or may_use(self.team_name, owner=pool.team_name))
         }
+
+    def installation(self) -> UUID:
+        return self.store.installation()
+
+    def over(self, job_ids: Collection[UUID], *, before: datetime) -> set[UUID]:
+        return self.store.over(job_ids, before=before)
 
     def register(self, worker: WorkerRecord, *, now: datetime) -> None:
         self.store.register_worker(worker, now=now)

@@ -57,6 +57,8 @@ class Launcher:
     on_lost: Callable[[ClaimedJob, Site, str], None]
     on_room: Callable[[], None]
     on_failure: Callable[[], None]
+    installation: str = ""
+    """Which Airflow this is, once that is known."""
     _tasks: dict[UUID, asyncio.Task[None]] = field(default_factory=dict)
     _given_up: dict[UUID, ClaimedJob] = field(default_factory=dict)
     _under_way: Counter[Site | None] = field(default_factory=Counter)
@@ -129,6 +131,7 @@ class Launcher:
                 job,
                 pool,
                 worker=self.worker_name,
+                installation=self.installation,
                 environ=self.environ,
                 connections=await self._connections_for(pool),
             )

@@ -10,6 +10,7 @@ task             does
 ``renewal``      lets the start timeouts of jobs that are held back begin anew
 ``connections``  looks whether connections of infrastructures have changed
 ``report``       tells the store what happened, in batches, and repeats until it is told
+``sweep``        removes what dead workers have left on infrastructures of jobs that are over
 ``logs``         sends the store what jobs write, where Airflow's log folder does not have it
 ===============  =======================================================================================
 
@@ -26,7 +27,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ from airflow_workpools.worker.outbox import Outbox
 from airflow_workpools.worker.recovery import Recovery
 from airflow_workpools.worker.renewal import Renewal
 from airflow_workpools.worker.sites import Leftover, ReadConnection, Site, SiteKey, Sites
+from airflow_workpools.worker.sweeping import Sweeper
 from airflow_workpools.worker.waiting import wait_for
 from airflow_workpools.worker.watching import Watcher
 from airflow_workpools.worker.wishes import Wishes
@@ -74,6 +76,9 @@ class WorkerTimes:
     renewal: float = 1.0
     connections: float = 30.0
     """So often it looks whether connections of infrastructures have changed."""
+    sweep: float = 300.0
+    sweep_grace: float = 900.0
+    """So long after its end nobody but its worker removes a job: longer than its log may take to be fetched."""
     settle: float = 1.0
     """So long it waits for its infrastructures before it comes online without those that are not there yet."""
     last_cleanup: float = 5.0
@@ -183,6 +188,13 @@ class Worker:
             launcher=self._launcher,
             launch_patience=self.times.launch_patience,
         )
+        self._sweeper = Sweeper(
+            sites=self._sites,
+            client=self.client,
+            clock=self.clock,
+            known=self._known,
+            grace=timedelta(seconds=self.times.sweep_grace),
+        )
         self._renewal = Renewal(
             record=self.record,
             client=self.client,
@@ -265,6 +277,7 @@ class Worker:
                 ("wishes", self._look_at_wishes),
                 ("renewal", self._renew),
                 ("connections", self._look_at_connections),
+                ("sweep", self._sweep),
                 ("report", self._report),
                 ("logs", self._logs.step),
             )
@@ -280,6 +293,7 @@ class Worker:
 
     async def _come_online(self) -> None:
         """Say that the worker is there, and of which pools it can launch the jobs so far."""
+        await self._persist("learn which Airflow this is", self._learn_whose)
         await self._persist("read the work pools", self._serve)
         await self._sites.settle(self.times.settle)
 
@@ -287,6 +301,10 @@ class Worker:
             await asyncio.to_thread(self.client.register, self._record(), now=self.clock())
 
         await self._persist("come online", register)
+
+    async def _learn_whose(self) -> None:
+        installation = str(await asyncio.to_thread(self.client.installation))
+        self._launcher.installation = self._sweeper.installation = installation
 
     async def _serve(self) -> None:
         self._sites.serve(await asyncio.to_thread(self.client.pools))
@@ -403,6 +421,11 @@ class Worker:
     async def _look_at_connections(self) -> None:
         await asyncio.sleep(self.times.connections)
         await self._sites.look_at_connections()
+
+    async def _sweep(self) -> None:
+        await asyncio.sleep(self.times.sweep)
+        if self.may_judge():
+            await self._sweeper.sweep()
 
     async def _report(self) -> None:
         await self._outbox.step(progress_delay=self.times.progress_delay, delay=self.times.report_delay)

@@ -16,7 +16,11 @@ from uuid import UUID
 
 from airflow_workpools.errors import InfrastructureUnavailable, LaunchRejected
 from airflow_workpools.infrastructure.base import Handle, LaunchSpec, Observation, Phase
-from airflow_workpools.infrastructure.containers import JOB_ID_LABEL, runtime_environment
+from airflow_workpools.infrastructure.containers import (
+    INSTALLATION_LABEL,
+    JOB_ID_LABEL,
+    runtime_environment,
+)
 from airflow_workpools.infrastructure.docker import log as container_log
 from airflow_workpools.infrastructure.docker import reasons
 from airflow_workpools.infrastructure.docker.engine import Engine, EngineRefusal
@@ -36,6 +40,7 @@ from airflow_workpools.infrastructure.docker.workload_file import put_workload
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from pydantic import BaseModel
@@ -230,6 +235,17 @@ class DockerInfrastructure:
                 found[job_id] = attempt, _handle(job_id, container["Id"], _name(container), labels)
         return {job_id: handle for job_id, (_, handle) in found.items()}
 
+    async def left_behind(self, installation: str, *, before: datetime) -> Sequence[Handle]:
+        """Look for containers by their labels; one that is to be kept is looked for until it has ended."""
+        return [
+            _handle(job_id, container["Id"], _name(container), labels)
+            for container in await self._engine.containers()
+            if (labels := container["Labels"]).get(INSTALLATION_LABEL) == installation
+            and (job_id := _job_id(labels)) is not None
+            and int(container["Created"]) < before.timestamp()
+            and not (labels.get(REMOVE_LABEL) == "false" and _is_over(container["State"]))
+        ]
+
     # -- observe --------------------------------------------------------------------------------------------
 
     async def observe(self, handles: Sequence[Handle]) -> Mapping[UUID, Observation]:
@@ -363,6 +379,10 @@ def _job_id(labels: Mapping[str, str]) -> UUID | None:
 
 def _name(container: Mapping[str, Any]) -> str:
     return str((container.get("Names") or [""])[0]).lstrip("/")
+
+
+def _is_over(state: str) -> bool:
+    return state.lower() not in reasons.RUNS | reasons.NOT_STARTED
 
 
 def _is_about_image(refusal: EngineRefusal) -> bool:
