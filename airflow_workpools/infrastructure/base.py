@@ -170,6 +170,16 @@ def bound_to_host(kind: type[Infrastructure]) -> bool:
 
 
 @runtime_checkable
+class ChecksTemplates(Protocol):
+    """An infrastructure that knows of some base job templates that no job can be launched with."""
+
+    @classmethod
+    def template_problems(cls, job_configuration: Any) -> Sequence[str]:
+        """Say what is wrong with a ``job_configuration``, whatever values a job gives; each names its place."""
+        ...
+
+
+@runtime_checkable
 class MayBeHindered(Protocol):
     """An infrastructure that may know by itself, at once, that it can't launch anything now.
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from airflow_workpools.core.templates import BaseJobTemplate
 from airflow_workpools.errors import InfrastructureError, NotFound, WorkpoolsError
-from airflow_workpools.infrastructure.base import HasLog
+from airflow_workpools.infrastructure.base import ChecksTemplates, HasLog
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from airflow_workpools.infrastructure.base import Infrastructure
 
@@ -100,6 +101,14 @@ def default_templates() -> Mapping[str, BaseJobTemplate]:
     for kind, problem in unusable.items():
         log.info("Work pool type %r is left out: %s", kind, problem)
     return {kind: default_template(kind) for kind in kinds() if kind not in unusable}
+
+
+@cache
+def template_checks() -> Mapping[str, Callable[[Any], Sequence[str]]]:
+    """Return what finds the faults of a ``job_configuration``, for each kind that knows of some and can be used."""
+    classes: dict[str, Any] = {kind: infrastructure_class(kind) for kind in default_templates()}
+    has_check = ChecksTemplates.template_problems.__name__
+    return {kind: loaded.template_problems for kind, loaded in classes.items() if hasattr(loaded, has_check)}
 
 
 @cache

@@ -37,6 +37,7 @@ from airflow_workpools.infrastructure.docker.registries import RegistryLogin, na
 from airflow_workpools.infrastructure.docker.stops import Stops
 from airflow_workpools.infrastructure.docker.variables import DockerVariables
 from airflow_workpools.infrastructure.docker.workload_file import put_workload
+from airflow_workpools.infrastructure.template_checks import problems_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -93,6 +94,15 @@ class DockerInfrastructure:
     def default_job_configuration(cls) -> Mapping[str, Any]:
         """Return the ``job_configuration`` of the default base job template, with placeholders."""
         return {name: f"{{{{ {name} }}}}" for name in DockerVariables.model_fields}
+
+    @classmethod
+    def template_problems(cls, job_configuration: Any) -> Sequence[str]:
+        """Say what is wrong with a template, whatever values a job gives."""
+        return problems_of(
+            job_configuration,
+            needed=("image",),
+            plan=lambda spec: plan_container(spec, {}, engine_is_here=False),
+        )
 
     # -- life -----------------------------------------------------------------------------------------------
 

@@ -45,6 +45,7 @@ from airflow_workpools.infrastructure.kubernetes.objects import (
     secrets_path,
 )
 from airflow_workpools.infrastructure.kubernetes.variables import JOB_CONFIGURATION, KubernetesVariables
+from airflow_workpools.infrastructure.template_checks import problems_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
@@ -100,6 +101,15 @@ class KubernetesInfrastructure:
     def default_job_configuration(cls) -> Mapping[str, Any]:
         """Return the ``job_configuration`` of the default base job template, with placeholders."""
         return JOB_CONFIGURATION
+
+    @classmethod
+    def template_problems(cls, job_configuration: Any) -> Sequence[str]:
+        """Say what is wrong with a template, whatever values a job gives."""
+        return problems_of(
+            job_configuration,
+            needed=("manifest", "spec", "template", "spec", "containers", 0, "name"),
+            plan=lambda spec: plan_job(spec, namespace="default", environment={}),
+        )
 
     # -- life -----------------------------------------------------------------------------------------------
 
