@@ -41,7 +41,8 @@ class Handle:
     job_id: uuid.UUID
     kind: str
     data: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """JSON values that only this kind of infrastructure understands."""
+    """JSON values that only this kind of infrastructure understands, but for ``bound_to_host``: that is true where only
+    workers of the host can look after the job, though others of its kind are anybody's."""
     conn_id: str | None = None
     """The Airflow connection through which it was launched. Noted by the worker; a kind need not care."""
     failed_start: str | None = None
@@ -98,7 +99,8 @@ class Infrastructure(Protocol):
     pools that name the same connection share it.
 
     A kind whose jobs run elsewhere than on the worker's own host, so that a worker of another host can look after them,
-    says so with ``bound_to_host = False``; see :func:`bound_to_host`. One that takes more jobs at a time than
+    says so with ``bound_to_host = False``, as a property where that depends on the connection (the data of its handles
+    say then which jobs are so); see :func:`bound_to_host`. One that takes more jobs at a time than
     :data:`DEFAULT_LAUNCHES_IN_FLIGHT`, or fewer, says how many as ``launches_in_flight``.
     """
 
@@ -164,9 +166,9 @@ def launches_in_flight(infrastructure: Infrastructure | None) -> int:
     return int(getattr(infrastructure, "launches_in_flight", DEFAULT_LAUNCHES_IN_FLIGHT))
 
 
-def bound_to_host(kind: type[Infrastructure]) -> bool:
-    """Say whether only workers of the host on which a job of this kind was launched can look after it."""
-    return bool(getattr(kind, "bound_to_host", True))
+def bound_to_host(infrastructure: Infrastructure) -> bool:
+    """Say whether only workers of the host on which a job was launched here can look after it."""
+    return bool(getattr(infrastructure, "bound_to_host", True))
 
 
 @runtime_checkable

@@ -179,7 +179,7 @@ class Sites:
         return {
             name: site.key.kind
             for name in self.usable()
-            if (site := self.of_pool(name)) is not None and not bound_to_host(type(site.opened))
+            if (site := self.of_pool(name)) is not None and not bound_to_host(site.opened)
         }
 
     # -- what is needed -------------------------------------------------------------------------------------

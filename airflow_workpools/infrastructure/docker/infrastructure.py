@@ -66,8 +66,6 @@ class DockerInfrastructure:
 
     kind: ClassVar[str] = "docker"
     runs_at_launch: ClassVar[bool] = False
-    bound_to_host: ClassVar[bool] = True
-    """Workers of other hosts mostly have other engines, on which they would miss these jobs."""
     variables: ClassVar[type[BaseModel]] = DockerVariables
 
     def __init__(
@@ -89,6 +87,11 @@ class DockerInfrastructure:
         self._not_started_since: dict[str, float] = {}
         """Since when (loop time) a container has been seen that was not started, by id."""
         self._changed = asyncio.Event()
+
+    @property
+    def bound_to_host(self) -> bool:
+        """Whether workers of other hosts have other engines, on which they would miss these jobs."""
+        return not self._engine.is_for_all_hosts
 
     @classmethod
     def default_job_configuration(cls) -> Mapping[str, Any]:
@@ -141,7 +144,7 @@ class DockerInfrastructure:
                 raise LaunchRejected(f"the Docker Engine refused the container: {refusal}") from refusal
             yield _without_container(spec.job_id, plan.name, f"the container could not be made: {refusal}")
             return
-        handle = _handle(spec.job_id, container["Id"], plan.name, container["Config"]["Labels"])
+        handle = self._handle(spec.job_id, container["Id"], plan.name, container["Config"]["Labels"])
         try:
             yield handle
             if is_ours and (problem := await self._start(plan, container, spec.workload)):
@@ -242,13 +245,24 @@ class DockerInfrastructure:
                 continue
             attempt = int(labels.get(ATTEMPT_LABEL) or 0)
             if job_id not in found or found[job_id][0] < attempt:
-                found[job_id] = attempt, _handle(job_id, container["Id"], _name(container), labels)
+                found[job_id] = attempt, self._handle(job_id, container["Id"], _name(container), labels)
         return {job_id: handle for job_id, (_, handle) in found.items()}
+
+    def _handle(self, job_id: UUID, container: str, name: str, labels: Mapping[str, str]) -> Handle:
+        """Return the handle of a container: the same from whoever made it and from whoever found it."""
+        data = {
+            "container_id": container,
+            "name": name,
+            "stop_grace_seconds": float(labels.get(GRACE_LABEL) or 30),
+            "auto_remove": labels.get(REMOVE_LABEL) != "false",
+            "bound_to_host": self.bound_to_host,
+        }
+        return Handle(job_id=job_id, kind=self.kind, data=data)
 
     async def left_behind(self, installation: str, *, before: datetime) -> Sequence[Handle]:
         """Look for containers by their labels; one that is to be kept is looked for until it has ended."""
         return [
-            _handle(job_id, container["Id"], _name(container), labels)
+            self._handle(job_id, container["Id"], _name(container), labels)
             for container in await self._engine.containers()
             if (labels := container["Labels"]).get(INSTALLATION_LABEL) == installation
             and (job_id := _job_id(labels)) is not None
@@ -362,17 +376,6 @@ class DockerInfrastructure:
                     raise InfrastructureUnavailable(
                         f"container {handle.data['name']} could not be removed: {refusal}"
                     ) from refusal
-
-
-def _handle(job_id: UUID, container: str, name: str, labels: Mapping[str, str]) -> Handle:
-    """Return the handle of a container: the same from whoever made it and from whoever found it."""
-    data = {
-        "container_id": container,
-        "name": name,
-        "stop_grace_seconds": float(labels.get(GRACE_LABEL) or 30),
-        "auto_remove": labels.get(REMOVE_LABEL) != "false",
-    }
-    return Handle(job_id=job_id, kind=DockerInfrastructure.kind, data=data)
 
 
 def _without_container(job_id: UUID, name: str, problem: str) -> Handle:
