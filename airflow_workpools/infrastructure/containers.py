@@ -35,6 +35,9 @@ DEFAULT_COMMAND = (
 )
 """Runs the workload; what it writes to standard output is the task's log as JSON lines."""
 
+LEAN_COMMAND = ("python", "-m", "airflow_workpools.execute_workload", "--json-path", WORKLOAD_PATH)
+"""Does the same with less of Airflow, in images that have this provider."""
+
 LABEL_PREFIX = "airflow.workpools/"
 JOB_ID_LABEL = f"{LABEL_PREFIX}job_id"
 """By which a job is found again, whoever launched it."""
