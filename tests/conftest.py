@@ -10,6 +10,9 @@ import pytest
 
 from tests.parts import PARTS, required_parts
 
+# What these check is shown as in tests, when it does not hold.
+pytest.register_assert_rewrite("tests.airflow.harness", "tests.unit.infrastructure_contract")
+
 # Before anything imports Airflow: tests read no configuration of whoever runs them, and write none.
 for _name in [name for name in os.environ if name.startswith(("AIRFLOW", "_AIRFLOW"))]:
     del os.environ[_name]
@@ -26,6 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
 
 
+# First, because that of pytest-xdist reads the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run the tests that start a real Airflow last: a mistake should show in the quick ones first.
 
@@ -37,6 +42,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if parallel:
         for item in items:
             item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if not getattr(session.config.option, "loadgroup", False):
+        return
+    alone = [item.nodeid for item in session.items if not item.nodeid.endswith(f"@{_group(item)}")]
+    if alone:
+        # Tests that share an Airflow or a cluster would disturb each other, and each would start its own.
+        raise pytest.UsageError(f"pytest-xdist does not know the groups of tests: {alone[0]}")
 
 
 def _group(item: pytest.Item) -> str:

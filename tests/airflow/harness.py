@@ -121,8 +121,10 @@ class AirflowInstance:
         try:
             found = self.wait(ended, timeout=timeout, what=f"run {run_id} of {dag_id} to end")
         except LocalAirflowError as error:
-            states = Counter((task.task_id, task.state) for task in self.tries(dag_id, run_id))
-            raise LocalAirflowError(f"{error}; its tasks: {dict(states)}") from None
+            tries = self.tries(dag_id, run_id)
+            states = Counter((task.task_id, task.state) for task in tries)
+            running = [task for task in tries if task.state == "running"]
+            raise LocalAirflowError(f"{error}; its tasks: {dict(states)}\n{self._why(running[:3])}") from None
         tries = self.tries(dag_id, run_id)
         assert found == state, f"{dag_id} ended as {found}: {self._why(tries)}"
         return tries

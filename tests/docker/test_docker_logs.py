@@ -62,7 +62,7 @@ def test_a_containers_log_is_read_while_it_runs_and_when_it_is_gone(boxes: Airfl
     engine = docker.from_env()
 
     def containers() -> int:
-        return len(engine.containers.list(all=True, filters={"label": label}))
+        return len(engine.containers.list(all=True, filters={"label": label}, ignore_removed=True))
 
     assert containers() == 1
     Path(f"{boxes.trace}.stop").touch()

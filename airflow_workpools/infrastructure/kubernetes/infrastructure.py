@@ -59,6 +59,8 @@ log = logging.getLogger(__name__)
 _CREATE_SECONDS = 20.0
 """How long creating a Job is tried again before the worker is told that it does not work now."""
 _DELETE_SECONDS = 20.0
+_HEARS_SECONDS = 5.0
+"""So long a cluster may take to delete the pod of a Job of which no pods are wanted any more; then it is told to."""
 _ONCE = 0.0
 """The moment (loop time) since when everything is known that was listed at all."""
 _FIND_AT_ONCE = 40
@@ -391,6 +393,8 @@ class KubernetesInfrastructure:
             await self._delete_job(namespace, name)
             return
         await self._make_no_pods(namespace, name)
+        # Were the pod deleted from here before the cluster has heard of that, it could make another one.
+        await entry.until_going(seconds=_HEARS_SECONDS)
         # With 0, the pod would be gone at once, and nobody would know how its container ended.
         seconds = max(1, math.ceil(grace_seconds))
         await self._delete(

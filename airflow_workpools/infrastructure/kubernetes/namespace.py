@@ -23,6 +23,7 @@ _TELLING = frozenset(
 )
 """Warnings that say why a job has no pod, or why its pod does not start."""
 _FORGET_AFTER = 10_000
+_LOOK_AGAIN_SECONDS = 0.1
 
 
 @dataclass
@@ -69,6 +70,15 @@ class Entry:
     def stopping(self) -> None:
         """Take down that its end was asked for here."""
         self.seen = replace(self.seen, stopping=True)
+
+    async def until_going(self, *, seconds: float) -> None:
+        """Wait until its pod is being taken away, or has ended; for so long at most."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while self.ended is None and (pod := self.seen.pod) is not None and loop.time() < until:
+            if pod["metadata"].get("deletionTimestamp"):
+                return
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
     @property
     def has_begun(self) -> bool:
