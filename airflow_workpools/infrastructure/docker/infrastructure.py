@@ -12,19 +12,18 @@ import asyncio
 import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar
-from uuid import UUID
 
 from airflow_workpools.errors import InfrastructureUnavailable, LaunchRejected
 from airflow_workpools.infrastructure.base import Handle, LaunchSpec, Observation, Phase
 from airflow_workpools.infrastructure.containers import (
     INSTALLATION_LABEL,
-    JOB_ID_LABEL,
     runtime_environment,
 )
 from airflow_workpools.infrastructure.docker import log as container_log
 from airflow_workpools.infrastructure.docker import reasons
 from airflow_workpools.infrastructure.docker.engine import Engine, EngineRefusal
 from airflow_workpools.infrastructure.docker.events import EventStream
+from airflow_workpools.infrastructure.docker.listed import is_over, job_id_of, name_of
 from airflow_workpools.infrastructure.docker.plan import (
     ATTEMPT_LABEL,
     GRACE_LABEL,
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
+    from uuid import UUID
 
     from pydantic import BaseModel
 
@@ -240,12 +240,12 @@ class DockerInfrastructure:
         found: dict[UUID, tuple[int, Handle]] = {}
         for container in await self._engine.containers():
             labels = container["Labels"]
-            job_id = _job_id(labels)
+            job_id = job_id_of(labels)
             if job_id is None or job_id not in job_ids:
                 continue
             attempt = int(labels.get(ATTEMPT_LABEL) or 0)
             if job_id not in found or found[job_id][0] < attempt:
-                found[job_id] = attempt, self._handle(job_id, container["Id"], _name(container), labels)
+                found[job_id] = attempt, self._handle(job_id, container["Id"], name_of(container), labels)
         return {job_id: handle for job_id, (_, handle) in found.items()}
 
     def _handle(self, job_id: UUID, container: str, name: str, labels: Mapping[str, str]) -> Handle:
@@ -262,12 +262,12 @@ class DockerInfrastructure:
     async def left_behind(self, installation: str, *, before: datetime) -> Sequence[Handle]:
         """Look for containers by their labels; one that is to be kept is looked for until it has ended."""
         return [
-            self._handle(job_id, container["Id"], _name(container), labels)
+            self._handle(job_id, container["Id"], name_of(container), labels)
             for container in await self._engine.containers()
             if (labels := container["Labels"]).get(INSTALLATION_LABEL) == installation
-            and (job_id := _job_id(labels)) is not None
+            and (job_id := job_id_of(labels)) is not None
             and int(container["Created"]) < before.timestamp()
-            and not (labels.get(REMOVE_LABEL) == "false" and _is_over(container["State"]))
+            and not (labels.get(REMOVE_LABEL) == "false" and is_over(container["State"]))
         ]
 
     # -- observe --------------------------------------------------------------------------------------------
@@ -381,21 +381,6 @@ class DockerInfrastructure:
 def _without_container(job_id: UUID, name: str, problem: str) -> Handle:
     """Return the handle of a job of which there is no container; it says why."""
     return Handle(job_id=job_id, kind=DockerInfrastructure.kind, data={"name": name, "problem": problem})
-
-
-def _job_id(labels: Mapping[str, str]) -> UUID | None:
-    try:
-        return UUID(labels.get(JOB_ID_LABEL) or "")
-    except ValueError:
-        return None
-
-
-def _name(container: Mapping[str, Any]) -> str:
-    return str((container.get("Names") or [""])[0]).lstrip("/")
-
-
-def _is_over(state: str) -> bool:
-    return state.lower() not in reasons.RUNS | reasons.NOT_STARTED
 
 
 def _is_about_image(refusal: EngineRefusal) -> bool:
