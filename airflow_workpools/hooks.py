@@ -10,7 +10,12 @@ from airflow.sdk import BaseHook
 
 from airflow_workpools.core.pools import Delivery, PoolSource, WorkPool, parse_work_pool
 from airflow_workpools.errors import WorkpoolsError
-from airflow_workpools.infrastructure.registry import default_templates, infrastructure_class, unusable_kinds
+from airflow_workpools.infrastructure.registry import (
+    default_templates,
+    infrastructure_class,
+    template_checks,
+    unusable_kinds,
+)
 from airflow_workpools.settings import Settings
 from airflow_workpools.store.airflow_connections import infrastructure_fields
 
@@ -49,6 +54,7 @@ class WorkPoolHook(BaseHook):
             source=PoolSource.DATABASE,
             description=connection.description,
             unusable_types=unusable_kinds(),
+            template_checks=template_checks(),
         )
 
     def test_connection(self) -> tuple[bool, str]:

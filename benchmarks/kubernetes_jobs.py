@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,11 @@ from airflow_workpools.infrastructure.containers import runtime_environment
 from airflow_workpools.infrastructure.kubernetes import KubernetesInfrastructure
 from airflow_workpools.infrastructure.kubernetes.infrastructure import planned
 from airflow_workpools.infrastructure.kubernetes.manifest import SELECTOR, JobPlan
-from airflow_workpools.worker.loop import Worker, WorkerTimes
+from airflow_workpools.worker.loop import WorkerTimes
 from tests.kubernetes.cluster import KubernetesPlatform
 
 NOWHERE = {"no.such/label": "here"}
-WORKERS_IN_FLIGHT = next(one.default for one in fields(Worker) if one.name == "launches_in_flight")
+WORKERS_IN_FLIGHT = KubernetesInfrastructure.launches_in_flight
 """How many jobs a worker launches at a time."""
 BARE_IN_FLIGHT = (16, 32)
 _CLEARED_SECONDS = 240.0

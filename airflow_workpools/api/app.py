@@ -83,6 +83,11 @@ def _router(service: "WorkerService", access: "Access", news: "NewsDesk") -> API
         """Go offline. Jobs that run stay the worker's until another one takes them over."""
         return service.stop(token, request)
 
+    @router.post("/installation")
+    def installation(token: Token, request: wire.InstallationRequest) -> wire.InstallationAnswer:
+        """Say which Airflow this is."""
+        return service.installation()
+
     @router.post("/pools")
     def pools(token: Token, request: wire.PoolsRequest) -> wire.PoolsAnswer:
         """Say what work pools are like. No connection is in the answer, only the name of one."""
@@ -110,6 +115,11 @@ def _router(service: "WorkerService", access: "Access", news: "NewsDesk") -> API
     def mine(token: Token, request: wire.MineRequest) -> wire.JobsAnswer:
         """List the jobs that the worker has: also those of a claim whose answer was lost."""
         return service.mine(token, request)
+
+    @router.post("/over")
+    def over(token: Token, request: wire.OverRequest) -> wire.OverAnswer:
+        """Say of which jobs what is left on an infrastructure may be removed: they ended long ago, or are not known."""
+        return service.over(token, request)
 
     @router.post("/revoked")
     def revoked(token: Token, request: wire.RevokedRequest) -> wire.RevokedAnswer:

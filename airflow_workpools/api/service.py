@@ -121,6 +121,9 @@ class WorkerService:
         refs = [WorkQueueRef(pool.name, queue.name) for pool in pools for queue in pool.queues]
         self.store.poll([ref for ref in refs if worker.takes_from(ref)], now=now)
 
+    def installation(self) -> wire.InstallationAnswer:
+        return wire.InstallationAnswer(installation=self.store.installation())
+
     def stop(self, token: WorkerToken, request: wire.StopRequest) -> wire.Done:
         self.check_worker(token, request.worker_id)
         self.store.stop_worker(request.worker_id, now=self.clock())
@@ -183,13 +186,25 @@ class WorkerService:
         self.check_worker(token, request.worker_id)
         return _jobs(self.store.mine(request.worker_id, call=request.call_number))
 
+    def over(self, token: WorkerToken, request: wire.OverRequest) -> wire.OverAnswer:
+        self.check_worker(token, request.worker_id)
+        over = self.store.over(
+            request.job_ids, before=translate.before(request.before_seconds_ago, self.clock())
+        )
+        over -= self._foreign(token, request.job_ids)
+        return wire.OverAnswer(job_ids=[id_ for id_ in dict.fromkeys(request.job_ids) if id_ in over])
+
+    def _foreign(self, token: WorkerToken, job_ids: Collection[UUID]) -> set[UUID]:
+        """Return those of these jobs that are of other pools than the token's."""
+        found = self.store.jobs(JobFilter(job_ids=tuple(job_ids)), limit=wire.MAX_JOBS) if job_ids else []
+        return {job.id for job in found if job.ref.pool not in token.pools}
+
     def revoked(self, token: WorkerToken, request: wire.RevokedRequest) -> wire.RevokedAnswer:
         self.check_worker(token, request.worker_id)
         claims = request.start_attempts
         revoked = set(self.store.revoked(claims))
         # Of jobs of other pools nothing is said that would not be said of jobs that never were.
-        found = self.store.jobs(JobFilter(job_ids=tuple(claims)), limit=wire.MAX_JOBS) if claims else []
-        revoked |= {job.id for job in found if job.ref.pool not in token.pools}
+        revoked |= self._foreign(token, claims)
         return wire.RevokedAnswer(job_ids=[id_ for id_ in claims if id_ in revoked])
 
     def take_over(self, token: WorkerToken, request: wire.TakeOverRequest) -> wire.JobsAnswer:

@@ -157,6 +157,15 @@ class WorkerAnswer(Model):
     """The API server's time."""
 
 
+class InstallationRequest(Model):
+    pass
+
+
+class InstallationAnswer(Model):
+    installation: UUID
+    """Which Airflow this is: what a worker launches carries it."""
+
+
 class StopRequest(OfWorker):
     pass
 
@@ -302,6 +311,16 @@ class RevokedRequest(OfWorker):
 class RevokedAnswer(Model):
     job_ids: list[UUID]
     """Those that nobody has any more."""
+
+
+class OverRequest(OfWorker):
+    job_ids: JobIds
+    before_seconds_ago: Ago
+
+
+class OverAnswer(Model):
+    job_ids: list[UUID]
+    """Those that ended before then, or that nobody knows."""
 
 
 class ReportRequest(OfWorker):

@@ -17,8 +17,11 @@ from airflow_workpools.core.wording import did_you_mean, listing
 from airflow_workpools.errors import InvalidTemplate, InvalidWorkPool, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import datetime
+
+    TemplateChecks = Mapping[str, Callable[[Any], Iterable[str]]]
+    """By type."""
 
 __all__ = [
     "DEFAULT_START_ATTEMPTS",
@@ -195,6 +198,7 @@ def parse_work_pool(
     description: str | None = None,
     default_start_timeout_seconds: float = DEFAULT_START_TIMEOUT_SECONDS,
     unusable_types: Mapping[str, str] = MappingProxyType({}),
+    template_checks: TemplateChecks = MappingProxyType({}),
 ) -> WorkPool:
     """Make a work pool from its definition, the ``extra`` of its connection.
 
@@ -202,6 +206,7 @@ def parse_work_pool(
         :class:`~airflow_workpools.core.definitions.PoolDefinition`.
     :param templates: the default base job template of each known type.
     :param unusable_types: types that are known but can't be used here, and why.
+    :param template_checks: what finds the faults of a template of a type that no values of variables can mend.
     :param description: holds where the definition has none.
     :raises InvalidWorkPool: with all that is wrong; each problem names the pool, the key and what is allowed.
     """
@@ -210,7 +215,7 @@ def parse_work_pool(
     except ValueError as error:
         unreadable = f"its definition (the connection's extra) {error}"
         raise _invalid(name, [*_name_problems(name), unreadable]) from error
-    template, template_problems = _template(given, templates)
+    template, template_problems = _template(given, templates, template_checks)
     problems += [
         *_name_problems(name),
         *_type_problems(given, templates, unusable_types),
@@ -265,15 +270,18 @@ def _type_problems(
 
 
 def _template(
-    given: PoolDefinition, templates: Mapping[str, BaseJobTemplate]
+    given: PoolDefinition, templates: Mapping[str, BaseJobTemplate], checks: TemplateChecks
 ) -> tuple[BaseJobTemplate | None, list[str]]:
     """Return the pool's template, its own or its type's, or None and what is wrong with it."""
     if not given.base_job_template:
         return templates.get(given.type or ""), []
     try:
-        return BaseJobTemplate.parse(given.base_job_template), []
+        template = BaseJobTemplate.parse(given.base_job_template)
     except InvalidTemplate as error:
         return None, [f"base_job_template: {problem}" for problem in error.problems]
+    check = checks.get(given.type or "")
+    found = () if check is None else check(template.job_configuration)
+    return template, [f"base_job_template: {problem}" for problem in found]
 
 
 def _queue_problems(queues: Mapping[str, QueueDefinition]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 if TYPE_CHECKING:
     import uuid
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from datetime import datetime
 
     from pydantic import BaseModel
 
@@ -40,7 +41,8 @@ class Handle:
     job_id: uuid.UUID
     kind: str
     data: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """JSON values that only this kind of infrastructure understands."""
+    """JSON values that only this kind of infrastructure understands, but for ``bound_to_host``: that is true where only
+    workers of the host can look after the job, though others of its kind are anybody's."""
     conn_id: str | None = None
     """The Airflow connection through which it was launched. Noted by the worker; a kind need not care."""
     failed_start: str | None = None
@@ -74,7 +76,7 @@ class LaunchSpec:
     workload: str = field(repr=False)
     """The workload as JSON. It carries the job's token: hand it over so that only the job can read it."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """Identifies the job: pool, queue, worker, dag_id, task_id, run_id, map_index, try_number, job_id."""
+    """Identifies the job: installation, pool, queue, worker, dag_id, task_id, run_id, map_index, try_number, job_id."""
     attempt: int = 0
     """How often the job has failed to start before."""
 
@@ -97,7 +99,9 @@ class Infrastructure(Protocol):
     pools that name the same connection share it.
 
     A kind whose jobs run elsewhere than on the worker's own host, so that a worker of another host can look after them,
-    says so with ``bound_to_host = False``; see :func:`bound_to_host`.
+    says so with ``bound_to_host = False``, as a property where that depends on the connection (the data of its handles
+    say then which jobs are so); see :func:`bound_to_host`. One that takes more jobs at a time than
+    :data:`DEFAULT_LAUNCHES_IN_FLIGHT`, or fewer, says how many as ``launches_in_flight``.
     """
 
     kind: ClassVar[str]
@@ -154,9 +158,30 @@ class Infrastructure(Protocol):
         ...
 
 
-def bound_to_host(kind: type[Infrastructure]) -> bool:
-    """Say whether only workers of the host on which a job of this kind was launched can look after it."""
-    return bool(getattr(kind, "bound_to_host", True))
+DEFAULT_LAUNCHES_IN_FLIGHT = 16
+
+
+def launches_in_flight(infrastructure: Infrastructure | None) -> int:
+    """Return how many jobs an infrastructure takes at a time, through one connection."""
+    return int(getattr(infrastructure, "launches_in_flight", DEFAULT_LAUNCHES_IN_FLIGHT))
+
+
+def bound_to_host(infrastructure: Infrastructure | type[Infrastructure]) -> bool:
+    """Say whether only workers of the host on which a job was launched here can look after it.
+
+    Of a kind alone, where that depends on how an infrastructure is reached, it is taken to be so.
+    """
+    return bool(getattr(infrastructure, "bound_to_host", True))
+
+
+@runtime_checkable
+class ChecksTemplates(Protocol):
+    """An infrastructure that knows of some base job templates that no job can be launched with."""
+
+    @classmethod
+    def template_problems(cls, job_configuration: Any) -> Sequence[str]:
+        """Say what is wrong with a ``job_configuration``, whatever values a job gives; each names its place."""
+        ...
 
 
 @runtime_checkable
@@ -185,6 +210,18 @@ class HasLog(Protocol):
         is yielded again, the same, to whoever asks for the same offset.
 
         :raises InfrastructureUnavailable: if it may work later.
+        """
+        ...
+
+
+@runtime_checkable
+class MayLeaveBehind(Protocol):
+    """An infrastructure on which jobs stay until they are removed, also when every worker has forgotten them."""
+
+    async def left_behind(self, installation: str, *, before: datetime) -> Sequence[Handle]:
+        """Return every job of an Airflow, running or not, that was made before this time; not what is to be kept.
+
+        :param installation: whose jobs: what their label ``installation`` says. Nothing of another Airflow's.
         """
         ...
 

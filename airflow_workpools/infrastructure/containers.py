@@ -35,9 +35,15 @@ DEFAULT_COMMAND = (
 )
 """Runs the workload; what it writes to standard output is the task's log as JSON lines."""
 
+LEAN_COMMAND = ("python", "-m", "airflow_workpools.execute_workload", "--json-path", WORKLOAD_PATH)
+"""Does the same with less of Airflow, in images that have this provider."""
+
 LABEL_PREFIX = "airflow.workpools/"
 JOB_ID_LABEL = f"{LABEL_PREFIX}job_id"
 """By which a job is found again, whoever launched it."""
+
+INSTALLATION_LABEL = f"{LABEL_PREFIX}installation"
+"""Whose job it is, where several Airflows share an infrastructure."""
 
 MAX_LABEL_VALUE = 63
 """Longest value of a label on Kubernetes; elsewhere the same is used, so that labels look alike."""

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from airflow_workpools.core.templates import BaseJobTemplate
 from airflow_workpools.errors import InfrastructureError, NotFound, WorkpoolsError
-from airflow_workpools.infrastructure.base import HasLog, bound_to_host
+from airflow_workpools.infrastructure.base import ChecksTemplates, HasLog, bound_to_host
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from airflow_workpools.infrastructure.base import Infrastructure
 
@@ -112,6 +113,14 @@ def is_bound_to_host(kind: str) -> bool:
         return bound_to_host(infrastructure_class(kind))
     except WorkpoolsError:
         return False
+
+
+@cache
+def template_checks() -> Mapping[str, Callable[[Any], Sequence[str]]]:
+    """Return what finds the faults of a ``job_configuration``, for each kind that knows of some and can be used."""
+    classes: dict[str, Any] = {kind: infrastructure_class(kind) for kind in default_templates()}
+    has_check = ChecksTemplates.template_problems.__name__
+    return {kind: loaded.template_problems for kind, loaded in classes.items() if hasattr(loaded, has_check)}
 
 
 @cache

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image that a work pool's jobs run in unless they name another: its job variable ``image``."""
+"""The image that a work pool's jobs run in unless they name another: its job variable ``image``.
+
+Images that were built here have this provider, so their tasks can start the short way: that is the pool's ``command``
+then, unless it has one of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,24 @@ from typing import TYPE_CHECKING
 
 from airflow_workpools.core.changes import Changes
 from airflow_workpools.core.pools import WorkPool
+from airflow_workpools.core.templates import value_problems
 from airflow_workpools.errors import InvalidInput
+from airflow_workpools.infrastructure.containers import LEAN_COMMAND
 
 if TYPE_CHECKING:
     from airflow_workpools.store.pool_edits import PoolEditor
 
 VARIABLE = "image"
+COMMAND = "command"
 
 
 def set_default_image(editor: PoolEditor, name: str, image: str) -> None:
-    """Make an image the default of a work pool.
+    """Make an image that was built here the default of a work pool.
 
     :raises WorkpoolsError: as :func:`check_default_image` does.
     """
     check_default_image(editor, name, image)
-    editor.update_pool(name, _change(image))
+    editor.update_pool(name, changes_for(editor.pools.get(name), image))
 
 
 def check_default_image(editor: PoolEditor, name: str, image: str) -> None:
@@ -37,8 +44,20 @@ def check_default_image(editor: PoolEditor, name: str, image: str) -> None:
             f"work pool {name!r} (type {pool.type}) runs no images: its base job template has no variable "
             f"{VARIABLE!r}"
         )
-    editor.check_update(name, _change(image))
+    editor.check_update(name, changes_for(pool, image))
 
 
-def _change(image: str) -> Changes:
-    return Changes(set_variables={VARIABLE: image})
+def changes_for(pool: object, image: str) -> Changes:
+    """Return what is to be different in a work pool whose jobs run in an image that was built here."""
+    variables: dict[str, object] = {VARIABLE: image}
+    if isinstance(pool, WorkPool) and _takes_a_command(pool):
+        variables[COMMAND] = list(LEAN_COMMAND)
+    return Changes(set_variables=variables)
+
+
+def _takes_a_command(pool: WorkPool) -> bool:
+    """Say whether a pool leaves it to us what its jobs run."""
+    declared = pool.base_job_template.properties.get(COMMAND)
+    if declared is None or pool.job_variables.get(COMMAND) or declared.get("default"):
+        return False
+    return not list(value_problems(pool.base_job_template, {COMMAND: list(LEAN_COMMAND)}))

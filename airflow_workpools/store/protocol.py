@@ -312,6 +312,18 @@ class WorkerStore(Protocol):
         ...
 
 
+class LeftoverStore(Protocol):
+    """What is asked before something is removed of which no worker knows any more."""
+
+    def installation(self) -> uuid.UUID:
+        """Return which Airflow this is: always the same for one metadata database, and another for every other."""
+        ...
+
+    def over(self, job_ids: Collection[uuid.UUID], *, before: datetime) -> set[uuid.UUID]:
+        """Return those of these jobs that ended before this time, or are not known, or not any more."""
+        ...
+
+
 class RunTimeStore(Protocol):
     """Run-time state of pools and queues, for scheduler, API, CLI and UI."""
 
@@ -416,5 +428,5 @@ class LogStore(Protocol):
         ...
 
 
-class JobStore(ExecutorStore, WorkerStore, RunTimeStore, LogStore, Protocol):
+class JobStore(ExecutorStore, WorkerStore, LeftoverStore, RunTimeStore, LogStore, Protocol):
     """All of it."""

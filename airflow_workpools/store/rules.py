@@ -357,7 +357,12 @@ def roams(handle: object, kind: str) -> bool:
 
     One without a handle may not have been launched; it is looked for on its pool's infrastructure.
     """
-    return handle is None or (isinstance(handle, dict) and handle.get("kind") == kind)
+    if handle is None:
+        return True
+    if not isinstance(handle, dict) or handle.get("kind") != kind:
+        return False
+    data = handle.get("data")
+    return not (isinstance(data, dict) and data.get("bound_to_host"))
 
 
 def poll_is_due(last_polled_at: datetime | None, now: datetime) -> bool:

@@ -91,6 +91,15 @@ _json = (
 )
 
 
+installation = Table(
+    "workpool_installation",
+    metadata,
+    # There is one row, and this is 1.
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("id", Uuid, nullable=False),
+)
+"""Which Airflow this is, for where several share an infrastructure."""
+
 pools = Table(
     "workpool_pool",
     metadata,

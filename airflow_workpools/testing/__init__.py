@@ -14,6 +14,7 @@ from airflow_workpools.testing.fake_infrastructure import (
 )
 from airflow_workpools.testing.memory_executor import ExecutorSide
 from airflow_workpools.testing.memory_jobs import MemoryJobs, TaskInstanceFacts
+from airflow_workpools.testing.memory_leftovers import LeftoverSide
 from airflow_workpools.testing.memory_logs import LogSide
 from airflow_workpools.testing.memory_run_time import RunTimeSide
 from airflow_workpools.testing.memory_worker import WorkerSide
@@ -27,5 +28,5 @@ __all__ = [
 ]
 
 
-class MemoryStore(ExecutorSide, WorkerSide, RunTimeSide, LogSide, MemoryJobs):
+class MemoryStore(ExecutorSide, WorkerSide, LeftoverSide, RunTimeSide, LogSide, MemoryJobs):
     """A :class:`~airflow_workpools.store.protocol.JobStore` in memory; threads may share one."""

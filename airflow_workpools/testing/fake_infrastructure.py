@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -49,6 +50,7 @@ class Step(str, Enum):
     """The handle has been told."""
     OBSERVE = "observe"
     FIND = "find"
+    LEFT_BEHIND = "left behind"
     STOP = "stop"
     CLEANUP = "cleanup"
     RENEW = "renew"
@@ -63,6 +65,7 @@ class FakeJob:
 
     spec: LaunchSpec
     observation: Observation
+    made_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
 
 @dataclass
@@ -183,6 +186,14 @@ class FakeInfrastructure:
     async def find(self, job_ids: Collection[UUID]) -> Mapping[UUID, Handle]:
         self._fail_at(Step.FIND)
         return {job_id: self._handle(job_id) for job_id in job_ids if job_id in self.platform.jobs}
+
+    async def left_behind(self, installation: str, *, before: datetime) -> Sequence[Handle]:
+        self._fail_at(Step.LEFT_BEHIND)
+        return [
+            self._handle(job_id)
+            for job_id, job in self.platform.jobs.items()
+            if job.spec.labels.get("installation") == installation and job.made_at < before
+        ]
 
     async def wait_for_change(self) -> None:
         await self._changed.wait()

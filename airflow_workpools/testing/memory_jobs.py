@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +13,6 @@ from airflow_workpools.settings import MAX_LOG_BYTES, RESERVE_AFTER
 from airflow_workpools.store.records import JobRecord, JobSummary
 
 if TYPE_CHECKING:
-    import uuid
     from collections.abc import Callable, Iterable
     from datetime import datetime
 
@@ -66,6 +66,7 @@ class MemoryJobs:
         """How long a job waits until slots are kept for it, if it needs more than are free."""
         self.max_log_bytes = MAX_LOG_BYTES
         """How much is kept of what one job writes."""
+        self._installation = uuid.uuid4()
         self._jobs: dict[uuid.UUID, StoredJob] = {}
         self._logs: dict[uuid.UUID, list[LogChunk]] = {}
         self._workers: dict[uuid.UUID, WorkerRecord] = {}

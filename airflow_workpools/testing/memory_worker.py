@@ -351,7 +351,8 @@ class WorkerSide(MemoryJobs):
 
 def _roams(job: StoredJob, roaming: Mapping[str, str]) -> bool:
     handle, kind = job.record.handle, roaming.get(job.record.ref.pool)
-    return kind is not None and rules.roams(None if handle is None else {"kind": handle.kind}, kind)
+    stored = None if handle is None else {"kind": handle.kind, "data": dict(handle.data)}
+    return kind is not None and rules.roams(stored, kind)
 
 
 def _by_claim(job: StoredJob) -> Any:

@@ -55,6 +55,9 @@ class WorkerClient(Protocol):
     def stop(self, worker_id: UUID, *, now: datetime) -> None:
         """Go offline; what runs may be taken over by others."""
 
+    def installation(self) -> UUID:
+        """Return which Airflow this is."""
+
     def pools(self) -> Mapping[str, WorkPool]:
         """Return the work pools that this worker serves."""
 
@@ -101,6 +104,9 @@ class WorkerClient(Protocol):
         :param start_attempts: which claim of each job it is.
         """
 
+    def over(self, job_ids: Collection[UUID], *, before: datetime) -> set[UUID]:
+        """Return those of these jobs that ended before this time, or that nobody knows."""
+
     def take_over(
         self,
         worker_id: UUID,
@@ -144,6 +150,12 @@ class SqlClient:
             and pool.type in self.kinds
             and (self.team_name is None or may_use(self.team_name, owner=pool.team_name))
         }
+
+    def installation(self) -> UUID:
+        return self.store.installation()
+
+    def over(self, job_ids: Collection[UUID], *, before: datetime) -> set[UUID]:
+        return self.store.over(job_ids, before=before)
 
     def register(self, worker: WorkerRecord, *, now: datetime) -> None:
         self.store.register_worker(worker, now=now)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from airflow_workpools import __version__
@@ -20,7 +21,6 @@ from airflow_workpools.worker.api_line import ApiLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-    from datetime import datetime
     from uuid import UUID
 
     import httpx
@@ -140,6 +140,10 @@ class HttpClient:
     def stop(self, worker_id: UUID, *, now: datetime) -> None:
         self._line.call("stop", wire.StopRequest(worker_id=worker_id), wire.Done)
 
+    def installation(self) -> UUID:
+        answer = self._line.call("installation", wire.InstallationRequest(), wire.InstallationAnswer)
+        return answer.installation
+
     def wait_for_work(
         self, worker_id: UUID, *, most: int, seconds: float, heard: Collection[UUID] = ()
     ) -> News:
@@ -255,6 +259,19 @@ class HttpClient:
     def mine(self, worker_id: UUID) -> list[ClaimedJob]:
         request = wire.MineRequest(worker_id=worker_id, call_number=next(self._numbers))
         return _jobs(self._line.call("mine", request, wire.JobsAnswer))
+
+    def over(self, job_ids: Collection[UUID], *, before: datetime) -> set[UUID]:
+        if self._worker_id is None:
+            return set()  # only a worker that is known may ask
+        found: set[UUID] = set()
+        for some in _parts(list(job_ids)):
+            request = wire.OverRequest(
+                worker_id=self._worker_id,
+                job_ids=list(some),
+                before_seconds_ago=translate.ago(before, datetime.now(timezone.utc)),
+            )
+            found.update(self._line.call("over", request, wire.OverAnswer).job_ids)
+        return found
 
     def revoked(self, worker_id: UUID, start_attempts: Mapping[UUID, int]) -> list[UUID]:
         found: list[UUID] = []

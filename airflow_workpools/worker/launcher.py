@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Launching: some jobs at a time, each on its own, so that one whose launch takes long keeps no other waiting."""
+"""Launching: some jobs at a time, each on its own, so that one whose launch takes long keeps no other waiting.
+
+Every site has places of its own, so that infrastructures that hang fill those, however many they are, and nobody
+else's.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -35,11 +40,10 @@ class Launcher:
     """Launches claimed jobs.
 
     :param connections: reads the Airflow connections that a pool's base job template asks for.
-    :param in_flight: most jobs that are being launched at a time.
     :param tracked: where a job is entered as soon as it may exist on its infrastructure.
     :param tell: takes what is to be reported of a job.
     :param on_lost: called with a job of which it is not known whether it exists, and why.
-    :param on_room: called when there is room to launch more, if there was too little before.
+    :param on_room: called when there is room to launch more at a site, if there was too little before.
     :param on_failure: called when what became of a job is not known.
     """
 
@@ -47,42 +51,31 @@ class Launcher:
     worker_name: str
     environ: Mapping[str, str]
     connections: ReadConnections
-    in_flight: int
     tracked: dict[UUID, Tracked]
     clock: Callable[[], datetime]
     tell: Callable[[Report], None]
     on_lost: Callable[[ClaimedJob, Site, str], None]
     on_room: Callable[[], None]
     on_failure: Callable[[], None]
+    installation: str = ""
+    """Which Airflow this is, once that is known."""
     _tasks: dict[UUID, asyncio.Task[None]] = field(default_factory=dict)
     _given_up: dict[UUID, ClaimedJob] = field(default_factory=dict)
+    _under_way: Counter[Site | None] = field(default_factory=Counter)
+    """How many launches there are at each site."""
 
-    @property
-    def room(self) -> int:
-        """How many jobs may be claimed now.
+    def room(self, site: Site) -> int:
+        """How many jobs may be claimed now to be launched at a site.
 
-        None until half of the places are free: to claim one job costs as much as to claim several.
+        None until half of its places are free: to claim one job costs as much as to claim several.
         """
-        return 0 if 2 * self._free < self.in_flight else self._free
-
-    @property
-    def most_of_site(self) -> int:
-        """How many jobs may be claimed at a time of one site: half of all, where there are several."""
-        return self.in_flight if len(list(self.sites)) < 2 else -(-self.in_flight // 2)
-
-    @property
-    def _free(self) -> int:
-        return self.in_flight - len(self._tasks)
+        free = site.launch_places - self._under_way[site]
+        return 0 if 2 * free < site.launch_places else free
 
     @property
     def job_ids(self) -> set[UUID]:
         """Jobs that are being launched."""
         return set(self._tasks)
-
-    def crowded(self, site: Site) -> bool:
-        """Say whether so many launches are under way at a site that more of them could keep the others waiting."""
-        here = sum(1 for id_ in self._tasks if (one := self.tracked.get(id_)) and one.site is site)
-        return here >= self.most_of_site
 
     def give_up(self, job_id: UUID) -> None:
         """Give up a launch that takes long; what it may have left behind is looked for."""
@@ -93,8 +86,10 @@ class Launcher:
     def begin(self, jobs: Iterable[ClaimedJob], pools: Mapping[str, Any]) -> None:
         """Begin to launch jobs, in this order, which is the order of the claim and so of priority."""
         for job in jobs:
+            site = self.sites.of_pool(job.ref.pool)
+            self._under_way[site] += 1
             self._tasks[job.id] = asyncio.create_task(self._launch(job, pools), name=f"launch {job.id}")
-            self._tasks[job.id].add_done_callback(partial(self._on_done, job.id))
+            self._tasks[job.id].add_done_callback(partial(self._on_done, job.id, site))
 
     async def close(self) -> None:
         """Give up what is under way. What was launched by then is found by the next worker."""
@@ -103,14 +98,18 @@ class Launcher:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _on_done(self, job_id: UUID, task: asyncio.Task[None]) -> None:
+    def _on_done(self, job_id: UUID, site: Site | None, task: asyncio.Task[None]) -> None:
         self._tasks.pop(job_id, None)
+        had_room = site is not None and bool(self.room(site))
+        self._under_way[site] -= 1
+        if not self._under_way[site]:
+            del self._under_way[site]
         if (job := self._given_up.pop(job_id, None)) is not None and task.cancelled():
             self._lose(job, "its launch was given up")
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("Worker: launching job %s failed: %s", job_id, error, exc_info=error)
             self.on_failure()
-        if self.room and 2 * (self._free - 1) < self.in_flight:  # just now: there was none before
+        if site is not None and self.room(site) and not had_room:
             self.on_room()
 
     async def _launch(self, job: ClaimedJob, pools: Mapping[str, Any]) -> None:
@@ -132,6 +131,7 @@ class Launcher:
                 job,
                 pool,
                 worker=self.worker_name,
+                installation=self.installation,
                 environ=self.environ,
                 connections=await self._connections_for(pool),
             )

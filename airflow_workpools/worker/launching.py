@@ -20,12 +20,14 @@ def launch_spec(
     pool: WorkPool,
     *,
     worker: str,
+    installation: str,
     environ: Mapping[str, str],
     connections: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> LaunchSpec:
     """Render a job through its pool's base job template.
 
     :param worker: the worker's name, for the labels.
+    :param installation: which Airflow this is, for the labels.
     :param environ: the worker's environment, for ``{{ $NAME }}``.
     :param connections: fields of Airflow connections by id, for ``{{ conn.ID.field }}``.
     :raises InvalidJobVariables: if the variables do not fit the template (it may have changed since
@@ -55,14 +57,15 @@ def launch_spec(
         job_id=job.id,
         configuration=configuration,
         workload=job.workload,
-        labels=labels_of(job, worker=worker),
+        labels=labels_of(job, worker=worker, installation=installation),
         attempt=job.start_attempts,
     )
 
 
-def labels_of(job: ClaimedJob, *, worker: str) -> dict[str, str]:
+def labels_of(job: ClaimedJob, *, worker: str, installation: str) -> dict[str, str]:
     """Return the labels by which a job is found on its infrastructure."""
     return {
+        "installation": installation,
         "work_pool": job.ref.pool,
         "work_queue": job.ref.queue,
         "worker": worker,

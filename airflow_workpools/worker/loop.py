@@ -10,6 +10,7 @@ task             does
 ``renewal``      lets the start timeouts of jobs that are held back begin anew
 ``connections``  looks whether connections of infrastructures have changed
 ``report``       tells the store what happened, in batches, and repeats until it is told
+``sweep``        removes what dead workers have left on infrastructures of jobs that are over
 ``logs``         sends the store what jobs write, where Airflow's log folder does not have it
 ===============  =======================================================================================
 
@@ -26,7 +27,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ from airflow_workpools.worker.outbox import Outbox
 from airflow_workpools.worker.recovery import Recovery
 from airflow_workpools.worker.renewal import Renewal
 from airflow_workpools.worker.sites import Leftover, ReadConnection, Site, SiteKey, Sites
+from airflow_workpools.worker.sweeping import Sweeper
 from airflow_workpools.worker.waiting import wait_for
 from airflow_workpools.worker.watching import Watcher
 from airflow_workpools.worker.wishes import Wishes
@@ -74,6 +76,9 @@ class WorkerTimes:
     renewal: float = 1.0
     connections: float = 30.0
     """So often it looks whether connections of infrastructures have changed."""
+    sweep: float = 300.0
+    sweep_grace: float = 900.0
+    """So long after its end nobody but its worker removes a job: longer than its log may take to be fetched."""
     settle: float = 1.0
     """So long it waits for its infrastructures before it comes online without those that are not there yet."""
     last_cleanup: float = 5.0
@@ -107,9 +112,6 @@ class Worker:
     """Reads the Airflow connection of an infrastructure."""
     infrastructure_class: Callable[[str], Any] = infrastructure_class
     times: WorkerTimes = field(default_factory=WorkerTimes)
-    launches_in_flight: int = 16
-    """Most jobs that are being launched at a time, and so most that are claimed at a time: what is claimed is out
-    of the reach of priorities."""
     keep_time: Callable[[], None] = lambda: None
     """Called in a thread with each heartbeat: sets the clock right, if it needs that."""
     may_judge: Callable[[], bool] = lambda: True
@@ -151,7 +153,6 @@ class Worker:
             worker_name=self.record.name,
             environ=self.environ,
             connections=self.connections,
-            in_flight=self.launches_in_flight,
             tracked=self._tracked,
             clock=self.clock,
             tell=self._outbox.tell,
@@ -186,6 +187,13 @@ class Worker:
             tracked=self._tracked,
             launcher=self._launcher,
             launch_patience=self.times.launch_patience,
+        )
+        self._sweeper = Sweeper(
+            sites=self._sites,
+            client=self.client,
+            clock=self.clock,
+            known=self._known,
+            grace=timedelta(seconds=self.times.sweep_grace),
         )
         self._renewal = Renewal(
             record=self.record,
@@ -269,6 +277,7 @@ class Worker:
                 ("wishes", self._look_at_wishes),
                 ("renewal", self._renew),
                 ("connections", self._look_at_connections),
+                ("sweep", self._sweep),
                 ("report", self._report),
                 ("logs", self._logs.step),
             )
@@ -284,6 +293,7 @@ class Worker:
 
     async def _come_online(self) -> None:
         """Say that the worker is there, and of which pools it can launch the jobs so far."""
+        await self._persist("learn which Airflow this is", self._learn_whose)
         await self._persist("read the work pools", self._serve)
         await self._sites.settle(self.times.settle)
 
@@ -291,6 +301,10 @@ class Worker:
             await asyncio.to_thread(self.client.register, self._record(), now=self.clock())
 
         await self._persist("come online", register)
+
+    async def _learn_whose(self) -> None:
+        installation = str(await asyncio.to_thread(self.client.installation))
+        self._launcher.installation = self._sweeper.installation = installation
 
     async def _serve(self) -> None:
         self._sites.serve(await asyncio.to_thread(self.client.pools))
@@ -368,24 +382,33 @@ class Worker:
         await self._serve()
         await self._recovery.find_lost()
         jobs: list[ClaimedJob] = []
-        if (room := self._launcher.room) and (pools := self._claimable()):
+        for room in self._room():
             async with self._recovery.unsure_if_it_fails():
-                most = min(room, self._launcher.most_of_site)
-                jobs = await asyncio.to_thread(
-                    self.client.claim, self.record.id, most=most, pools=pools, now=self.clock()
+                # No more than fits, wherever they are for.
+                some = await asyncio.to_thread(
+                    self.client.claim,
+                    self.record.id,
+                    most=min(room.values()),
+                    pools=list(room),
+                    now=self.clock(),
                 )
-                if jobs:
-                    self._launcher.begin(jobs, await asyncio.to_thread(self.client.pools))
+                if some:
+                    self._launcher.begin(some, await asyncio.to_thread(self.client.pools))
+                jobs += some
         if not jobs:
             await wait_for(self._look_now, self.times.claim)
 
-    def _claimable(self) -> list[str]:
-        """Return the pools from which jobs may be claimed now."""
-        return [
-            name
-            for name in self._sites.usable()
-            if (site := self._sites.of_pool(name)) is not None and not self._launcher.crowded(site)
-        ]
+    def _room(self) -> list[dict[str, int]]:
+        """Return the pools from which jobs may be claimed now, and how many their sites have room for.
+
+        Those that are claimed together have sites of as many places, so that a small one does not slow down the rest.
+        """
+        together: dict[int, dict[str, int]] = {}
+        for name in self._sites.usable():
+            site = self._sites.of_pool(name)
+            if site is not None and (room := self._launcher.room(site)):
+                together.setdefault(site.launch_places, {})[name] = room
+        return list(together.values())
 
     async def _look_at_wishes(self) -> None:
         await asyncio.sleep(self.times.wishes)
@@ -398,6 +421,11 @@ class Worker:
     async def _look_at_connections(self) -> None:
         await asyncio.sleep(self.times.connections)
         await self._sites.look_at_connections()
+
+    async def _sweep(self) -> None:
+        await asyncio.sleep(self.times.sweep)
+        if self.may_judge():
+            await self._sweeper.sweep()
 
     async def _report(self) -> None:
         await self._outbox.step(progress_delay=self.times.progress_delay, delay=self.times.report_delay)

@@ -227,4 +227,4 @@ def _can_stop(tracked: Tracked) -> bool:
 
     On infrastructure of several hosts another worker may have begun to look after it, under the same name.
     """
-    return tracked.handle is not None and tracked.site.is_open and bound_to_host(type(tracked.site.opened))
+    return tracked.handle is not None and tracked.site.is_open and bound_to_host(tracked.site.opened)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_workpools.core.backoff import Backoff
 from airflow_workpools.errors import InfrastructureUnavailable, NotFound, WorkpoolsError
-from airflow_workpools.infrastructure.base import MayBeHindered, bound_to_host
+from airflow_workpools.infrastructure.base import MayBeHindered, bound_to_host, launches_in_flight
 from airflow_workpools.infrastructure.registry import infrastructure_class
 from airflow_workpools.worker.waiting import within
 
@@ -92,6 +92,11 @@ class Site:
         if self.outage is not None and self.failures >= TOLD_AFTER:
             return self.outage
         return self.infrastructure.hindrance() if isinstance(self.infrastructure, MayBeHindered) else None
+
+    @property
+    def launch_places(self) -> int:
+        """How many jobs may be launched here at a time: what is claimed is out of the reach of priorities."""
+        return launches_in_flight(self.infrastructure)
 
     @property
     def usable(self) -> bool:
@@ -174,7 +179,7 @@ class Sites:
         return {
             name: site.key.kind
             for name in self.usable()
-            if (site := self.of_pool(name)) is not None and not bound_to_host(type(site.opened))
+            if (site := self.of_pool(name)) is not None and not bound_to_host(site.opened)
         }
 
     # -- what is needed -------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ _ETL = {
 POOLS: dict[str, dict[str, Any]] = {
     "etl": _ETL,
     "production": _ETL,
+    "dev": {"type": "process", "concurrency_limit": 4},
     "crash": {"concurrency_limit": 6},
     "narrow": {"concurrency_limit": 1},
     "thin": {"concurrency_limit": 1},

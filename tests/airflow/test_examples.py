@@ -22,7 +22,13 @@ on_postgres = pytest.mark.parametrize(
     "airflow", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True
 )
 
-TESTED = {"reference_example", "priority_backfill", "switch_pool_by_variable", "mapped_job_variables"}
+TESTED = {
+    "reference_example",
+    "priority_backfill",
+    "switch_pool_by_variable",
+    "mapped_job_variables",
+    "containers_in_production",
+}
 
 
 @on_sqlite
@@ -92,6 +98,19 @@ def reparse(airflow: AirflowInstance, dag_id: str) -> None:
     token = airflow.api.call("GET", f"dags/{dag_id}/details")["file_token"]
     airflow.api.call("PUT", f"parseDagFile/{token}")
     airflow.wait(lambda: versions() > known, timeout=60, what=f"{dag_id} to be parsed again")
+
+
+@on_sqlite
+def test_what_is_for_containers_runs_as_processes_where_the_variable_says_so(
+    airflow: AirflowInstance,
+) -> None:
+    tries = airflow.run("containers_in_production")
+    assert Counter((task.task_id, task.queue) for task in tries) == {
+        ("small_countries", "dev/default"): 1,
+        ("big_countries", "dev/default"): 1,
+        ("forecast_small", "dev/default"): 3,
+        ("forecast_big", "dev/default"): 1,
+    }
 
 
 @on_sqlite

@@ -7,6 +7,8 @@ import asyncio
 import dataclasses
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -186,10 +188,13 @@ def test_another_attempt_is_another_container_and_the_last_is_found(platform: Do
 def test_a_container_that_is_not_to_be_removed_is_kept(platform: DockerPlatform) -> None:
     async def scenario() -> None:
         spec = platform.job("echo here", auto_remove=False)
+        spec = replace(spec, labels={**spec.labels, "installation": "ours"})
         async with working(platform) as worker:
             handle = await launch(worker, spec)
             await wait_for_end(worker, handle)
             await worker.cleanup(handle)
+            soon = datetime.now(timezone.utc) + timedelta(minutes=10)
+            assert await worker.left_behind("ours", before=soon) == []
         assert platform.container(spec).logs() == b"here\n"
 
     run(scenario())

@@ -7,7 +7,7 @@ import pytest
 
 from tests.containers import DockerPlatform
 from tests.engines import podman
-from tests.unit.infrastructure_contract import InfrastructureContract, LogContract
+from tests.unit.infrastructure_contract import InfrastructureContract, LeftBehindContract, LogContract
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.docker
-class TestDockerInfrastructure(InfrastructureContract, LogContract):
+class TestDockerInfrastructure(InfrastructureContract, LeftBehindContract, LogContract):
     @pytest.fixture
     def platform(self, tmp_path: Path) -> Iterator[DockerPlatform]:
         with DockerPlatform(tmp_path) as platform:
@@ -29,7 +29,7 @@ def podman_url() -> Iterator[str]:
 
 
 @pytest.mark.podman
-class TestDockerInfrastructureOnPodman(InfrastructureContract, LogContract):
+class TestDockerInfrastructureOnPodman(InfrastructureContract, LeftBehindContract, LogContract):
     @pytest.fixture
     def platform(self, tmp_path: Path, podman_url: str) -> Iterator[DockerPlatform]:
         with DockerPlatform(tmp_path, podman_url) as platform:

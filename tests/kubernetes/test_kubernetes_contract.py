@@ -7,6 +7,7 @@ from tests.kubernetes.cluster import KubernetesPlatform
 from tests.unit import infrastructure_contract
 from tests.unit.infrastructure_contract import (
     InfrastructureContract,
+    LeftBehindContract,
     LogContract,
     follow,
     launch,
@@ -18,7 +19,7 @@ from tests.unit.infrastructure_contract import (
 pytestmark = pytest.mark.kubernetes
 
 
-class TestKubernetesInfrastructure(InfrastructureContract, LogContract):
+class TestKubernetesInfrastructure(InfrastructureContract, LeftBehindContract, LogContract):
     @pytest.fixture
     def platform(self, cluster: KubernetesPlatform, monkeypatch: pytest.MonkeyPatch) -> KubernetesPlatform:
         # A kubelet that is told to end a pod while it still brings it up may say a minute later that it has.

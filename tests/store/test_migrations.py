@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
     Server = PostgresServer | MariadbServer
 
-OURS = {f"workpool_{what}" for what in ("pool", "queue", "worker", "job", "log", "token")}
+WHATS = ("installation", "pool", "queue", "worker", "job", "log", "token")
+OURS = {f"workpool_{what}" for what in WHATS}
 VERSIONS = "alembic_version_workpools"
 ENSURE = "from airflow_workpools.store.db_manager import ensure_tables; ensure_tables()"
 
@@ -154,6 +156,7 @@ def full_of_rows(engine: sa.Engine) -> dict[str, list[Any]]:
     job = new_job("etl/high", job_variables={"env": {"A": "b"}})
     ended = new_job("etl/low", workload="x" * 100_000)
     rows: dict[sa.Table, list[dict[str, Any]]] = {
+        tables.installation: [{"number": 1, "id": UUID(int=7)}],
         tables.pools: [{"name": name, "paused": name == "ETL", "claim_count": 3} for name in ("etl", "ETL")],
         tables.queues: [{"pool": "etl", "name": "high", "paused": True, "last_polled_at": NOW}],
         tables.workers: [worker_row(new_worker(), NOW)],

@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -63,6 +63,7 @@ class Stage:
 
     def __init__(self, rig: Rig, client: WorkerClient, worker: Any) -> None:
         self.rig, self.client, self.worker, self.id = rig, client, worker, worker.id
+        self.api: Api | None = None
 
     def claim(self, most: int = 10) -> list[ClaimedJob]:
         return self.client.claim(self.id, most=most, now=NOW)
@@ -91,7 +92,9 @@ def stage(request: pytest.FixtureRequest, rig: Rig) -> Iterator[Stage]:
         return
     with serving(rig, rig.airflow.session) as api:
         http = api.client()
-        yield Stage(rig, http, api.online(http))
+        stage = Stage(rig, http, api.online(http))
+        stage.api = api
+        yield stage
 
 
 def test_a_claim_brings_jobs_with_fresh_tokens_and_all_that_a_worker_needs(stage: Stage) -> None:
@@ -170,6 +173,17 @@ def test_what_was_given_up_or_is_of_another_claim_is_revoked(stage: Stage) -> No
     assert stage.client.revoked(stage.id, {job.id: 0, gone: 0}) == [gone]
     stage.client.requeue(stage.id, [job.id], "no room", now=NOW, start_attempts={job.id: 0})
     assert stage.client.revoked(stage.id, {job.id: 0}) == [job.id]
+
+
+def test_what_is_over_or_not_known_may_be_removed(stage: Stage) -> None:
+    job, gone = stage.claimed(), uuid.uuid4()
+    assert stage.client.installation() == stage.rig.store.installation()
+    far_ahead = datetime.now(timezone.utc) + timedelta(days=9)
+    assert stage.client.over([job.id, gone], before=far_ahead) == {gone}
+    stage.report(job, JobState.SUCCEEDED)
+    if stage.api is not None:  # it is the server's time that counts
+        stage.api.now = later(1)
+    assert job.id in stage.client.over([job.id, gone], before=far_ahead)
 
 
 def test_wishes_come_with_their_reason(stage: Stage) -> None:
@@ -401,6 +415,7 @@ def test_a_worker_sees_and_touches_only_jobs_of_its_tokens_pools(api: Api) -> No
         (of_ml, False, None)
     ]
     assert etl.log_ends(one.id, {of_ml: 0}) == {}
+    assert etl.over([of_ml], before=later(99)) == set()
     assert etl.revoked(one.id, {of_ml: 0}) == [of_ml] == ml.revoked(other.id, {of_ml: 9})
     assert (api.rig.state(of_ml), api.rig.state(of_etl)) == (JobState.CLAIMED, JobState.PENDING)
 

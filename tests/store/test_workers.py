@@ -232,6 +232,17 @@ def test_a_job_that_any_host_can_look_after_goes_to_a_worker_of_another_host(rig
     assert rig.store.take_over(heir, "here", now=later(2), roaming=KUBERNETES) == []
 
 
+def test_a_job_that_is_bound_to_its_host_stays_there_though_its_kind_roams(rig: Rig) -> None:
+    old = rig.worker(hostname="there")
+    bound, free = rig.claimed(new_job(), new_job(), worker=old)
+    for id_ in (bound, free):
+        handle = Handle(job_id=id_, kind="docker", data={"bound_to_host": id_ == bound})
+        rig.store.report(old, [Report(job_id=id_, state=JobState.SUBMITTED, handle=handle)], now=NOW)
+    rig.store.stop_worker(old, now=NOW)
+    taken = rig.store.take_over(rig.worker(), "here", now=later(1), roaming={"etl": "docker"})
+    assert [job.id for job in taken] == [free]
+
+
 def test_only_the_dead_of_other_hosts_lose_their_jobs_and_only_of_pools_that_roam(rig: Rig) -> None:
     alive, silent = rig.worker(hostname="there"), rig.worker(hostname="yonder", heartbeat_seconds=1.0)
     rig.claimed(new_job(), worker=alive)

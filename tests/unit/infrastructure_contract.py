@@ -13,6 +13,7 @@ import json
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from datetime import datetime, timedelta, timezone
 from typing import Any, Protocol
 
 import pytest
@@ -23,6 +24,7 @@ from airflow_workpools.infrastructure.base import (
     HasLog,
     Infrastructure,
     LaunchSpec,
+    MayLeaveBehind,
     Observation,
     Phase,
 )
@@ -289,6 +291,58 @@ class InfrastructureContract:
                 await wait_for_end(worker, handle)
 
         run(scenario())
+
+
+class LeftBehindContract:
+    """What holds for every kind of infrastructure on which jobs stay until they are removed."""
+
+    def test_what_an_airflow_left_behind_is_found_and_nothing_of_another(self, platform: Platform) -> None:
+        async def scenario() -> None:
+            ours, other = str(uuid.uuid4()), str(uuid.uuid4())
+            of_both = [_of(platform.exits_with(0), whose) for whose in (ours, ours, other)]
+            async with working(platform) as worker:
+                handles = [await launch(worker, spec) for spec in (*of_both, platform.exits_with(0))]
+                for handle in handles:
+                    await wait_for_end(worker, handle)
+            async with working(platform) as later:
+                assert isinstance(later, MayLeaveBehind)
+                before = datetime.now(timezone.utc)
+                assert await later.left_behind(ours, before=before - timedelta(minutes=10)) == []
+                left = await later.left_behind(ours, before=before + timedelta(minutes=10))
+                assert sorted(map(_data, left)) == sorted(map(_data, handles[:2]))
+                await later.observe(left[:1])
+                for handle in left:
+                    await later.cleanup(handle)
+                assert await later.left_behind(ours, before=before + timedelta(minutes=10)) == []
+                assert (await observe(later, handles[2])).phase is Phase.EXITED
+                await later.cleanup(handles[2])
+                await later.cleanup(handles[3])
+
+        run(scenario())
+
+    def test_what_still_runs_is_left_behind_too(self, platform: Platform) -> None:
+        async def scenario() -> None:
+            ours = str(uuid.uuid4())
+            async with working(platform) as worker:
+                await wait_for_running(worker, await launch(worker, _of(platform.waits(), ours)))
+            async with working(platform) as later:
+                assert isinstance(later, MayLeaveBehind)
+                soon = datetime.now(timezone.utc) + timedelta(minutes=10)
+                [handle] = await later.left_behind(ours, before=soon)
+                assert not (await observe(later, handle)).ended
+                await later.stop(handle, grace_seconds=0.1)
+                await wait_for_end(later, handle)
+                await later.cleanup(handle)
+
+        run(scenario())
+
+
+def _of(spec: LaunchSpec, installation: str) -> LaunchSpec:
+    return dataclasses.replace(spec, labels={**spec.labels, "installation": installation})
+
+
+def _data(handle: Handle) -> str:
+    return json.dumps([str(handle.job_id), dict(handle.data)], sort_keys=True)
 
 
 async def follow(

@@ -45,6 +45,7 @@ class ScriptedInfrastructure:
         self.outage: Exception | None = None
         """Raised by whatever it is asked."""
         self.renewed: list[tuple[UUID, str]] = []
+        self.launches_in_flight = 16
         self.opened = self.closed = False
         self._changed = asyncio.Event()
 

@@ -2,14 +2,16 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_workpools.core.templates import RenderContext, render
 from airflow_workpools.errors import InvalidInput, LaunchRejected
-from airflow_workpools.infrastructure.base import LaunchSpec
+from airflow_workpools.infrastructure.base import LaunchSpec, bound_to_host
 from airflow_workpools.infrastructure.containers import DEFAULT_COMMAND
+from airflow_workpools.infrastructure.docker import DockerInfrastructure
 from airflow_workpools.infrastructure.docker.images import ImageName, registry_host
 from airflow_workpools.infrastructure.docker.plan import API_URL, ContainerPlan, plan_container
 from airflow_workpools.infrastructure.registry import default_template
@@ -179,3 +181,24 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     assert "networks and network_mode" in said
     assert "container_create_kwargs.name may not be set: it is how the container is found again" in said
     assert "container_create_kwargs.user: there is a variable of its own" in said
+
+
+@pytest.mark.parametrize(
+    ("base_url", "bound"),
+    [
+        ("tcp://build.example.com:2376", False),
+        ("ssh://etl@build.example.com", False),
+        ("unix:///run/podman/podman.sock", True),
+        ("tcp://localhost:2375", True),
+        ("tcp://[::1]:2375", True),
+        (None, True),
+    ],
+)
+def test_jobs_of_an_engine_that_every_host_reaches_under_the_same_address_are_not_bound_to_a_host(
+    base_url: str | None, bound: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What the environment says, another host's may not.
+    monkeypatch.setenv("DOCKER_HOST", "tcp://elsewhere.example.com:2376")
+    connection = {"conn_id": "engine", "conn_type": "docker", "extra": {"base_url": base_url}}
+    assert bound_to_host(DockerInfrastructure(home=tmp_path, connection=connection)) is bound
+    assert bound_to_host(DockerInfrastructure(home=tmp_path)) is True

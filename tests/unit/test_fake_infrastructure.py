@@ -9,7 +9,14 @@ from airflow_workpools.errors import InfrastructureUnavailable
 from airflow_workpools.infrastructure.base import Infrastructure, LaunchSpec, Phase
 from airflow_workpools.testing import FakeInfrastructure, FakePlatform
 from airflow_workpools.testing.fake_infrastructure import Step
-from tests.unit.infrastructure_contract import InfrastructureContract, launch, observe, run, working
+from tests.unit.infrastructure_contract import (
+    InfrastructureContract,
+    LeftBehindContract,
+    launch,
+    observe,
+    run,
+    working,
+)
 
 
 class Rig:
@@ -37,7 +44,7 @@ class Rig:
         return LaunchSpec(job_id=uuid.uuid4(), configuration=configuration, workload="{}")
 
 
-class TestFakeInfrastructure(InfrastructureContract):
+class TestFakeInfrastructure(InfrastructureContract, LeftBehindContract):
     @pytest.fixture
     def platform(self) -> Rig:
         return Rig()

@@ -234,7 +234,8 @@ def test_no_more_is_claimed_than_can_be_launched_and_priority_decides_about_the_
         allowed: set[uuid.UUID] = set()
         infrastructure.holds = lambda job: job not in allowed
         worker = stage.worker(infrastructure)
-        worker = replace(worker, launches_in_flight=4, times=replace(QUICK, claim=3600))
+        infrastructure.launches_in_flight = 4
+        worker = replace(worker, times=replace(QUICK, claim=3600))
         async with working(worker):
             await until(lambda: len(infrastructure.asked) == 4)
             urgent = stage.hand_over(priority_weight=100)

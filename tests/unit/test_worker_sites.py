@@ -314,20 +314,50 @@ def test_what_is_left_of_a_job_is_removed_after_an_outage():
     play(scenario)
 
 
-def test_launches_that_hang_keep_no_other_pool_waiting():
+@pytest.mark.parametrize("hanging", [1, 3])
+def test_launches_that_hang_keep_no_other_pool_waiting_however_many_infrastructures_hang(hanging: int):
     async def scenario(stage: Stage) -> None:
         engines = Engines(stage)
         engines.prepare = lambda engine: setattr(engine, "holds", lambda _: True)
-        for _ in range(40):
-            stage.hand_over("gpu")
+        for n in range(hanging):
+            engines.connections[f"engine{n}"] = {"host": f"h{n}"}
+            stage.pools[f"gpu{n}"] = gpu(f"gpu{n}", infrastructure_conn_id=f"engine{n}")
+            for _ in range(40):
+                stage.hand_over(f"gpu{n}")
+        del stage.pools["gpu"]
+
+        def asked() -> list[int]:
+            return [len(engine.asked) for engine in engines.made]
+
         async with working(engines.worker()):
-            await until(lambda: engines.made and len(engines.last.asked) >= 8)
+            # Where half of the places are taken, nothing more is claimed.
+            await until(lambda: len(asked()) == hanging and min(asked()) > 8)
             for _ in range(20):
                 other = stage.hand_over("etl", nice=1)
                 await until(lambda other=other: stage.record(other).state is JobState.SUBMITTED)
                 stage.platform[other] = Observation(phase=Phase.EXITED, exit_code=0)
                 await until(lambda other=other: stage.record(other).state is JobState.SUCCEEDED)
-            assert len(engines.last.asked) == 8
+            assert max(asked()) <= 16
+
+    play(scenario)
+
+
+def test_each_infrastructure_says_how_many_jobs_it_takes_at_a_time():
+    async def scenario(stage: Stage) -> None:
+        engines = Engines(stage)
+        engines.connections["wide"] = {"host": "h2"}
+        stage.pools["wide"] = gpu("wide", infrastructure_conn_id="wide")
+
+        def prepare(engine: Engine) -> None:
+            engine.holds = lambda _: True
+            engine.launches_in_flight = 32 if engine.connection == {"conn_id": "wide", "host": "h2"} else 3
+
+        engines.prepare = prepare
+        for _ in range(40):
+            stage.hand_over("gpu")
+            stage.hand_over("wide")
+        async with working(engines.worker()):
+            await until(lambda: sorted(len(engine.asked) for engine in engines.made) == [3, 32])
 
     play(scenario)
 

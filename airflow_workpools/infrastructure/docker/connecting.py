@@ -12,6 +12,7 @@ import os
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow_workpools.errors import InfrastructureUnavailable
 
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "unix:///var/run/docker.sock"
 CONNECTION_TYPE = "docker"
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 TIMEOUT_SECONDS = 60
 """For one request; pulls, logs and events have none."""
 
 _INSTALL = 'pip install "airflow-provider-workpools[docker]"'
 _SOCKET = "unix://"
+_PIPE = "npipe://"
 
 
 def engine_url(connection: Mapping[str, Any] | None) -> str:
@@ -34,7 +37,16 @@ def engine_url(connection: Mapping[str, Any] | None) -> str:
 
 def is_here(url: str) -> bool:
     """Say whether an engine's host is this one."""
-    return url.startswith((_SOCKET, "/"))
+    return url.startswith((_SOCKET, _PIPE, "/"))
+
+
+def is_for_all_hosts(connection: Mapping[str, Any] | None) -> bool:
+    """Say whether a connection leads to the same engine from whichever host it is used.
+
+    What the environment says may be another engine on each host; so is what is behind a socket or on "localhost".
+    """
+    url = _extra(connection).get("base_url") or ""
+    return bool(url) and not is_here(url) and urlsplit(url).hostname not in LOOPBACK
 
 
 def connect(connection: Mapping[str, Any] | None, *, connections: int) -> Any:

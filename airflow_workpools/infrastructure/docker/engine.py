@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_workpools.errors import InfrastructureUnavailable
 from airflow_workpools.infrastructure.containers import JOB_ID_LABEL
-from airflow_workpools.infrastructure.docker.connecting import connect, engine_url, is_here, unavailable
+from airflow_workpools.infrastructure.docker.connecting import (
+    connect,
+    engine_url,
+    is_for_all_hosts,
+    is_here,
+    unavailable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -71,6 +77,11 @@ class Engine:
     def is_here(self) -> bool:
         """Whether its host is the worker's."""
         return is_here(self.url)
+
+    @property
+    def is_for_all_hosts(self) -> bool:
+        """Whether workers of other hosts reach the same one."""
+        return is_for_all_hosts(self._connection)
 
     @property
     def api(self) -> Any:

@@ -12,15 +12,18 @@ import asyncio
 import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar
-from uuid import UUID
 
 from airflow_workpools.errors import InfrastructureUnavailable, LaunchRejected
 from airflow_workpools.infrastructure.base import Handle, LaunchSpec, Observation, Phase
-from airflow_workpools.infrastructure.containers import JOB_ID_LABEL, runtime_environment
+from airflow_workpools.infrastructure.containers import (
+    INSTALLATION_LABEL,
+    runtime_environment,
+)
 from airflow_workpools.infrastructure.docker import log as container_log
 from airflow_workpools.infrastructure.docker import reasons
 from airflow_workpools.infrastructure.docker.engine import Engine, EngineRefusal
 from airflow_workpools.infrastructure.docker.events import EventStream
+from airflow_workpools.infrastructure.docker.listed import is_over, job_id_of, name_of
 from airflow_workpools.infrastructure.docker.plan import (
     ATTEMPT_LABEL,
     GRACE_LABEL,
@@ -33,10 +36,13 @@ from airflow_workpools.infrastructure.docker.registries import RegistryLogin, na
 from airflow_workpools.infrastructure.docker.stops import Stops
 from airflow_workpools.infrastructure.docker.variables import DockerVariables
 from airflow_workpools.infrastructure.docker.workload_file import put_workload
+from airflow_workpools.infrastructure.template_checks import problems_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+    from datetime import datetime
     from pathlib import Path
+    from uuid import UUID
 
     from pydantic import BaseModel
 
@@ -60,8 +66,6 @@ class DockerInfrastructure:
 
     kind: ClassVar[str] = "docker"
     runs_at_launch: ClassVar[bool] = False
-    bound_to_host: ClassVar[bool] = True
-    """Workers of other hosts mostly have other engines, on which they would miss these jobs."""
     variables: ClassVar[type[BaseModel]] = DockerVariables
 
     def __init__(
@@ -84,10 +88,24 @@ class DockerInfrastructure:
         """Since when (loop time) a container has been seen that was not started, by id."""
         self._changed = asyncio.Event()
 
+    @property
+    def bound_to_host(self) -> bool:
+        """Whether workers of other hosts have other engines, on which they would miss these jobs."""
+        return not self._engine.is_for_all_hosts
+
     @classmethod
     def default_job_configuration(cls) -> Mapping[str, Any]:
         """Return the ``job_configuration`` of the default base job template, with placeholders."""
         return {name: f"{{{{ {name} }}}}" for name in DockerVariables.model_fields}
+
+    @classmethod
+    def template_problems(cls, job_configuration: Any) -> Sequence[str]:
+        """Say what is wrong with a template, whatever values a job gives."""
+        return problems_of(
+            job_configuration,
+            needed=("image",),
+            plan=lambda spec: plan_container(spec, {}, engine_is_here=False),
+        )
 
     # -- life -----------------------------------------------------------------------------------------------
 
@@ -126,7 +144,7 @@ class DockerInfrastructure:
                 raise LaunchRejected(f"the Docker Engine refused the container: {refusal}") from refusal
             yield _without_container(spec.job_id, plan.name, f"the container could not be made: {refusal}")
             return
-        handle = _handle(spec.job_id, container["Id"], plan.name, container["Config"]["Labels"])
+        handle = self._handle(spec.job_id, container["Id"], plan.name, container["Config"]["Labels"])
         try:
             yield handle
             if is_ours and (problem := await self._start(plan, container, spec.workload)):
@@ -222,13 +240,35 @@ class DockerInfrastructure:
         found: dict[UUID, tuple[int, Handle]] = {}
         for container in await self._engine.containers():
             labels = container["Labels"]
-            job_id = _job_id(labels)
+            job_id = job_id_of(labels)
             if job_id is None or job_id not in job_ids:
                 continue
             attempt = int(labels.get(ATTEMPT_LABEL) or 0)
             if job_id not in found or found[job_id][0] < attempt:
-                found[job_id] = attempt, _handle(job_id, container["Id"], _name(container), labels)
+                found[job_id] = attempt, self._handle(job_id, container["Id"], name_of(container), labels)
         return {job_id: handle for job_id, (_, handle) in found.items()}
+
+    def _handle(self, job_id: UUID, container: str, name: str, labels: Mapping[str, str]) -> Handle:
+        """Return the handle of a container: the same from whoever made it and from whoever found it."""
+        data = {
+            "container_id": container,
+            "name": name,
+            "stop_grace_seconds": float(labels.get(GRACE_LABEL) or 30),
+            "auto_remove": labels.get(REMOVE_LABEL) != "false",
+            "bound_to_host": self.bound_to_host,
+        }
+        return Handle(job_id=job_id, kind=self.kind, data=data)
+
+    async def left_behind(self, installation: str, *, before: datetime) -> Sequence[Handle]:
+        """Look for containers by their labels; one that is to be kept is looked for until it has ended."""
+        return [
+            self._handle(job_id, container["Id"], name_of(container), labels)
+            for container in await self._engine.containers()
+            if (labels := container["Labels"]).get(INSTALLATION_LABEL) == installation
+            and (job_id := job_id_of(labels)) is not None
+            and int(container["Created"]) < before.timestamp()
+            and not (labels.get(REMOVE_LABEL) == "false" and is_over(container["State"]))
+        ]
 
     # -- observe --------------------------------------------------------------------------------------------
 
@@ -338,31 +378,9 @@ class DockerInfrastructure:
                     ) from refusal
 
 
-def _handle(job_id: UUID, container: str, name: str, labels: Mapping[str, str]) -> Handle:
-    """Return the handle of a container: the same from whoever made it and from whoever found it."""
-    data = {
-        "container_id": container,
-        "name": name,
-        "stop_grace_seconds": float(labels.get(GRACE_LABEL) or 30),
-        "auto_remove": labels.get(REMOVE_LABEL) != "false",
-    }
-    return Handle(job_id=job_id, kind=DockerInfrastructure.kind, data=data)
-
-
 def _without_container(job_id: UUID, name: str, problem: str) -> Handle:
     """Return the handle of a job of which there is no container; it says why."""
     return Handle(job_id=job_id, kind=DockerInfrastructure.kind, data={"name": name, "problem": problem})
-
-
-def _job_id(labels: Mapping[str, str]) -> UUID | None:
-    try:
-        return UUID(labels.get(JOB_ID_LABEL) or "")
-    except ValueError:
-        return None
-
-
-def _name(container: Mapping[str, Any]) -> str:
-    return str((container.get("Names") or [""])[0]).lstrip("/")
 
 
 def _is_about_image(refusal: EngineRefusal) -> bool:

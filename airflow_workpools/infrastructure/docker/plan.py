@@ -18,6 +18,7 @@ from airflow_workpools.infrastructure.containers import (
     merged_environment,
     read_configuration,
 )
+from airflow_workpools.infrastructure.docker.connecting import LOOPBACK
 from airflow_workpools.infrastructure.docker.images import ImageName
 from airflow_workpools.infrastructure.docker.variables import DockerVariables
 
@@ -33,7 +34,6 @@ ATTEMPT_LABEL = f"{LABEL_PREFIX}attempt"
 API_URL = "AIRFLOW__CORE__EXECUTION_API_SERVER_URL"
 HOST_NAME = "host.docker.internal"
 """The engine's host, as a container in a network of its own may call it."""
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _OWN_LOOPBACK = ("none", "container:")
 """Network modes in which the engine's host can't be reached under another name."""
 
@@ -168,7 +168,7 @@ def _reach_the_host(env: dict[str, str], variables: DockerVariables, more: dict[
     """Give the engine's host a name in a container for which "localhost" is the container itself."""
     mode = variables.network_mode or ""
     url = urlsplit(env.get(API_URL, ""))
-    if mode == "host" or mode.startswith(_OWN_LOOPBACK) or url.hostname not in _LOOPBACK:
+    if mode == "host" or mode.startswith(_OWN_LOOPBACK) or url.hostname not in LOOPBACK:
         return
     port = f":{url.port}" if url.port else ""
     env[API_URL] = url._replace(netloc=f"{HOST_NAME}{port}").geturl()

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 30.0
 """Longest time for one request that is answered at once."""
+PAGE = 500
+"""Most objects that one answer lists."""
 MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -108,6 +110,21 @@ class KubernetesApi:
                 raise self._unreachable(error) from error
         told = json.loads(content) if content else {}
         return told if isinstance(told, dict) else {}
+
+    async def list_all(self, path: str, selectors: Mapping[str, str]) -> list[Any]:
+        """Return all objects at a path that these select, asked for page by page.
+
+        :raises ApiRefusal: if the API says no.
+        :raises InfrastructureUnavailable: if it may work later.
+        """
+        items: list[Any] = []
+        query: dict[str, Any] = {**selectors, "limit": PAGE}
+        while True:
+            page = await self.request("GET", path, query=query)
+            items += page.get("items") or ()
+            query["continue"] = (page.get("metadata") or {}).get("continue")
+            if not query["continue"]:
+                return items
 
     async def persist(self, method: str, path: str, *, seconds: float, **options: Any) -> dict[str, Any]:
         """Make a request again and again, with growing pauses, while the API can't do it, for this long."""

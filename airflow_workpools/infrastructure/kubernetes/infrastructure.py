@@ -7,18 +7,25 @@ import asyncio
 import contextlib
 import logging
 import math
+from datetime import timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_workpools.core.backoff import Backoff
 from airflow_workpools.errors import InfrastructureUnavailable, LaunchRejected
 from airflow_workpools.infrastructure.base import Handle, LaunchSpec, Observation, Phase
-from airflow_workpools.infrastructure.containers import JOB_ID_LABEL, runtime_environment
+from airflow_workpools.infrastructure.containers import (
+    INSTALLATION_LABEL,
+    JOB_ID_LABEL,
+    label_value,
+    runtime_environment,
+)
 from airflow_workpools.infrastructure.kubernetes import pod_mutation
 from airflow_workpools.infrastructure.kubernetes.answers import AlreadyExists, ApiRefusal, DoesNotExist
 from airflow_workpools.infrastructure.kubernetes.client import MERGE_PATCH, KubernetesApi
 from airflow_workpools.infrastructure.kubernetes.logs import follow_pod_log
 from airflow_workpools.infrastructure.kubernetes.manifest import (
+    SELECTOR,
     JobPlan,
     plan_job,
     secret_data,
@@ -29,16 +36,20 @@ from airflow_workpools.infrastructure.kubernetes.namespaces_used import Namespac
 from airflow_workpools.infrastructure.kubernetes.objects import (
     KIND,
     chunks,
+    created_at,
     handle_of,
+    job_id_of,
     jobs_path,
     place_of,
     pods_path,
     secrets_path,
 )
 from airflow_workpools.infrastructure.kubernetes.variables import JOB_CONFIGURATION, KubernetesVariables
+from airflow_workpools.infrastructure.template_checks import problems_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+    from datetime import datetime
     from uuid import UUID
 
     from pydantic import BaseModel
@@ -73,7 +84,7 @@ class KubernetesInfrastructure:
     bound_to_host: ClassVar[bool] = False
     variables: ClassVar[type[BaseModel]] = KubernetesVariables
     launches_in_flight: ClassVar[int] = 32
-    """How many jobs it takes at a time, for each connection."""
+    """How many Jobs are created at a time, through each connection."""
 
     def __init__(
         self, *, home: Path, connection: Mapping[str, Any] | None = None, in_flight: int = launches_in_flight
@@ -92,6 +103,15 @@ class KubernetesInfrastructure:
     def default_job_configuration(cls) -> Mapping[str, Any]:
         """Return the ``job_configuration`` of the default base job template, with placeholders."""
         return JOB_CONFIGURATION
+
+    @classmethod
+    def template_problems(cls, job_configuration: Any) -> Sequence[str]:
+        """Say what is wrong with a template, whatever values a job gives."""
+        return problems_of(
+            job_configuration,
+            needed=("manifest", "spec", "template", "spec", "containers", 0, "name"),
+            plan=lambda spec: plan_job(spec, namespace="default", environment={}),
+        )
 
     # -- life -----------------------------------------------------------------------------------------------
 
@@ -200,7 +220,7 @@ class KubernetesInfrastructure:
         """Look for jobs by their labels, in every namespace where this worker may have launched any."""
         wanted = {str(job_id): job_id for job_id in job_ids}
         found: dict[UUID, Handle] = {}
-        for namespace in {self.api.namespace, *self._watches, *self._namespaces.read()}:
+        for namespace in self._namespaces_used():
             watch = self._watches.get(namespace)
             for ids in chunks(sorted(wanted), _FIND_AT_ONCE):
                 query = {"labelSelector": f"{JOB_ID_LABEL} in ({','.join(ids)})"}
@@ -211,12 +231,34 @@ class KubernetesInfrastructure:
                     log.info("Jobs are not looked for in namespace %s: %s", namespace, error)
                     continue
                 # The latest attempt is the one that counts.
-                for job in sorted(
-                    told.get("items") or (), key=lambda job: str(job["metadata"].get("creationTimestamp"))
-                ):
+                for job in sorted(told.get("items") or (), key=created_at):
                     if watch is None or not watch.was_cleaned(job["metadata"]["name"]):
                         job_id = wanted[job["metadata"]["labels"][JOB_ID_LABEL]]
                         found[job_id] = handle_of(job_id, job)
+        return found
+
+    def _namespaces_used(self) -> set[str]:
+        return {self.api.namespace, *self._watches, *self._namespaces.read()}
+
+    async def left_behind(self, installation: str, *, before: datetime) -> Sequence[Handle]:
+        """Look for Jobs by their labels; the cluster takes the Secret of one along that is deleted."""
+        made_before = before.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        selector = f"{SELECTOR},{INSTALLATION_LABEL}={label_value(installation)}"
+        found: list[Handle] = []
+        for namespace in self._namespaces_used():
+            watch = self._watches.get(namespace)
+            try:
+                jobs = await self.api.list_all(jobs_path(namespace), {"labelSelector": selector})
+            except ApiRefusal as error:
+                log.info("What is left of jobs is not looked for in namespace %s: %s", namespace, error)
+                continue
+            found += [
+                handle_of(job_id, job)
+                for job in jobs
+                if (job_id := job_id_of(job)) is not None
+                and created_at(job) < made_before
+                and (watch is None or not watch.was_cleaned(job["metadata"]["name"]))
+            ]
         return found
 
     # -- observe --------------------------------------------------------------------------------------------

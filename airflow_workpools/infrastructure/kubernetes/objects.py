@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from airflow_workpools.infrastructure.base import Handle
+from airflow_workpools.infrastructure.containers import JOB_ID_LABEL
 from airflow_workpools.infrastructure.kubernetes.status import container_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from uuid import UUID
 
 KIND = "kubernetes"
 
@@ -28,6 +29,14 @@ def handle_of(job_id: UUID, job: Mapping[str, Any]) -> Handle:
             "stop_grace_seconds": template["spec"].get("terminationGracePeriodSeconds", 30),
         },
     )
+
+
+def job_id_of(job: Mapping[str, Any]) -> UUID | None:
+    """Return the id of the job that a Job is; None if its labels were changed."""
+    try:
+        return UUID((job["metadata"].get("labels") or {}).get(JOB_ID_LABEL) or "")
+    except ValueError:
+        return None
 
 
 def created_at(job: Mapping[str, Any]) -> str:

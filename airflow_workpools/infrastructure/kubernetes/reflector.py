@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_workpools.core.backoff import Backoff
 from airflow_workpools.errors import InfrastructureError, InfrastructureUnavailable
 from airflow_workpools.infrastructure.kubernetes.answers import ApiRefusal, Outdated, error_of
+from airflow_workpools.infrastructure.kubernetes.client import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 
 WATCH_SECONDS = (60.0, 90.0)
 """How long one watch lasts, at random, so that those of many workers do not end together."""
-PAGE = 500
 _REFUSED_SECONDS = 300.0
 """After this time it is asked again whether what is good to know may be known now."""
 

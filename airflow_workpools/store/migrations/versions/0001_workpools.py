@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Create the tables of pools, queues, workers, jobs, their logs, and tokens.
+"""Create the tables of the installation, of pools, queues, workers, jobs, their logs, and tokens.
 
 Revision ID: 0001_workpools
 Revises:
@@ -26,6 +26,13 @@ JSON_ = sa.JSON().with_variant(MEDIUMTEXT(), "mysql")
 
 
 def upgrade() -> None:
+    op.create_table(
+        "workpool_installation",
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.PrimaryKeyConstraint("number", name="workpool_installation_pkey"),
+        schema=SCHEMA,
+    )
     op.create_table(
         "workpool_pool",
         sa.Column("name", NAME, nullable=False),
@@ -171,14 +178,8 @@ def _create_job_indexes() -> None:
 
 
 def downgrade() -> None:
-    tables = (
-        "workpool_log",
-        "workpool_token",
-        "workpool_job",
-        "workpool_worker",
-        "workpool_queue",
-        "workpool_pool",
-    )
-    for table in tables:
+    of_jobs = ("workpool_log", "workpool_job")
+    of_workers = ("workpool_token", "workpool_worker")
+    for table in (*of_jobs, *of_workers, "workpool_queue", "workpool_pool", "workpool_installation"):
         # MySQL and MariaDB drop for good at once: what ended half-way must be able to go on.
         op.drop_table(table, schema=SCHEMA, if_exists=True)
