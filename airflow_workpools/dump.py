@@ -118,7 +118,7 @@ def _may_live(worker: WorkerRecord, now: datetime) -> bool:
 
 
 def _pool(pool: PoolOverview) -> dict[str, Any]:
-    if pool.reason is not None and pool.hindrance is None:
+    if pool.reason is not None and pool.hindrance is None and pool.no_worker is None:
         return {"status": str(pool.status), "paused": pool.paused, "reason": pool.reason}
     return {
         "status": str(pool.status),
@@ -128,6 +128,8 @@ def _pool(pool: PoolOverview) -> dict[str, Any]:
         "held": pool.occupied,
         "waiting": pool.waiting,
         "workers_online": pool.workers_online,
+        "capacity": pool.capacity.total,
+        "capacity_free": pool.capacity.free,
         "queues": {
             queue.ref.queue: {
                 "status": str(queue.status),
@@ -135,6 +137,7 @@ def _pool(pool: PoolOverview) -> dict[str, Any]:
                 "limit": queue.queue.concurrency_limit,
                 "held": queue.occupied,
                 "pending": queue.pending,
+                "capacity_free": pool.capacity.free_of_queues.get(queue.ref.queue, 0),
                 "scheduled": queue.scheduled,
             }
             for queue in pool.queues
@@ -149,6 +152,8 @@ def _worker(worker: WorkerRecord, run_state: RunState) -> dict[str, Any]:
         "online": worker.online(run_state.as_of),
         "heartbeat_seconds_ago": round((run_state.as_of - worker.last_heartbeat_at).total_seconds(), 1),
         "pools": "all push pools" if worker.pools is None else list(worker.pools),
+        "queues": None if worker.queues is None else list(worker.queues),
+        "slots": worker.slots,
         "version": worker.version,
         "hindered": dict(worker.hindered),
     }

@@ -17,10 +17,11 @@ from airflow_workpools.core.teams import minder
 from airflow_workpools.core.untaken import Offers
 from airflow_workpools.core.weights import combined_weight
 from airflow_workpools.dags.executors import work_pool_executor
-from airflow_workpools.store import airflow_pools, blocked_tasks, jobless, reasons
+from airflow_workpools.lost_workers import give_up_lost
+from airflow_workpools.store import airflow_pools, blocked_tasks, capacity, jobless, reasons
 from airflow_workpools.store.clock import DatabaseClock
 from airflow_workpools.store.jobs import SqlStore
-from airflow_workpools.store.overview import PoolOverview, put_together, scheduled_tasks
+from airflow_workpools.store.overview import PoolOverview, overview_in_loop
 from airflow_workpools.store.pools import work_pools
 from airflow_workpools.store.records import JobFilter
 from airflow_workpools.store.waiting_lines import WaitingLines
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from airflow_workpools.settings import Settings
+    from airflow_workpools.store.pools import Pools
     from airflow_workpools.store.protocol import JobStore
     from airflow_workpools.store.records import EndedJob, JobSummary, RunState
 
@@ -79,6 +81,7 @@ class Duties:
     clock: DatabaseClock = field(default_factory=DatabaseClock)
     _run_state: RunState | None = None
     _run_state_at: float = float("-inf")
+    _limits: capacity.WorkerLimits = field(default_factory=capacity.WorkerLimits)
     _allocated_at: float = float("-inf")
     _settled: object = None
     """For what pools it is known that no slot has to be moved as long as no task waits."""
@@ -190,8 +193,9 @@ class Duties:
         self._allocated_at = monotonic
         run_state = self._current_run_state(now, monotonic)
         everybodys = self.pools()
-        pools = self.mine(everybodys)
+        pools: Pools = self.mine(everybodys)
         served = served_pools(pools, run_state)
+        pools = self._limits.lower(pools, run_state, self.store)
         paused = run_state.pools, {ref for ref, queue in run_state.queues.items() if queue.paused}
         with create_session(scoped=False) as session:
             settled = self._settled == (pools, served, paused)
@@ -262,6 +266,9 @@ class Duties:
         )
         settled = self.clock.is_settled(longest + CLOCK_NOTICED_SECONDS)
         self.store.reconcile(now=now, grace_seconds=FINISHING_GRACE_SECONDS, by_time=settled)
+        if settled:
+            workers = self._current_run_state(now, monotonic).workers
+            give_up_lost(self.store, workers, pools, settings=self.settings, now=now)
 
     def _move_waiting_tasks(
         self, pools: Mapping[str, WorkPool | InvalidPool], now: datetime, monotonic: float
@@ -336,15 +343,8 @@ class Duties:
         self._gauges.step(lambda: self.overview(self._current_run_state(now, monotonic)), monotonic=monotonic)
 
     def overview(self, run_state: RunState) -> list[PoolOverview]:
-        """Return how pools and queues are doing, with two statements; Airflow pools' slots are not among it."""
-        from airflow.utils.session import create_session
-
-        pools = self.pools()
-        with create_session(scoped=False) as session:
-            scheduled = scheduled_tasks(session, pools, run_state.as_of)
-        return put_together(
-            pools, run_state=run_state, jobs=self.store.counts(), scheduled=scheduled, airflow_slots={}
-        )
+        """Return how pools and queues are doing, with few statements; Airflow pools' slots are not among it."""
+        return overview_in_loop(self.pools(), self.store, run_state)
 
     def problems(self) -> Mapping[str, str]:
         """Return what is wrong with work pools, as it was when slots were allocated last."""

@@ -51,6 +51,8 @@ POOL_SCHEDULED = Metric(name="workpools.pool.scheduled", kind=GAUGE, tags=_POOL,
 POOL_READY = Metric(name="workpools.pool.ready", kind=GAUGE, tags=_POOL, unit="0 or 1")
 POOL_PAUSED = Metric(name="workpools.pool.paused", kind=GAUGE, tags=_POOL, unit="0 or 1")
 POOL_WORKERS = Metric(name="workpools.pool.workers_online", kind=GAUGE, tags=_POOL, unit="workers")
+POOL_CAPACITY = Metric(name="workpools.pool.capacity", kind=GAUGE, tags=_POOL, unit="slots")
+POOL_CAPACITY_FREE = Metric(name="workpools.pool.capacity_free", kind=GAUGE, tags=_POOL, unit="slots")
 
 QUEUE_LIMIT = Metric(name="workpools.queue.limit", kind=GAUGE, tags=_QUEUE, unit="slots")
 QUEUE_RUNNING = Metric(name="workpools.queue.running", kind=GAUGE, tags=_QUEUE, unit="slots")
@@ -115,9 +117,15 @@ def _pool_gauges(pool: PoolOverview) -> Iterator[Sample]:
         POOL_READY: pool.status is PoolStatus.READY,
         POOL_PAUSED: pool.paused,
         POOL_WORKERS: pool.workers_online,
+        POOL_CAPACITY: _or_no_limit(pool.capacity.total),
+        POOL_CAPACITY_FREE: _or_no_limit(pool.capacity.free),
     }
     tags = {"pool": pool.pool.name}
     return (Sample(metric, int(value), tags) for metric, value in values.items())
+
+
+def _or_no_limit(slots: int | None) -> int:
+    return NO_LIMIT if slots is None else slots
 
 
 def _queue_gauges(overview: QueueOverview) -> Iterator[Sample]:

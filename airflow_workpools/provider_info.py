@@ -140,6 +140,12 @@ def _config_section() -> dict[str, Any]:
                 "Days after which the scheduler deletes rows of jobs that have ended, and of workers that are "
                 "gone. 0 or none keeps them; `airflow workpools db purge` deletes them by hand.",
             ),
+            "lost_worker_grace": _option(
+                "float",
+                "300",
+                "Seconds that a separate worker may be gone before its jobs fail that only a worker of its host "
+                "can look after. Those on infrastructure that others can see are taken over by them at once.",
+            ),
             "reserve_after": _option(
                 "float",
                 "60",

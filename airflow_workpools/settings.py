@@ -93,6 +93,9 @@ class Settings:
     reconcile_seconds: float = 5.0
     """Time between two comparisons of jobs with Airflow's task instances (``reconcile_interval``)."""
 
+    lost_worker_grace_seconds: float = 300.0
+    """How long a standalone worker may be gone before what only its host has is given up (``lost_worker_grace``)."""
+
     keep_finished_jobs_days: int | None = 30
     """Age at which rows of jobs that have ended, and of workers that are gone, are deleted; None keeps them."""
     reserve_after: timedelta = RESERVE_AFTER
@@ -120,6 +123,7 @@ class Settings:
         settings = cls(
             home=Path(reader.text("home", "") or _default_home()).expanduser(),
             reconcile_seconds=reader.seconds("reconcile_interval", cls.reconcile_seconds),
+            lost_worker_grace_seconds=reader.seconds("lost_worker_grace", cls.lost_worker_grace_seconds),
             keep_finished_jobs_days=reader.days("keep_finished_jobs_days", cls.keep_finished_jobs_days),
             reserve_after=timedelta(
                 seconds=reader.seconds("reserve_after", RESERVE_AFTER.total_seconds(), zero=True)

@@ -135,8 +135,9 @@ def airflow_pool(pool: int, queue: int) -> str:
 
 
 _WORKER = """
-INSERT INTO workpool_worker (id, name, hostname, kind, state, started_at, last_heartbeat_at, heartbeat_seconds, version)
-VALUES (:id, 'worker', 'here', 'embedded', 'online', :now, :now, 86400, '1')
+INSERT INTO workpool_worker (id, name, hostname, kind, state, started_at, last_heartbeat_at, heartbeat_seconds, version,
+                             steady_since)
+VALUES (:id, 'worker', 'here', 'embedded', 'online', :now, :now, 86400, '1', :now)
 """
 _TASKS = """
 INSERT INTO task_instance (id, dag_id, run_id, task_id, map_index, try_number, pool, pool_slots, queue, state,

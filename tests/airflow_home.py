@@ -189,6 +189,7 @@ def insert_worker(home: AirflowHome, name: str, *, heard_days_ago: int = 0, **va
         "state": "online",
         "started_at": heard_at,
         "last_heartbeat_at": heard_at,
+        "steady_since": heard_at,
         "heartbeat_seconds": 600,
         "version": "0.1.0",
         **values,

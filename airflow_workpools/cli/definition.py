@@ -6,15 +6,7 @@ Every ``airflow`` command loads this module, so what a command does is imported 
 
 from __future__ import annotations
 
-from airflow.cli.cli_config import (
-    ARG_OUTPUT,
-    ARG_VERBOSE,
-    ActionCommand,
-    Arg,
-    CLICommand,
-    GroupCommand,
-    lazy_load_command,
-)
+from airflow.cli.cli_config import ARG_OUTPUT, Arg, CLICommand, GroupCommand
 
 from airflow_workpools.cli.arguments import (
     QUEUE_SPEC_HELP,
@@ -26,10 +18,12 @@ from airflow_workpools.cli.arguments import (
     queue_spec,
     seconds,
 )
+from airflow_workpools.cli.command import command as _command
 from airflow_workpools.core.jobs import JobState
 
 ARG_POOL = Arg(("pool",), help="The name of the work pool")
 ARG_QUEUE = Arg(("queue",), metavar="pool/queue", help="The work queue, with its pool")
+ARG_WORKER = Arg(("worker",), help="The name or the id of the worker")
 ARG_TARGET = Arg(
     ("target",),
     metavar="pool[/queue]",
@@ -133,16 +127,6 @@ _POOL_KEYS = (
     ARG_INFRASTRUCTURE,
     ARG_TEAM_NAME,
 )
-
-
-def _command(name: str, noun: str, help_: str, *args: Arg, function: str | None = None) -> ActionCommand:
-    function = function or name.replace("-", "_")
-    return ActionCommand(
-        name=name,
-        help=help_,
-        func=lazy_load_command(f"airflow_workpools.cli.{noun}.{function}"),
-        args=(*args, ARG_VERBOSE),
-    )
 
 
 POOL_COMMANDS = (
@@ -271,6 +255,11 @@ WORKER_COMMANDS = (
         ARG_OUTPUT,
         function="list_workers",
     ),
+    _command(
+        "inspect", "workers", "Show all about a worker", ARG_WORKER, ARG_DATA_OUTPUT, function="inspect"
+    ),
+    _command("drain", "workers", "Let a worker take no more jobs; what it has goes on", ARG_WORKER),
+    _command("resume", "workers", "Let a worker that was drained take jobs again", ARG_WORKER),
 )
 
 DB_COMMANDS = (
@@ -385,7 +374,9 @@ def get_workpools_cli_commands() -> list[CLICommand]:
                     name="queue", help="Manage the work queues of a pool", subcommands=QUEUE_COMMANDS
                 ),
                 GroupCommand(name="jobs", help="Look at jobs, and cancel them", subcommands=JOB_COMMANDS),
-                GroupCommand(name="worker", help="Look at workers", subcommands=WORKER_COMMANDS),
+                GroupCommand(
+                    name="worker", help="Look at workers, and drain them", subcommands=WORKER_COMMANDS
+                ),
                 GroupCommand(name="image", help="Build images that tasks run in", subcommands=IMAGE_COMMANDS),
                 GroupCommand(name="db", help="Look after the tables", subcommands=DB_COMMANDS),
                 *TEMPLATE_COMMANDS,

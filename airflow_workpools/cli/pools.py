@@ -217,6 +217,8 @@ def _everything(found: PoolOverview, *, now: datetime) -> dict[str, Any]:
         "infrastructure_conn_id": pool.infrastructure_conn_id,
         "job_variables": dict(pool.job_variables),
         "queues": [_queue(queue) for queue in found.queues],
+        "capacity": found.capacity.total,
+        "capacity_free": found.capacity.free,
         "workers": workers,
         "base_job_template": pool.base_job_template.to_json(),
     }

@@ -6,15 +6,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.cli.context import opened
-from airflow_workpools.cli.output import reads, show_rows
-from airflow_workpools.store.records import JobCount, WorkerState
+from airflow_workpools.cli.output import reads, show_data, show_rows, writes
+from airflow_workpools.core.jobs import OCCUPYING
+from airflow_workpools.core.wording import counted, listing
+from airflow_workpools.errors import Conflict, InvalidInput, NotFound
+from airflow_workpools.store.records import JobCount, JobFilter, WorkerState
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from datetime import datetime
 
+    from airflow_workpools.cli.context import Context
     from airflow_workpools.store.records import WorkerRecord
 
+MAX_SHOWN = 1000
+"""Most jobs of a worker that are listed."""
 _NONE = JobCount(0, 0)
 
 
@@ -36,6 +42,74 @@ def list_workers(args: Namespace) -> None:
     show_rows(rows, args.output)
 
 
+@reads
+def inspect(args: Namespace) -> None:
+    """Show all about a worker."""
+    with opened() as context:
+        worker = _one(context, args.worker)
+        holds = context.store.worker_counts().get(worker.id, _NONE)
+        jobs = context.store.jobs(JobFilter(worker_ids=(worker.id,), states=OCCUPYING), limit=MAX_SHOWN)
+        data = {
+            **worker_data(worker, context.now),
+            "jobs": holds.jobs,
+            "slots_used": holds.slots,
+            "slots_free": None if worker.slots is None else max(0, worker.slots - holds.slots),
+            "job_ids": [str(job.id) for job in jobs],
+        }
+    show_data(data, args.output)
+
+
+@writes("workpools_worker_drain")
+def drain(args: Namespace) -> None:
+    """Let a worker take no more jobs."""
+    with opened() as context:
+        worker = _living(context, args.worker)
+        context.store.drain_worker(worker.id)
+        held = context.store.worker_counts().get(worker.id, _NONE).jobs
+    print(
+        f"Worker {worker.name} takes no more jobs; it has {counted(held, 'job')}, still running. "
+        f"`airflow workpools worker resume {worker.name}` undoes it"
+    )
+
+
+@writes("workpools_worker_resume")
+def resume(args: Namespace) -> None:
+    """Let a worker that was drained take jobs again."""
+    with opened() as context:
+        worker = _living(context, args.worker)
+        context.store.resume_worker(worker.id)
+    print(f"Worker {worker.name} takes jobs")
+
+
+def _one(context: Context, name_or_id: str) -> WorkerRecord:
+    """Return the worker that is meant; of several of one name, that which has not ended.
+
+    :raises NotFound: if there is none.
+    :raises InvalidInput: if there are several; the message names their ids.
+    """
+    workers = context.store.run_state(now=context.now).workers
+    found = [worker for worker in workers if name_or_id in (worker.name, str(worker.id))]
+    if not found:
+        raise NotFound(
+            f"there is no worker {name_or_id!r}; `airflow workpools worker list --all` shows those there are"
+        )
+    living = [worker for worker in found if worker.state is not WorkerState.STOPPED]
+    if len(living) > 1:
+        raise InvalidInput(
+            f"there are {len(living)} workers {name_or_id!r}; name one by its id: {listing(str(w.id) for w in living)}"
+        )
+    return living[0] if living else max(found, key=lambda worker: worker.last_heartbeat_at)
+
+
+def _living(context: Context, name_or_id: str) -> WorkerRecord:
+    worker = _one(context, name_or_id)
+    if worker.state is WorkerState.STOPPED:
+        raise Conflict(
+            f"worker {name_or_id!r} has ended; `airflow workpools worker list` shows those that live"
+        )
+    return worker
+
+
 def _row(worker: WorkerRecord, holds: JobCount, now: datetime) -> dict[str, Any]:
     known = worker_data(worker, now)
     pools = "all push pools" if worker.pools is None else list(worker.pools)
@@ -45,6 +119,7 @@ def _row(worker: WorkerRecord, holds: JobCount, now: datetime) -> dict[str, Any]
         "kind": known["kind"],
         "hostname": known["hostname"],
         "pools": pools,
+        "queues": known["queues"],
         "team_name": known["team_name"],
         "jobs": holds.jobs,
         "slots_used": holds.slots,
@@ -64,6 +139,8 @@ def worker_data(worker: WorkerRecord, now: datetime) -> dict[str, Any]:
         "hostname": worker.hostname,
         "kind": worker.kind.value,
         "status": _status(worker, now),
+        "pools": None if worker.pools is None else list(worker.pools),
+        "queues": None if worker.queues is None else list(worker.queues),
         "slots": worker.slots,
         "team_name": worker.team_name,
         "started_at": worker.started_at.isoformat(),

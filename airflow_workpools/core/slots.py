@@ -60,7 +60,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -156,6 +156,7 @@ def choose(
     queues: Iterable[QueueLoad],
     room: int,
     overdue_since: datetime | None = None,
+    takes_from: Collection[str] | None = None,
 ) -> list[WaitingJob]:
     """Choose the jobs to claim now, in the order in which they should start.
 
@@ -170,6 +171,8 @@ def choose(
     :param queues: their ``demand`` is not looked at: it is what ``waiting`` says.
     :param room: slots that the worker who claims has left.
     :param overdue_since: a job handed over at this time or before is overdue; without a time, none is.
+    :param takes_from: queues from which the worker takes jobs; None: from all. What waits in the others, which other
+        workers take, gets its slots by the same rule.
     """
     lines = defaultdict(list)
     for job in sorted(waiting, key=_claim_order):
@@ -184,6 +187,8 @@ def choose(
 
     chosen: list[WaitingJob] = []
     for queue in loads:
+        if takes_from is not None and queue.name not in takes_from:
+            continue
         taken = _take(
             lines[queue.name],
             growth[queue.name],

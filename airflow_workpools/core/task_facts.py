@@ -156,11 +156,18 @@ class WorkQueueFacts:
     """Who holds most of the pool's slots."""
     push: bool = True
     workers_online: int = 0
+    """Workers that take jobs of the queue and can launch them."""
+    workers_elsewhere: int = 0
+    """Workers that can launch jobs of the pool, also those that take none of this queue."""
+    workers_draining: int = 0
+    """Workers that would take jobs of the queue if they did not drain."""
+    capacity: int | None = None
+    """Slots that those online can hold for the queue, and those that its jobs hold; None is without limit."""
     workers_known: int = 0
     hindrance: str | None = None
     """Why none of the workers that are online can launch jobs of the pool."""
     room: int | None = None
-    """Slots that the workers online can fill now; None before the hand-over, which does not depend on it."""
+    """Slots that the workers online can fill now, by what the gate counts; None is without limit."""
 
     @property
     def load(self) -> QueueLoad | None:
@@ -193,6 +200,8 @@ class JobFacts:
     reason: str | None = None
     exit_code: int | None = None
     worker: str | None = None
+    worker_gone_since: datetime | None = None
+    """When its worker was last heard of, if that has ended or is silent."""
     handed_over_at: datetime
     claimed_at: datetime | None = None
     starting_since: datetime | None = None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from airflow_workpools.core.templates import BaseJobTemplate
 from airflow_workpools.errors import InfrastructureError, NotFound, WorkpoolsError
-from airflow_workpools.infrastructure.base import ChecksTemplates, HasLog
+from airflow_workpools.infrastructure.base import ChecksTemplates, HasLog, bound_to_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -109,6 +109,20 @@ def template_checks() -> Mapping[str, Callable[[Any], Sequence[str]]]:
     classes: dict[str, Any] = {kind: infrastructure_class(kind) for kind in default_templates()}
     has_check = ChecksTemplates.template_problems.__name__
     return {kind: loaded.template_problems for kind, loaded in classes.items() if hasattr(loaded, has_check)}
+
+
+@cache
+def is_bound_to_host(kind: str) -> bool:
+    """Say whether only workers of the host on which a job of this kind was launched can look after it.
+
+    Where that depends on the connection, it is said. Of a kind that can't be imported here it is not known, and not
+    said.
+    """
+    try:
+        loaded: Any = infrastructure_class(kind)
+    except WorkpoolsError:
+        return False
+    return bound_to_host(loaded)
 
 
 @cache

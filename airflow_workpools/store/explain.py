@@ -35,7 +35,8 @@ from airflow_workpools.dags.executors import WorkPoolExecutorNames, work_pool_ex
 from airflow_workpools.errors import InvalidInput, NotFound
 from airflow_workpools.store import airflow_statements, blocked_tasks, explain_statements
 from airflow_workpools.store.explain_queue import queue_named, read_queue
-from airflow_workpools.store.records import JobFilter
+from airflow_workpools.store.records import JobFilter, WorkerState
+from airflow_workpools.store.rows import worker_record
 from airflow_workpools.store.sessions import airflow_session
 from airflow_workpools.store.statements import run_time as statements
 from airflow_workpools.store.statements import worker as worker_statements
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from airflow_workpools.store.explain_queue import NamedQueue
     from airflow_workpools.store.pools import Pools
     from airflow_workpools.store.protocol import RunTimeStore
-    from airflow_workpools.store.records import JobRecord
+    from airflow_workpools.store.records import JobRecord, WorkerRecord
     from airflow_workpools.store.sessions import SessionFactory
 
 DEPENDENCIES_DECIDE = (None, "up_for_retry", "up_for_reschedule")
@@ -315,12 +316,14 @@ class _Reader:
         return _Ahead(row.jobs, int(row.overdue_slots))
 
     def _job(self, job: JobRecord, ahead: _Ahead) -> JobFacts:
+        worker = self._worker(job)
         return JobFacts(
             state=job.state,
             cancelling=job.desired_state is not None and job.ended_at is None,
             reason=job.reason,
             exit_code=job.exit_code,
-            worker=self._worker_name(job),
+            worker=worker.name if worker else None,
+            worker_gone_since=worker.last_heartbeat_at if worker and self._is_gone(worker) else None,
             handed_over_at=job.handed_over_at,
             claimed_at=job.claimed_at,
             starting_since=job.starting_since,
@@ -329,11 +332,14 @@ class _Reader:
             ahead=ahead.jobs,
         )
 
-    def _worker_name(self, job: JobRecord) -> str | None:
+    def _worker(self, job: JobRecord) -> WorkerRecord | None:
         if job.worker_id is None:
             return None
-        worker = self._session.execute(worker_statements.worker(job.worker_id)).first()
-        return worker.name if worker else None
+        row = self._session.execute(worker_statements.worker(job.worker_id)).first()
+        return None if row is None else worker_record(row)
+
+    def _is_gone(self, worker: WorkerRecord) -> bool:
+        return worker.state is WorkerState.STOPPED or worker.silent(self._now)
 
 
 def _task_state(ti: TaskInstance, queue: WorkQueueRef | None) -> TaskState:

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from airflow_workpools.core.jobs import OCCUPYING, JobState
 from airflow_workpools.core.names import WorkQueueRef, is_managed_description
 from airflow_workpools.core.pools import Delivery, InvalidPool, WorkPool
+from airflow_workpools.core.slots import UNLIMITED_SLOTS, airflow_slots
 from airflow_workpools.core.task_facts import Holder, WorkQueueFacts
 from airflow_workpools.core.teams import foreign_pool, may_use
 from airflow_workpools.core.wording import listing
 from airflow_workpools.errors import InvalidInput
 from airflow_workpools.store import airflow_statements, blocked_tasks, rules
 from airflow_workpools.store.airflow_pools import queue_loads
+from airflow_workpools.store.capacity import Capacity, capacity_of, held_by_queue, slots_of_workers
 from airflow_workpools.store.loads import TaskGroup, lines_of, loads_of, without_held_back
-from airflow_workpools.store.preview import room_of_workers
+from airflow_workpools.store.records import WorkerState
 from airflow_workpools.store.statements import run_time as statements
 
 if TYPE_CHECKING:
@@ -95,6 +97,12 @@ def read_queue(
     counts = store.counts([pool.name])
     push = pool.delivery is Delivery.PUSH
     online = run_state.workers_online(pool.name, push=push, team_name=pool.team_name)
+    reach = capacity_of(
+        pool,
+        run_state,
+        held=held_by_queue(pool.name, counts),
+        holds=slots_of_workers(store),
+    )
     if gate_one:
         loads = _task_loads(
             session, pool, run_state, counts, is_served=online > 0, overdue_since=overdue_since
@@ -104,6 +112,9 @@ def read_queue(
             replace(load, overdue_slots=overdue_slots) if load.name == ref.queue else load
             for load in _job_loads(pool, run_state, counts, is_served=online > 0)
         ]
+    loads = [load if load.name in reach.free_of_queues else replace(load, open=False) for load in loads]
+    of_pool = run_state.workers_of(pool.name, push=push, team_name=pool.team_name)
+    taking = [worker for worker in of_pool if worker.takes_from(ref)]
     return WorkQueueFacts(
         ref=ref,
         pool_paused=run_state.pool_paused(pool.name),
@@ -114,11 +125,27 @@ def read_queue(
         queue_holders=_holders(session, ref.pool, ref.queue, gate_one=gate_one),
         pool_holders=_holders(session, ref.pool, None, gate_one=gate_one),
         push=push,
-        workers_online=online,
+        workers_online=sum(worker.can_use(pool.name, now) for worker in taking),
+        workers_elsewhere=online,
+        workers_draining=sum(worker.state is WorkerState.DRAINING for worker in taking),
         hindrance=run_state.hindrance(pool.name, push=push, team_name=pool.team_name),
-        workers_known=len(run_state.workers_of(pool.name, push=push, team_name=pool.team_name)),
-        room=None if gate_one else room_of_workers(pool, run_state, store),
+        workers_known=len(of_pool),
+        capacity=reach.total_of_queues.get(ref.queue, 0),
+        room=_room(pool, loads, reach, ref.queue) if gate_one else reach.free_of_queues.get(ref.queue, 0),
     )
+
+
+def _room(pool: WorkPool, loads: Sequence[QueueLoad], reach: Capacity, queue: str) -> int | None:
+    """Return how many more slots gate 1 gives a queue, as far as workers decide on it; None where they don't."""
+    if reach.total is None and reach.total_of_queues.get(queue, 0) is None:
+        return None
+    limited = reach.limit(pool)
+    limits = {one.name: one.concurrency_limit for one in limited.queues}
+    slots = airflow_slots(
+        limited.concurrency_limit, [replace(load, limit=limits[load.name]) for load in loads]
+    )
+    occupied = next(load.occupied for load in loads if load.name == queue)
+    return None if slots[queue] == UNLIMITED_SLOTS else max(0, slots[queue] - occupied)
 
 
 def _problem(pools: Pools, queue: NamedQueue, descriptions: Mapping[str, str | None]) -> _Problem | None:

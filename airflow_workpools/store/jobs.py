@@ -9,6 +9,7 @@ from airflow_workpools.settings import MAX_LOG_BYTES, RESERVE_AFTER
 from airflow_workpools.store.executor_side import ExecutorSide
 from airflow_workpools.store.leftover_side import LeftoverSide
 from airflow_workpools.store.log_side import LogSide
+from airflow_workpools.store.lost_side import LostSide
 from airflow_workpools.store.run_time_side import RunTimeSide
 from airflow_workpools.store.sessions import SessionFactory, airflow_session
 from airflow_workpools.store.worker_side import WorkerSide
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 
-class SqlStore(ExecutorSide, WorkerSide, LeftoverSide, RunTimeSide, LogSide):
+class SqlStore(ExecutorSide, LostSide, WorkerSide, LeftoverSide, RunTimeSide, LogSide):
     """Jobs, and the run-time state of pools, queues and workers, in Airflow's metadata database.
 
     Without state of its own: any number of processes may have one, and threads may share one.

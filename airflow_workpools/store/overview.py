@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from airflow_workpools.core.jobs import OCCUPYING, JobState
@@ -19,9 +20,20 @@ from airflow_workpools.core.pools import (
     pool_status,
     queue_status,
 )
+from airflow_workpools.core.wording import counted
 from airflow_workpools.store import airflow_statements as statements
+from airflow_workpools.store.capacity import (
+    Capacity,
+    capacity_of,
+    held_by_queue,
+    matters,
+    slots_of_workers,
+)
+from airflow_workpools.store.records import WorkerState
+from airflow_workpools.store.sessions import airflow_session
 
 if TYPE_CHECKING:
+    import uuid
     from collections.abc import Collection, Mapping
     from datetime import datetime
 
@@ -74,6 +86,8 @@ class PoolOverview:
     """Those that can launch its jobs now."""
     hindrance: str | None = None
     """Why none of the workers that are online can."""
+    capacity: Capacity = field(default_factory=Capacity)
+    """What those can take."""
 
     @property
     def limit(self) -> int | None:
@@ -86,12 +100,25 @@ class PoolOverview:
             return self.pool.reason
         taken = [queue.ref for queue in self.queues if not queue.airflow_pool_is_ours]
         if not taken:
-            return self.hindrance
+            return self.hindrance or self.no_worker
         return (
             f"Airflow pool '{taken[0].airflow_pool}' was made for something else: its slots decide how many tasks of "
             f"work queue '{taken[0]}' are handed over, and the other queues get none; rename or delete that Airflow "
             "pool, or name the work pool otherwise"
         )
+
+    @property
+    def no_worker(self) -> str | None:
+        """Why no worker takes jobs of a pull pool; None if one does, or it has a scheduler's."""
+        if not isinstance(self.pool, WorkPool) or self.pool.delivery is Delivery.PUSH or self.workers_online:
+            return None
+        start = f"start one: `airflow workpools worker start --pool {self.pool.name}`"
+        alive = [worker for worker in self.workers if worker.state is not WorkerState.STOPPED]
+        draining = sum(worker.state is WorkerState.DRAINING for worker in alive)
+        known = f"; {counted(draining, 'worker')} of it being drained" if draining else ""
+        silent = len(alive) - draining
+        known += f"; {counted(silent, 'worker')} of it not heard of" if silent else ""
+        return f"no worker that serves the pool is online{known}; {start}"
 
     @property
     def occupied(self) -> int:
@@ -107,14 +134,16 @@ class PoolOverview:
 
     @property
     def free(self) -> int | None:
-        """Slots that are free; None is without limit."""
-        return None if self.limit is None else max(0, self.limit - self.occupied)
+        """Slots that are free, and that its workers can fill; None is without limit."""
+        own = None if self.limit is None else max(0, self.limit - self.occupied)
+        return _least(own, self.capacity.free if self.workers_online else None)
 
     def free_in(self, queue: QueueOverview) -> int | None:
         """Return the slots that are free for a queue within both limits; None is without limit."""
         limit = queue.queue.concurrency_limit
         own = None if limit is None else max(0, limit - queue.occupied)
-        return min((slots for slots in (own, self.free) if slots is not None), default=None)
+        can_take = self.capacity.free_of_queues.get(queue.queue.name, 0) if self.workers_online else None
+        return _least(own, self.free, can_take)
 
 
 def overview(session: Session, pools: Pools, store: RunTimeStore, *, now: datetime) -> list[PoolOverview]:
@@ -124,10 +153,28 @@ def overview(session: Session, pools: Pools, store: RunTimeStore, *, now: dateti
     return put_together(
         pools,
         run_state=run_state,
+        holds=slots_of_workers(store) if matters(run_state) else {},
         jobs=store.counts(list(pools)),
         scheduled=scheduled_tasks(session, pools, run_state.as_of),
         airflow_slots={row.pool: row.slots for row in found},
         foreign={row.pool for row in found if not is_managed_description(row.description)},
+    )
+
+
+def overview_in_loop(pools: Pools, store: RunTimeStore, run_state: RunState) -> list[PoolOverview]:
+    """Return how pools are doing, with two statements, and one more where workers have limits.
+
+    Airflow pools' slots are not among it.
+    """
+    with airflow_session() as session:
+        scheduled = scheduled_tasks(session, pools, run_state.as_of)
+    return put_together(
+        pools,
+        run_state=run_state,
+        jobs=store.counts(),
+        holds=slots_of_workers(store) if matters(run_state) else {},
+        scheduled=scheduled,
+        airflow_slots={},
     )
 
 
@@ -139,6 +186,7 @@ def put_together(
     scheduled: Mapping[str, int],
     airflow_slots: Mapping[str, int],
     foreign: Collection[str] = (),
+    holds: Mapping[uuid.UUID, int] = MappingProxyType({}),
 ) -> list[PoolOverview]:
     """Put together what is known of the given pools.
 
@@ -146,6 +194,7 @@ def put_together(
     :param scheduled: tasks that wait in Airflow, by Airflow pool.
     :param airflow_slots: slots of Airflow pools.
     :param foreign: Airflow pools that were made for something else than a work queue.
+    :param holds: slots that the jobs of workers hold, where any worker has a limit.
     """
     return [
         PoolOverview(
@@ -167,6 +216,7 @@ def put_together(
             workers=_workers_of(pool, run_state),
             workers_online=_workers_online(pool, run_state),
             hindrance=run_state.hindrance(name, push=_is_push(pool), team_name=pool.team_name),
+            capacity=_capacity(pool, run_state, jobs, holds),
         )
         for name, pool in pools.items()
     ]
@@ -226,6 +276,21 @@ def _workers_of(pool: AnyPool, run_state: RunState) -> tuple[WorkerRecord, ...]:
 
 def _workers_online(pool: AnyPool, run_state: RunState) -> int:
     return run_state.workers_online(pool.name, push=_is_push(pool), team_name=pool.team_name)
+
+
+def _capacity(
+    pool: AnyPool,
+    run_state: RunState,
+    jobs: Mapping[WorkQueueRef, Mapping[JobState, JobCount]],
+    holds: Mapping[uuid.UUID, int],
+) -> Capacity:
+    if isinstance(pool, InvalidPool):
+        return Capacity()
+    return capacity_of(pool, run_state, held=held_by_queue(pool.name, jobs), holds=holds)
+
+
+def _least(*numbers: int | None) -> int | None:
+    return min((number for number in numbers if number is not None), default=None)
 
 
 def _is_push(pool: AnyPool) -> bool:

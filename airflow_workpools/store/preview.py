@@ -19,7 +19,7 @@ from airflow_workpools.core.pools import Delivery
 from airflow_workpools.core.slots import QueueLoad, WaitingJob, choose
 from airflow_workpools.settings import RESERVE_AFTER
 from airflow_workpools.store import airflow_statements as statements
-from airflow_workpools.store import rules
+from airflow_workpools.store import capacity, rules
 from airflow_workpools.store.rules import ANY_ROOM
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from airflow_workpools.core.pools import WorkPool
     from airflow_workpools.store.protocol import RunTimeStore
-    from airflow_workpools.store.records import RunState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +72,10 @@ class Conditions:
     """Slots that the workers can fill; None if no worker can launch any."""
     hindrance: str | None = None
     """Why the workers that are online can't."""
+    reach: WorkPool | None = None
+    """The pool with its limits lowered to what the workers can take."""
+    served: Collection[str] | None = None
+    """Queues from which a worker takes jobs; None: all."""
     overdue_since: datetime | None = None
     """What has waited since then has slots kept for it."""
 
@@ -118,8 +121,8 @@ def order(
     starting = {item.id for item in (*jobs_now, *tasks_now)}
     jobs, tasks = _without(jobs, starting), _without(tasks, starting)
     later = [
-        *(replace(job, waits_for=_missing(pool, job, held)) for job in _in_turn(pool, jobs)),
-        *(replace(task, waits_for=_missing(pool, task, taken)) for task in _in_turn(pool, tasks)),
+        *(replace(job, waits_for=_missing(pool, job, held, conditions)) for job in _in_turn(pool, jobs)),
+        *(replace(task, waits_for=_missing(pool, task, taken, conditions)) for task in _in_turn(pool, tasks)),
     ]
     stuck = [item for item in (*jobs, *tasks) if not item.can_start]
     return [*jobs_now, *tasks_now, *later, *stuck]
@@ -141,16 +144,26 @@ def _blocked(pool: WorkPool, item: Waiting, conditions: Conditions) -> Waiting:
         reason = f"the infrastructure of work pool '{pool.name}': {conditions.hindrance}"
     elif conditions.room is None:
         reason = f"a worker that serves work pool '{pool.name}' to come online"
+    elif conditions.served is not None and queue.name not in conditions.served:
+        reason = f"a worker that takes jobs of work queue '{item.ref}' to come online"
     elif item.run_is_full is not None:
         reason = f"tasks of its run to end: max_active_tasks of the DAG is {item.run_is_full}"
     return item if reason is None else replace(item, can_start=False, waits_for=reason)
 
 
-def _missing(pool: WorkPool, item: Waiting, held: Mapping[str, int]) -> str:
+def _missing(pool: WorkPool, item: Waiting, held: Mapping[str, int], conditions: Conditions) -> str:
     """Say what something that could start lacks, when what starts before it has its slots."""
     limit = pool.queue(item.ref.queue).concurrency_limit
     if limit is not None and limit - held.get(item.ref.queue, 0) < item.slots:
         return f"slots of work queue '{item.ref}', which has {limit}"
+    free = None if pool.concurrency_limit is None else pool.concurrency_limit - sum(held.values())
+    if conditions.reach is not None and (free is None or free >= item.slots):
+        own = conditions.reach.queue(item.ref.queue).concurrency_limit
+        of_pool = conditions.reach.concurrency_limit
+        room_of_queue = None if own is None else own - held.get(item.ref.queue, 0)
+        room_of_pool = None if of_pool is None else of_pool - sum(held.values())
+        if any(room is not None and room < item.slots for room in (room_of_queue, room_of_pool)):
+            return "a worker with room for it"
     if pool.concurrency_limit is not None:
         return f"slots of work pool '{pool.name}', which has {pool.concurrency_limit}"
     return "a worker with room for it"
@@ -168,7 +181,7 @@ def _choose(
         return []
     can_start = {item.id: item for item in items if item.can_start}
     chosen = rules.choose_from(
-        pool,
+        conditions.reach or pool,
         map(_as_job, can_start.values()),
         paused=conditions.paused,
         held=held,
@@ -219,6 +232,7 @@ def _conditions(pool: WorkPool, store: RunTimeStore, now: datetime) -> Condition
     for ref, states in store.counts([pool.name]).items():
         held[ref.queue] = sum(count.slots for state, count in states.items() if state in OCCUPYING)
         pending[ref.queue] = states[JobState.PENDING].slots if JobState.PENDING in states else 0
+    reach = capacity.capacity_of(pool, run_state, held=held, holds=capacity.slots_of_workers(store))
     return Conditions(
         held=held,
         pending=pending,
@@ -226,28 +240,13 @@ def _conditions(pool: WorkPool, store: RunTimeStore, now: datetime) -> Condition
         paused={
             queue.name for queue in pool.queues if run_state.queue(WorkQueueRef(pool.name, queue.name)).paused
         },
-        room=room_of_workers(pool, run_state, store),
+        room=(ANY_ROOM if reach.free is None else reach.free) if reach.workers else None,
+        reach=reach.limit(pool) if reach.workers else None,
+        served=frozenset(reach.free_of_queues),
         hindrance=run_state.hindrance(
             pool.name, push=pool.delivery is Delivery.PUSH, team_name=pool.team_name
         ),
     )
-
-
-def room_of_workers(pool: WorkPool, run_state: RunState, store: RunTimeStore) -> int | None:
-    """Count the slots that the workers of a pool can fill now; None if no worker is online."""
-    push = pool.delivery is Delivery.PUSH
-    serving = run_state.workers_of(pool.name, push=push, team_name=pool.team_name)
-    workers = [worker for worker in serving if worker.can_use(pool.name, run_state.as_of)]
-    if not workers:
-        return None
-    holding = store.worker_counts()
-    room = 0
-    for worker in workers:
-        if worker.slots is None:
-            return ANY_ROOM
-        held = holding[worker.id].slots if worker.id in holding else 0
-        room += max(0, worker.slots - held)
-    return room
 
 
 def _jobs(store: RunTimeStore, ref: WorkQueueRef, limit: int) -> list[Waiting]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airflow_workpools.store.records import (
         ClaimedJob,
         EndedJob,
+        GivenUp,
         JobCount,
         JobFilter,
         JobRecord,
@@ -123,6 +124,22 @@ class ExecutorStore(Protocol):
         """
         ...
 
+    def give_up_lost(
+        self, lost: Collection[WorkerRecord], *, bound: Mapping[str, int], now: datetime, grace_seconds: float
+    ) -> GivenUp:
+        """End what lost workers have that nobody else can look after.
+
+        A job that was claimed but never launched waits again, unless it has been given back too often; the others fail.
+        One whose task still says that it lives is left alone, and so are all jobs of a worker that comes back while
+        this goes on.
+
+        :param lost: workers as they were when they were found to be lost; they are marked as stopped.
+        :param bound: pools whose jobs only a worker of the same host can look after, and how often a job of each is
+            launched at most.
+        :param grace_seconds: for how long they have been waited for, and a task must have said nothing.
+        """
+        ...
+
 
 class WorkerStore(Protocol):
     """The worker's side."""
@@ -143,6 +160,13 @@ class WorkerStore(Protocol):
 
     def drain_worker(self, worker_id: uuid.UUID) -> None:
         """Wish that a worker claims nothing more.
+
+        :raises NotFound: if it is not registered.
+        """
+        ...
+
+    def resume_worker(self, worker_id: uuid.UUID) -> None:
+        """Let a worker that drains claim again.
 
         :raises NotFound: if it is not registered.
         """
@@ -212,6 +236,16 @@ class WorkerStore(Protocol):
 
     def mine(self, worker_id: uuid.UUID) -> list[ClaimedJob]:
         """Return the worker's jobs that have not ended, oldest claim first."""
+        ...
+
+    def revoked(self, start_attempts: Mapping[uuid.UUID, int]) -> list[uuid.UUID]:
+        """Return the jobs that must be stopped by the worker that made these claims: nobody has them any more.
+
+        The worker was silent for so long that its job was given up, or given to another to be started anew. What
+        another worker has taken over as it is, is not among them: it goes on.
+
+        :param start_attempts: which claim of each job it is.
+        """
         ...
 
     def renew(

@@ -4,23 +4,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_workpools.core.ends import EndCause, JobPhase, end_cause, phases
+from airflow_workpools.store.worker_records import MISSED_HEARTBEATS, WorkerKind, WorkerRecord, WorkerState
 
 if TYPE_CHECKING:
     import uuid
     from collections.abc import Mapping
+    from datetime import datetime
 
     from airflow_workpools.core.jobs import JobState
     from airflow_workpools.core.names import WorkQueueRef
     from airflow_workpools.infrastructure.base import Handle
 
-MISSED_HEARTBEATS = 3
-"""A worker is offline when this many of its heartbeats are missing."""
+__all__ = [
+    "MISSED_HEARTBEATS",
+    "ClaimedJob",
+    "EndedJob",
+    "GivenUp",
+    "JobCount",
+    "JobFilter",
+    "JobRecord",
+    "JobSummary",
+    "NewJob",
+    "Purged",
+    "QueueRunState",
+    "Reconciled",
+    "Report",
+    "ReportOutcome",
+    "RunState",
+    "TryKey",
+    "Wish",
+    "WorkerKind",
+    "WorkerRecord",
+    "WorkerState",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,65 +276,6 @@ class Purged(NamedTuple):
         return sum(self)
 
 
-class WorkerKind(str, Enum):
-    EMBEDDED = "embedded"
-    """A child process of the executor."""
-    STANDALONE = "standalone"
-
-    def __str__(self) -> str:
-        return self.value
-
-
-class WorkerState(str, Enum):
-    ONLINE = "online"
-    DRAINING = "draining"
-    """Claims nothing more; goes on watching what it has."""
-    STOPPED = "stopped"
-    """Ended, or taken for dead and its jobs given to another. It must register again before it claims."""
-
-    def __str__(self) -> str:
-        return self.value
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerRecord:
-    """A worker."""
-
-    id: uuid.UUID
-    name: str
-    hostname: str
-    kind: WorkerKind
-    pools: tuple[str, ...] | None = None
-    """Work pools it serves; None for all push pools."""
-    slots: int | None = None
-    """Slots it can fill at a time; None for no limit of its own."""
-    state: WorkerState = WorkerState.ONLINE
-    started_at: datetime
-    last_heartbeat_at: datetime
-    heartbeat_seconds: float
-    version: str
-    team_name: str | None = None
-    hindered: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Work pools whose jobs it can't launch now, and why."""
-
-    def online(self, now: datetime) -> bool:
-        """Say whether it is alive and claims jobs."""
-        return self.state is WorkerState.ONLINE and not self.silent(now)
-
-    def can_use(self, pool: str, now: datetime) -> bool:
-        """Say whether it claims jobs of a pool that it serves."""
-        return self.online(now) and pool not in self.hindered
-
-    def silent(self, now: datetime) -> bool:
-        """Say whether so many heartbeats are missing that it must be taken for dead.
-
-        A heartbeat from that far ahead is one from before the clock was set back.
-        """
-        return abs(now - self.last_heartbeat_at) > timedelta(
-            seconds=MISSED_HEARTBEATS * self.heartbeat_seconds
-        )
-
-
 class QueueRunState(NamedTuple):
     paused: bool = False
     last_polled_at: datetime | None = None
@@ -341,16 +302,10 @@ class RunState:
     ) -> tuple[WorkerRecord, ...]:
         """Return the workers that serve a pool, whether online or not.
 
-        :param push: whether the pool is a push pool: a worker that names no pools serves all of those.
-        :param team_name: the pool's team. Workers of other teams do not serve it; workers of none do, as tasks of a
-            team may also be given to the executor of none.
+        :param push: whether the pool is a push pool.
+        :param team_name: the pool's team.
         """
-        return tuple(
-            worker
-            for worker in self.workers
-            if (push if worker.pools is None else pool in worker.pools)
-            and (team_name is None or worker.team_name in (None, team_name))
-        )
+        return tuple(worker for worker in self.workers if worker.serves(pool, push=push, team_name=team_name))
 
     def workers_online(self, pool: str, *, push: bool = True, team_name: str | None = None) -> int:
         """Count the workers that are online and serve a pool, and that nothing hinders."""
@@ -365,6 +320,13 @@ class RunState:
         if any(pool not in worker.hindered for worker in online):
             return None
         return "; ".join(dict.fromkeys(worker.hindered[pool] for worker in online)) or None
+
+
+class GivenUp(NamedTuple):
+    """How many jobs of lost workers were ended, or let wait again."""
+
+    failed: int = 0
+    requeued: int = 0
 
 
 class Reconciled(NamedTuple):

@@ -69,6 +69,7 @@ def worker_row(worker: WorkerRecord, now: datetime) -> dict[str, Any]:
         "hostname": worker.hostname,
         "kind": WorkerKind(worker.kind).value,
         "pools": None if worker.pools is None else list(worker.pools),
+        "queues": None if worker.queues is None else list(worker.queues),
         "slots": worker.slots,
         "state": WorkerState.ONLINE.value,
         "started_at": worker.started_at,
@@ -77,6 +78,7 @@ def worker_row(worker: WorkerRecord, now: datetime) -> dict[str, Any]:
         "version": worker.version,
         "team_name": worker.team_name,
         "hindered": dict(worker.hindered),
+        "steady_since": now,
     }
 
 
@@ -102,14 +104,16 @@ def _complain(message: str) -> None:
 
 
 def _worker_record(row: Row[Any]) -> WorkerRecord:
-    if not (row.pools is None or isinstance(row.pools, list)):
-        raise ValueError(f"pools is no list: {row.pools!r}")
+    for name, value in (("pools", row.pools), ("queues", row.queues)):
+        if not (value is None or isinstance(value, list)):
+            raise ValueError(f"{name} is no list: {value!r}")
     return WorkerRecord(
         id=row.id,
         name=row.name,
         hostname=row.hostname,
         kind=WorkerKind(row.kind),
         pools=None if row.pools is None else tuple(row.pools),
+        queues=None if row.queues is None else tuple(row.queues),
         slots=row.slots,
         state=WorkerState(row.state),
         started_at=row.started_at,
@@ -120,6 +124,7 @@ def _worker_record(row: Row[Any]) -> WorkerRecord:
         hindered={name: str(reason) for name, reason in row.hindered.items()}
         if isinstance(row.hindered, dict)
         else {},
+        steady_since=row.steady_since,
     )
 
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_workpools.core.jobs import ENDED, JobState
 from airflow_workpools.core.json_values import JsonError, plain_json
+from airflow_workpools.core.pools import Delivery
 from airflow_workpools.core.slots import QueueLoad, choose
 from airflow_workpools.core.wording import counted
 from airflow_workpools.errors import InvalidInput, InvalidJobVariables
-from airflow_workpools.store.records import Report, ReportOutcome
+from airflow_workpools.store.records import MISSED_HEARTBEATS, Report, ReportOutcome, WorkerKind, WorkerState
 
 if TYPE_CHECKING:
     import uuid
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from airflow_workpools.core.pools import WorkPool
     from airflow_workpools.core.slots import WaitingJob
-    from airflow_workpools.store.records import NewJob
+    from airflow_workpools.store.records import NewJob, WorkerRecord
 
 POLL_WRITTEN_EVERY = timedelta(seconds=10)
 """A queue's poll is written down at most so often, however many workers poll it."""
@@ -142,6 +143,11 @@ ANY_ROOM = 1_000_000
 """Room of a worker that has no limit of its own: more slots than any pool gives out at a time."""
 
 
+def serves(worker: WorkerRecord, pool: WorkPool) -> bool:
+    """Say whether a worker serves a work pool, whether it is online or not."""
+    return worker.serves(pool.name, push=pool.delivery is Delivery.PUSH, team_name=pool.team_name)
+
+
 def wanted(room: int, most: int | None) -> int:
     """Return how many jobs a worker can take at most: each needs a slot."""
     return room if most is None else min(room, most)
@@ -204,6 +210,7 @@ def choose_from(
     room: int,
     overdue_since: datetime | None,
     foreign: Collection[uuid.UUID] = (),
+    takes_from: Collection[str] | None = None,
 ) -> list[WaitingJob]:
     """Choose the jobs of one pool that may start now.
 
@@ -211,6 +218,7 @@ def choose_from(
     :param held: slots that jobs hold, by queue; also by queues that the pool has no longer.
     :param foreign: waiting jobs that only workers of other teams take. They get their slots by the same rule, and
         the worker that asks leaves them alone; so no team's jobs overtake those of higher priority of another.
+    :param takes_from: queues from which the worker takes jobs; None: from all.
     """
     loads = job_loads(pool, paused=paused, held=held)
     chosen = choose(
@@ -219,6 +227,7 @@ def choose_from(
         queues=loads,
         room=ANY_ROOM if foreign else room,
         overdue_since=overdue_since,
+        takes_from=takes_from,
     )
     return [job for job in chosen if job.id not in foreign] if foreign else chosen
 
@@ -273,6 +282,61 @@ def take_turns(lines: Iterable[Sequence[WaitingJob]], *, room: int, most: int) -
         if line:
             turns.append(line)
     return taken
+
+
+def may_judge(worker: WorkerRecord, now: datetime) -> bool:
+    """Say whether a worker may take others for dead that are silent.
+
+    The heartbeats of standalone workers pass through the API server. After an outage of it all seem to be silent, and
+    who comes back first would take the jobs of those who come a moment later. So it waits until its own heartbeats have
+    come without a gap for as long as theirs must have been missing.
+    """
+    if worker.kind is WorkerKind.EMBEDDED:
+        return True
+    return worker.steady_for(MISSED_HEARTBEATS * worker.heartbeat_seconds, now)
+
+
+def lost_workers(
+    workers: Iterable[WorkerRecord], *, grace_seconds: float, now: datetime
+) -> list[WorkerRecord]:
+    """Return standalone workers that have been gone for longer than the grace; see ``core.lost``."""
+    known = [worker for worker in workers if worker.kind is WorkerKind.STANDALONE]
+    witnessed = any(worker.steady_for(grace_seconds, now) for worker in known if _says_so(worker))
+    gone_before = now - timedelta(seconds=grace_seconds)
+    return [
+        worker
+        for worker in known
+        if worker.last_heartbeat_at < gone_before
+        and (worker.state is WorkerState.STOPPED or (witnessed and worker.silent(now)))
+    ]
+
+
+def _says_so(worker: WorkerRecord) -> bool:
+    return worker.state is not WorkerState.STOPPED
+
+
+def starts_again(state: str, handle: object, start_attempts: int, most: int) -> bool:
+    """Say whether a lost worker's job waits again, for another to launch it: it was never launched.
+
+    :param most: how often it is launched at most.
+    """
+    return state == JobState.CLAIMED.value and handle is None and start_attempts + 1 < most
+
+
+def pools_of_jobs(worker: WorkerRecord) -> tuple[str, ...] | None:
+    """Return the pools whose jobs a worker may be given that another has left; None: all."""
+    return (worker.pools or ()) if worker.kind is WorkerKind.STANDALONE else None
+
+
+def revoked(claims: Mapping[uuid.UUID, int], held: Mapping[uuid.UUID, int]) -> list[uuid.UUID]:
+    """Return those of a worker's claims whose job must not go on for it: it has ended, waits again or was claimed anew.
+
+    One that another worker has taken over goes on as it is.
+
+    :param claims: which claim of each job it is, by its ``start_attempts``.
+    :param held: the claims that workers have now.
+    """
+    return [id_ for id_, attempts in claims.items() if held.get(id_) != attempts]
 
 
 def roams(handle: object, kind: str) -> bool:

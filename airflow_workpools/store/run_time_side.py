@@ -12,6 +12,7 @@ from airflow_workpools.store import rows, rules
 from airflow_workpools.store.log_side import MAX_PURGED_CHUNKS, forget_jobs
 from airflow_workpools.store.records import JobCount, JobFilter, Purged, QueueRunState, RunState
 from airflow_workpools.store.sessions import Transactions, add, changed, chunks
+from airflow_workpools.store.statements import claim as claim_statements
 from airflow_workpools.store.statements import run_time as statements
 from airflow_workpools.store.statements import worker as worker_statements
 from airflow_workpools.store.statements.executor import count
@@ -83,7 +84,7 @@ class RunTimeSide(Transactions):
         return self._transaction(lambda session: [rows.job_record(row) for row in session.execute(statement)])
 
     def line(self, ref: WorkQueueRef, *, limit: int) -> list[JobRecord]:
-        statement = worker_statements.line(ref, limit)
+        statement = claim_statements.line(ref, limit)
         return self._transaction(lambda session: [rows.job_record(row) for row in session.execute(statement)])
 
     def worker_counts(self) -> dict[uuid.UUID, JobCount]:

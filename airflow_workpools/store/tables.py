@@ -126,6 +126,7 @@ workers = Table(
     Column("hostname", String(250), nullable=False),
     Column("kind", String(20), nullable=False),
     Column("pools", _json),
+    Column("queues", _json),
     Column("slots", Integer),
     Column("state", String(20), nullable=False),
     Column("started_at", UtcDateTime, nullable=False),
@@ -134,6 +135,7 @@ workers = Table(
     Column("version", String(64), nullable=False),
     Column("team_name", String(50)),
     Column("hindered", _json),
+    Column("steady_since", UtcDateTime, nullable=False),
 )
 
 jobs = Table(

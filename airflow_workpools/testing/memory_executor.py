@@ -5,25 +5,38 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.core.jobs import ACTIVE, ENDED, JobState, job_id_for
+from airflow_workpools.core.lost import NEVER_LAUNCHED, lost_reason
 from airflow_workpools.errors import InvalidJobVariables
 from airflow_workpools.store import rules
-from airflow_workpools.store.records import EndedJob, JobRecord, JobSummary, NewJob, Reconciled
+from airflow_workpools.store.records import (
+    EndedJob,
+    GivenUp,
+    JobRecord,
+    JobSummary,
+    NewJob,
+    Reconciled,
+    WorkerState,
+)
 from airflow_workpools.testing.memory_jobs import (
     IDENTITY,
     MemoryJobs,
     StoredJob,
     TaskInstanceFacts,
     pick,
+    requeue,
     summary,
 )
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
     from datetime import datetime
+
+    from airflow_workpools.store.records import WorkerRecord
 
 
 class ExecutorSide(MemoryJobs):
@@ -130,6 +143,48 @@ class ExecutorSide(MemoryJobs):
                 superseded=self._cancel(self._superseded(now), rules.SUPERSEDED, now),
                 untold=self._tell_again(now),
             )
+
+    def give_up_lost(
+        self, lost: Collection[WorkerRecord], *, bound: Mapping[str, int], now: datetime, grace_seconds: float
+    ) -> GivenUp:
+        failed = requeued = 0
+        with self._lock:
+            for worker in sorted(lost, key=lambda one: one.id):
+                found = self._find(partial(self._is_given_up, worker, bound))
+                known = self._workers.get(worker.id)
+                stopped = known is not None and known.state is WorkerState.STOPPED
+                if not found or known is None:
+                    continue
+                if not stopped and known.last_heartbeat_at != worker.last_heartbeat_at:
+                    continue
+                self._workers[worker.id] = replace(known, state=WorkerState.STOPPED)
+                reason = lost_reason(
+                    worker.name,
+                    worker.hostname,
+                    last_heartbeat_at=worker.last_heartbeat_at,
+                    grace_seconds=grace_seconds,
+                )
+                for job in found:
+                    record = job.record
+                    if self._state(job) == "queued" and rules.starts_again(
+                        record.state.value, record.handle, record.start_attempts, bound[record.ref.pool]
+                    ):
+                        requeue(job, NEVER_LAUNCHED)
+                        requeued += 1
+                    else:
+                        job.change(JobState.FAILED, reason=_joined(reason, record.reason), ended_at=now)
+                        failed += 1
+        return GivenUp(failed, requeued)
+
+    def _is_given_up(self, worker: WorkerRecord, bound: Mapping[str, int], job: StoredJob) -> bool:
+        alive = self.living_tasks
+        return (
+            job.occupies
+            and not job.is_wished
+            and job.record.worker_id == worker.id
+            and job.record.ref.pool in bound
+            and job.record.task_instance_id not in alive
+        )
 
     def _of(self, scheduler_job_id: int, team_name: str | None) -> list[StoredJob]:
         executor = scheduler_job_id, team_name

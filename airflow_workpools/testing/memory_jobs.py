@@ -60,6 +60,8 @@ class MemoryJobs:
         """Airflow's task instances. A hand-over makes one ``queued``; a test says what else happens."""
         self.ended_tries: dict[uuid.UUID, datetime] = {}
         """When tries ended that have left ``task_instances`` for Airflow's history."""
+        self.living_tasks: set[uuid.UUID] = set()
+        """Task instances that have said lately that they run."""
         self.reserve_after = RESERVE_AFTER
         """How long a job waits until slots are kept for it, if it needs more than are free."""
         self.max_log_bytes = MAX_LOG_BYTES
@@ -123,6 +125,19 @@ IDENTITY = (
 def pick(record: JobRecord, *names: str) -> dict[str, Any]:
     """Return some of a record's values."""
     return {name: getattr(record, name) for name in names}
+
+
+def requeue(job: StoredJob, reason: str) -> None:
+    """Let a job wait again that did not start."""
+    job.change(
+        JobState.PENDING,
+        worker_id=None,
+        claimed_at=None,
+        renewed_at=None,
+        handle=None,
+        start_attempts=job.record.start_attempts + 1,
+        reason=reason,
+    )
 
 
 def summary(job: StoredJob) -> JobSummary:

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow_workpools.core.jobs import ACTIVE, ENDED, JobState, sources_of
+from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.slots import WaitingJob
 from airflow_workpools.errors import NotFound
-from airflow_workpools.store import rules
+from airflow_workpools.store import capacity, rules
 from airflow_workpools.store.records import (
     ClaimedJob,
     JobRecord,
@@ -18,10 +19,11 @@ from airflow_workpools.store.records import (
     Report,
     ReportOutcome,
     Wish,
+    WorkerKind,
     WorkerRecord,
     WorkerState,
 )
-from airflow_workpools.testing.memory_jobs import IDENTITY, MemoryJobs, StoredJob, pick
+from airflow_workpools.testing.memory_jobs import IDENTITY, MemoryJobs, StoredJob, pick, requeue
 
 if TYPE_CHECKING:
     import uuid
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any
 
-    from airflow_workpools.core.names import WorkQueueRef
     from airflow_workpools.core.pools import WorkPool
 
 
@@ -38,7 +39,9 @@ class WorkerSide(MemoryJobs):
 
     def register_worker(self, worker: WorkerRecord, *, now: datetime) -> None:
         with self._lock:
-            self._workers[worker.id] = replace(worker, state=WorkerState.ONLINE, last_heartbeat_at=now)
+            self._workers[worker.id] = replace(
+                worker, state=WorkerState.ONLINE, last_heartbeat_at=now, steady_since=now
+            )
 
     def heartbeat(
         self, worker_id: uuid.UUID, *, now: datetime, hindered: Mapping[str, str] | None = None
@@ -47,7 +50,10 @@ class WorkerSide(MemoryJobs):
             worker = self._registered(worker_id)
             if worker.state is not WorkerState.STOPPED:
                 hindered = worker.hindered if hindered is None else dict(hindered)
-                self._workers[worker_id] = replace(worker, last_heartbeat_at=now, hindered=hindered)
+                steady_since = now if worker.silent(now) else worker.steady_since
+                self._workers[worker_id] = replace(
+                    worker, last_heartbeat_at=now, hindered=hindered, steady_since=steady_since
+                )
             return worker.state
 
     def drain_worker(self, worker_id: uuid.UUID) -> None:
@@ -55,6 +61,12 @@ class WorkerSide(MemoryJobs):
             worker = self._registered(worker_id)
             if worker.state is not WorkerState.STOPPED:
                 self._workers[worker_id] = replace(worker, state=WorkerState.DRAINING)
+
+    def resume_worker(self, worker_id: uuid.UUID) -> None:
+        with self._lock:
+            worker = self._registered(worker_id)
+            if worker.state is WorkerState.DRAINING:
+                self._workers[worker_id] = replace(worker, state=WorkerState.ONLINE)
 
     def stop_worker(self, worker_id: uuid.UUID, *, now: datetime) -> None:
         with self._lock:
@@ -75,7 +87,13 @@ class WorkerSide(MemoryJobs):
             worker = self._registered(worker_id)
             if worker.state is not WorkerState.ONLINE or wanted <= 0:
                 return []
-            by_name = sorted(pools, key=lambda pool: pool.name)
+            room = min(room, capacity.free_slots(worker, self._holds()))
+            wanted = min(wanted, room)
+            if room <= 0:
+                return []
+            by_name = sorted(
+                (pool for pool in pools if rules.serves(worker, pool)), key=lambda pool: pool.name
+            )
             lines = [
                 self._choose(pool, worker, room, wanted, now)
                 for pool in by_name
@@ -123,7 +141,7 @@ class WorkerSide(MemoryJobs):
                 if job.is_wished or not self._is_newest(job):
                     _end_instead(job, now)
                 else:
-                    _requeue(job, rules.fit_text(reason))
+                    requeue(job, rules.fit_text(reason))
             return len(jobs)
 
     def wishes(self, worker_id: uuid.UUID) -> list[Wish]:
@@ -133,6 +151,15 @@ class WorkerSide(MemoryJobs):
     def mine(self, worker_id: uuid.UUID) -> list[ClaimedJob]:
         with self._lock:
             return [_claimed(job) for job in self._held(worker_id)]
+
+    def revoked(self, start_attempts: Mapping[uuid.UUID, int]) -> list[uuid.UUID]:
+        with self._lock:
+            held = {
+                job.record.id: job.record.start_attempts
+                for job in self._given(start_attempts)
+                if job.occupies and job.record.worker_id is not None
+            }
+        return rules.revoked(start_attempts, held)
 
     def renew(
         self, worker_id: uuid.UUID, job_ids: Collection[uuid.UUID], *, now: datetime
@@ -166,7 +193,18 @@ class WorkerSide(MemoryJobs):
             elsewhere = [other for other in dead if other not in here] if roaming else []
             for other in (*here, *elsewhere):
                 self._workers[other.id] = replace(other, state=WorkerState.STOPPED)
-            left = sorted((job for other in here for job in self._held(other.id)), key=_by_claim)
+            its_own = rules.pools_of_jobs(me)
+            if its_own is not None:
+                roaming = {pool: kind for pool, kind in roaming.items() if pool in its_own}
+            left = sorted(
+                (
+                    job
+                    for other in here
+                    for job in self._held(other.id)
+                    if its_own is None or job.record.ref.pool in its_own
+                ),
+                key=_by_claim,
+            )
             left += sorted(
                 (job for other in elsewhere for job in self._held(other.id) if _roams(job, roaming)),
                 key=_by_claim,
@@ -182,12 +220,14 @@ class WorkerSide(MemoryJobs):
         return worker
 
     def _dead(self, me: WorkerRecord, now: datetime) -> list[WorkerRecord]:
+        may_judge = rules.may_judge(me, now)
         return [
             other
             for other in self._workers.values()
-            if (other.kind, other.team_name) == (me.kind, me.team_name)
+            if other.kind is me.kind
+            and (me.kind is WorkerKind.STANDALONE or other.team_name == me.team_name)
             and other.id != me.id
-            and (other.state is WorkerState.STOPPED or other.silent(now))
+            and (other.state is WorkerState.STOPPED or (may_judge and other.silent(now)))
         ]
 
     def _held(self, worker_id: uuid.UUID) -> list[StoredJob]:
@@ -209,7 +249,9 @@ class WorkerSide(MemoryJobs):
     def _choose(
         self, pool: WorkPool, worker: WorkerRecord, room: int, most: int, now: datetime
     ) -> list[WaitingJob]:
-        teams = {other.team_name for other in self._workers.values() if other.online(now)}
+        online = [other for other in self._workers.values() if other.id != worker.id and other.online(now)]
+        any_team = worker.kind is WorkerKind.STANDALONE
+        teams = {other.team_name for other in online if other.kind is WorkerKind.EMBEDDED}
         in_pool = self._find(lambda job: job.record.ref.pool == pool.name and job.record.state in ACTIVE)
         held: dict[str, int] = defaultdict(int)
         for job in in_pool:
@@ -219,10 +261,20 @@ class WorkerSide(MemoryJobs):
             _waiting(job.record)
             for job in in_pool
             if job.record.state is JobState.PENDING
-            and job.record.team_name in {worker.team_name, *teams}
+            and (any_team or job.record.team_name in {worker.team_name, *teams})
             and not self._older_round_is_active(job)
         ]
-        foreign = {job.id for job in waiting if self._jobs[job.id].record.team_name != worker.team_name}
+        foreign = {
+            job.id
+            for job in waiting
+            if not any_team and self._jobs[job.id].record.team_name != worker.team_name
+        }
+        takes_from = None
+        if worker.queues is not None:
+            refs = [WorkQueueRef(pool.name, queue.name) for queue in pool.queues]
+            takes_from = {ref.queue for ref in refs if worker.takes_from(ref)}
+            others = [one for one in online if rules.serves(one, pool) and one.can_use(pool.name, now)]
+            pool = capacity.within_reach(pool, worker, others, held=held, holds=self._holds())
         paused = {ref.queue for ref, state in self._queues.items() if ref.pool == pool.name and state.paused}
         heads = rules.heads(pool, paused=paused, held=held, most=most)
         first = {
@@ -238,7 +290,16 @@ class WorkerSide(MemoryJobs):
             room=room,
             overdue_since=now - self.reserve_after,
             foreign=foreign & {job.id for job in first},
+            takes_from=takes_from,
         )
+
+    def _holds(self) -> dict[uuid.UUID, int]:
+        """Count the slots that workers' jobs hold."""
+        holds: dict[uuid.UUID, int] = defaultdict(int)
+        for job in self._find(lambda job: job.occupies):
+            if job.record.worker_id is not None:
+                holds[job.record.worker_id] += job.record.pool_slots
+        return holds
 
     def _older_round_is_active(self, job: StoredJob) -> bool:
         return any(
@@ -292,18 +353,6 @@ def _waiting(record: JobRecord) -> WaitingJob:
 def _claimed(job: StoredJob) -> ClaimedJob:
     more = ("job_variables", "handle", "desired_state", "start_timeout_seconds", "start_attempts", "reason")
     return ClaimedJob(**pick(job.record, *IDENTITY, *more), workload=job.workload)
-
-
-def _requeue(job: StoredJob, reason: str) -> None:
-    job.change(
-        JobState.PENDING,
-        worker_id=None,
-        claimed_at=None,
-        renewed_at=None,
-        handle=None,
-        start_attempts=job.record.start_attempts + 1,
-        reason=reason,
-    )
 
 
 def _end_instead(job: StoredJob, now: datetime) -> None:

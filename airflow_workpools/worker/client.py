@@ -101,6 +101,12 @@ class WorkerClient(Protocol):
     def over(self, job_ids: Collection[UUID], *, before: datetime) -> set[UUID]:
         """Return those of these jobs that ended before this time, or that nobody knows."""
 
+    def revoked(self, worker_id: UUID, start_attempts: Mapping[UUID, int]) -> list[UUID]:
+        """Return those of these claims that nobody has any more: their jobs must not go on.
+
+        :param start_attempts: which claim of each job it is.
+        """
+
     def take_over(
         self,
         worker_id: UUID,
@@ -207,6 +213,9 @@ class SqlClient:
 
     def mine(self, worker_id: UUID) -> list[ClaimedJob]:
         return self.store.mine(worker_id)
+
+    def revoked(self, worker_id: UUID, start_attempts: Mapping[UUID, int]) -> list[UUID]:
+        return self.store.revoked(start_attempts)
 
     def take_over(
         self,

@@ -91,7 +91,7 @@ class Outbox:
                 last = report.state in ENDED or (report.handle is not None and report.handle.failed_start)
                 if tracked is not None and last and report.job_id not in self.job_ids:
                     del self._of[report.job_id]
-                    if report.job_id in ours:
+                    if report.job_id in ours or tracked.revoked:
                         self._remove(tracked, report)
             if any(report.state in ENDED for report in batch):
                 self.on_ended()

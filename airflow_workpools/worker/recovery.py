@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.errors import InfrastructureUnavailable
+from airflow_workpools.infrastructure.base import bound_to_host
 from airflow_workpools.worker import reports
 from airflow_workpools.worker.sites import Leftover
 from airflow_workpools.worker.tracking import Sought, Tracked
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from airflow_workpools.worker.sites import Site, Sites
 
 log = logging.getLogger(__name__)
+
+
+REVOKED = "its worker was silent for so long that the job was given up"
 
 
 @dataclass(kw_only=True)
@@ -83,12 +87,26 @@ class Recovery:
                 await self._adopt(orphans)
 
     async def forget_what_others_have(self) -> None:
-        """Let go of jobs that were given to others while this worker was taken for dead."""
-        known = {*self.tracked, *self.sought}  # what is claimed meanwhile is not among them
+        """Let go of jobs that were given to others while this worker was taken for dead.
+
+        Those that were given up are stopped, where nobody but this worker can: on its own host.
+        """
+        # What is claimed meanwhile is not among them.
+        known = {id_: tracked.job for id_, tracked in self.tracked.items()}
+        known |= {id_: sought.job for id_, sought in self.sought.items()}
         mine = {job.id for job in await asyncio.to_thread(self.client.mine, self.record.id)}
-        for id_ in known - mine:
-            self.tracked.pop(id_, None)
+        gone = {id_: job.start_attempts for id_, job in known.items() if id_ not in mine}
+        revoked: Collection[UUID] = ()
+        if gone:
+            revoked = await asyncio.to_thread(self.client.revoked, self.record.id, gone)
+        for id_ in gone:
             self.sought.pop(id_, None)
+            tracked = self.tracked.get(id_)
+            if tracked is not None and id_ in revoked and _can_stop(tracked):
+                log.warning("Worker: job %s was given up meanwhile, and is stopped", id_)
+                tracked.revoked, tracked.cancel_reason = True, REVOKED
+            else:
+                self.tracked.pop(id_, None)
         self.be_unsure()
 
     async def find_lost(self) -> None:
@@ -197,3 +215,11 @@ class Recovery:
                 now=self.clock(),
                 start_attempts=again,
             )
+
+
+def _can_stop(tracked: Tracked) -> bool:
+    """Say whether what runs is this worker's alone.
+
+    On infrastructure of several hosts another worker may have begun to look after it, under the same name.
+    """
+    return tracked.handle is not None and tracked.site.is_open and bound_to_host(tracked.site.opened)

@@ -32,6 +32,8 @@ class Tracked:
     said_at: datetime | None = None
     cancel_reason: str | None = None
     stopping: bool = False
+    revoked: bool = False
+    """Whether the store has given it up: it is to be stopped, whatever the store says of it."""
 
 
 @dataclass

@@ -44,6 +44,8 @@ class Wishes:
         if not self.tracked and not self.launcher.job_ids:
             return
         wishes = await asyncio.to_thread(self.client.wishes, self.record.id)
+        for given_up in [one for one in self.tracked.values() if one.revoked and not one.stopping]:
+            self._begin_to_stop(given_up)
         self._since = {wish.job_id: self._since[wish.job_id] for wish in wishes if wish.job_id in self._since}
         for id_, reason in wishes:
             tracked = self.tracked.get(id_)

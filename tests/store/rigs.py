@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import uuid
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from airflow.models.dagrun import DagRun
 
 from airflow_workpools.core.names import WorkQueueRef
-from airflow_workpools.core.pools import WorkPool, WorkQueue
+from airflow_workpools.core.pools import Delivery, WorkPool, WorkQueue
 from airflow_workpools.core.templates import BaseJobTemplate
 from airflow_workpools.store.jobs import SqlStore
 from airflow_workpools.store.records import NewJob, WorkerKind, WorkerRecord
@@ -76,6 +76,11 @@ def work_pool(name: str = "etl", limit: int | None = None, **queues: tuple[int, 
     )
 
 
+def pull_pool(name: str = "etl", limit: int | None = None, **queues: tuple[int, int | None]) -> WorkPool:
+    """Make a pool whose jobs standalone workers claim."""
+    return replace(work_pool(name, limit, **queues), delivery=Delivery.PULL)
+
+
 def new_worker(**values: Any) -> WorkerRecord:
     """Make a worker to register."""
     defaults: dict[str, Any] = {
@@ -127,6 +132,10 @@ class Rig:
         self.store.register_worker(worker, now=worker.last_heartbeat_at)
         return worker.id
 
+    def standalone(self, *pools: str, **values: Any) -> uuid.UUID:
+        """Register a standalone worker of these pools, of ``etl`` where none is given."""
+        return self.worker(kind=WorkerKind.STANDALONE, pools=pools or ("etl",), **values)
+
     def claim(
         self,
         worker: uuid.UUID,
@@ -140,8 +149,11 @@ class Rig:
     def claimed(self, *jobs: NewJob, worker: uuid.UUID | None = None, now: datetime = NOW) -> list[uuid.UUID]:
         """Hand jobs over and have them claimed; return their ids."""
         ids = self.hand_over(*jobs, now=now)
-        pools = {job.ref.pool: work_pool(job.ref.pool, **{job.ref.queue: (1, None)}) for job in jobs}
-        taken = self.claim(worker or self.worker(), *pools.values(), room=1000, now=now)
+        worker = worker or self.worker()
+        kinds = {known.id: known.kind for known in self.store.run_state(now=now).workers}
+        make = pull_pool if kinds[worker] is WorkerKind.STANDALONE else work_pool
+        pools = {job.ref.pool: make(job.ref.pool, **{job.ref.queue: (1, None)}) for job in jobs}
+        taken = self.claim(worker, *pools.values(), room=1000, now=now)
         assert {job.id for job in taken} == set(ids)
         return ids
 

@@ -120,7 +120,13 @@ def test_workers_that_have_no_room_hold_a_job(stage: Scheduler) -> None:
     found = explain(stage, waiting, pool).holding
 
     assert found.gate is Gate.WORKER
-    assert found.numbers == {"workers_online": 1, "workers_known": 1, "room": 0}
+    assert found.numbers == {
+        "workers_online": 1,
+        "workers_known": 1,
+        "workers_draining": 0,
+        "room": 0,
+        "capacity": 1,
+    }
 
 
 @pytest.mark.parametrize("at_claim", [False, True], ids=["gate 1", "gate 2"])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import threading
 import uuid
@@ -11,12 +12,15 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import pytest
+
 from airflow_workpools.core.jobs import OCCUPYING, JobState
 from airflow_workpools.core.names import WorkQueueRef
+from airflow_workpools.store import rules
 from airflow_workpools.store.jobs import SqlStore
 from airflow_workpools.store.records import JobFilter, Report
 from tests.store.databases import engine_for, session_factory
-from tests.store.rigs import NOW, Rig, later, new_job, work_pool
+from tests.store.rigs import NOW, Rig, later, new_job, pull_pool, sql_rig, work_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -103,6 +107,63 @@ def test_no_limit_is_ever_exceeded_while_jobs_come_and_go(sql: Rig) -> None:
     assert max(sum(held.values()) for held in seen) <= 10
     for queue, limit in LIMITS.items():
         assert max(held[queue] for held in seen) <= limit
+
+
+RACES = int(os.environ.get("WORKPOOLS_RACES", "150"))
+"""How often workers race for one slot; ``WORKPOOLS_RACES`` makes it more."""
+
+
+@pytest.mark.postgres
+@pytest.mark.timeout(0 if RACES > 1000 else 300)
+@pytest.mark.parametrize("what", ["the pool's slot", "the worker's own slot"])
+def test_two_who_race_for_one_slot_never_both_get_it(postgres_engine: sa.Engine, what: str) -> None:
+    """Two workers for the last slot of a pool; two claims of one worker, as of a request that came twice."""
+    sql = sql_rig(postgres_engine)
+    if what == "the pool's slot":
+        pool, racers = pull_pool(limit=1), [sql.standalone(), sql.standalone()]
+    else:
+        pool, racers = pull_pool(), [sql.standalone(slots=1)] * 2
+    sql.hand_over(*(new_job() for _ in range(RACES + 2)))
+    winners = Counter[int]()
+    for round_ in range(RACES):
+        claims = together([lambda one=one: sql.claim(one, pool, room=9) for one in racers])
+        taken = [(n, job.id) for n, jobs in enumerate(claims) for job in jobs]
+        assert len(taken) == 1, f"round {round_}"
+        assert occupied(sql) == {"default": 1}
+        ((winner, id_),) = taken
+        winners[winner] += 1
+        sql.store.report(racers[winner], [Report(job_id=id_, state=JobState.SUCCEEDED)], now=NOW)
+    assert sum(winners.values()) == RACES
+
+
+def test_a_claim_and_a_drain_at_the_same_time_leave_nothing_claimed_after_the_drain(sql: Rig) -> None:
+    for _ in range(20):
+        worker = sql.standalone()
+        sql.hand_over(*(new_job() for _ in range(3)))
+        together(
+            [lambda worker=worker: sql.claim(worker, pull_pool(), room=1) for _ in range(3)]
+            + [lambda worker=worker: sql.store.drain_worker(worker)]  # type: ignore[list-item]
+        )
+        held = len(sql.store.mine(worker))
+        assert sql.claim(worker, pull_pool()) == []
+        assert len(sql.store.mine(worker)) == held
+
+
+def test_two_schedulers_that_give_up_a_worker_at_the_same_time_do_it_once(sql: Rig) -> None:
+    worker, witness = sql.standalone(), sql.standalone(hostname="there")
+    sql.claimed(*(new_job() for _ in range(5)), worker=worker)
+    for at in range(0, 310, 10):
+        sql.store.heartbeat(witness, now=later(at))
+    workers = sql.store.run_state(now=later(301)).workers
+    lost = rules.lost_workers(workers, grace_seconds=300, now=later(301))
+    given_up = together(
+        [
+            lambda: sql.store.give_up_lost(lost, bound={"etl": 2}, now=later(301), grace_seconds=300)
+            for _ in range(4)
+        ]
+    )
+    assert sum(one.requeued for one in given_up) == 5
+    assert {job.start_attempts for job in sql.store.jobs()} == {1}
 
 
 def _claim_in_a_process(url: str, worker: uuid.UUID) -> list[uuid.UUID]:

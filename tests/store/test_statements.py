@@ -15,7 +15,7 @@ from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.store import rules
 from airflow_workpools.store.records import JobFilter, Report
 from airflow_workpools.store.rows import job_row
-from airflow_workpools.store.statements import common, executor, reconcile, run_time, worker
+from airflow_workpools.store.statements import claim, common, executor, reconcile, run_time, worker
 from airflow_workpools.store.tables import jobs
 from tests.store.rigs import NOW, SCHEDULER, Rig, later, new_job, sql_rig, work_pool
 
@@ -93,8 +93,8 @@ def test_a_claim_takes_as_many_statements_for_many_jobs_as_for_few(
     for queue in ("low", "high"):
         sql.hand_over(*(new_job(f"etl/{queue}") for _ in range(crowd)))
     sql.claim(worker, POOL, room=1)
-    # worker, waiting?, lock, paused pools, paused queues, held, waiting, take, read
-    assert number_of(engine, lambda: sql.claim(worker, POOL, room=100)) == 9
+    # worker, waiting?, lock pool, lock worker, paused pools, paused queues, held, waiting, take, read
+    assert number_of(engine, lambda: sql.claim(worker, POOL, room=100)) == 10
 
 
 def test_a_claim_with_nothing_to_take_reads_twice_and_writes_nothing(sql: Rig, engine: sa.Engine) -> None:
@@ -172,7 +172,7 @@ def test_thousands_of_jobs_take_a_statement_for_every_five_hundred(sql: Rig, eng
     worker = sql.worker()
     ids = sql.hand_over(*(new_job() for _ in range(1300)))
     sql.store.set_pool_paused("etl", False)
-    assert number_of(engine, lambda: sql.claim(worker, room=1300)) == 7 + 3 + 3
+    assert number_of(engine, lambda: sql.claim(worker, room=1300)) == 8 + 3 + 3
     reports = [Report(job_id=id_, state=JobState.SUCCEEDED) for id_ in ids]
     assert number_of(engine, lambda: sql.store.report(worker, reports, now=NOW)) == 3 + 3
     assert number_of(engine, lambda: sql.store.ended(SCHEDULER, limit=1300)) == 1
@@ -184,10 +184,10 @@ HEADS = {"low": rules.Head(10, 64), "high": rules.Head(None, 64)}
 ID = uuid.uuid4()
 QUESTIONS = {
     "workpool_job_waiting": [
-        worker.first_waiting("etl", HEADS, room=64, most=64, team_name=None, others=()),
-        worker.pools_with_waiting(["etl"], None),
-        worker.slots_held(["etl"]),
-        worker.line(WorkQueueRef("etl", "low"), 50),
+        claim.first_waiting("etl", HEADS, room=64, most=64, team=None, others=()),
+        claim.pools_with_waiting({"etl": None}, None),
+        claim.slots_held(["etl"]),
+        claim.line(WorkQueueRef("etl", "low"), 50),
     ],
     "workpool_job_unreported": [
         executor.unreported(SCHEDULER, None, 10, traced=False),
@@ -255,7 +255,7 @@ def test_frequent_questions_are_answered_from_their_index(history: sa.Engine) ->
 
 
 def test_the_head_of_a_line_is_read_without_sorting_the_line(history: sa.Engine) -> None:
-    plan = plan_of(history, worker.first_waiting("etl", HEADS, room=64, most=64, team_name=None, others=()))
+    plan = plan_of(history, claim.first_waiting("etl", HEADS, room=64, most=64, team=None, others=()))
     assert "TEMP B-TREE FOR ORDER BY" not in plan
     assert "filesort" not in plan
     assert "Sort" not in plan or history.dialect.name == "postgresql"
@@ -302,7 +302,7 @@ def test_every_change_of_state_is_guarded() -> None:
     some = [uuid.uuid4()]
     changes = {
         "cancel_waiting": executor.cancel_waiting(common.with_ids(some), "x", NOW),
-        "take": worker.take(some, some[0], NOW),
+        "take": claim.take(some, some[0], NOW),
         "requeue": worker.requeue(some, some[0], "x"),
         "end_instead_of_requeue": worker.end_instead_of_requeue(some, some[0], NOW),
         "fail_lost": reconcile.fail_lost(NOW),

@@ -179,7 +179,9 @@ def test_each_workers_own_heartbeat_interval_counts(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [{"hostname": "there"}, {"kind": WorkerKind.STANDALONE}, {"team_name": "blue"}], ids=str
+    "other",
+    [{"hostname": "there"}, {"kind": WorkerKind.STANDALONE, "pools": ("etl",)}, {"team_name": "blue"}],
+    ids=str,
 )
 def test_jobs_of_a_worker_of_another_host_or_kind_or_team_are_left_alone(
     rig: Rig, other: dict[str, object]
@@ -253,7 +255,9 @@ def test_only_the_dead_of_other_hosts_lose_their_jobs_and_only_of_pools_that_roa
     assert rig.store.heartbeat(alive, now=later(11)) is WorkerState.ONLINE
 
 
-@pytest.mark.parametrize("other", [{"kind": WorkerKind.STANDALONE}, {"team_name": "blue"}], ids=str)
+@pytest.mark.parametrize(
+    "other", [{"kind": WorkerKind.STANDALONE, "pools": ("etl",)}, {"team_name": "blue"}], ids=str
+)
 def test_jobs_that_roam_stay_with_workers_of_their_kind_and_team(rig: Rig, other: dict[str, object]) -> None:
     old = rig.worker(hostname="there", **other)
     rig.claimed(new_job(team_name=other.get("team_name")), worker=old)

@@ -204,6 +204,44 @@ def test_workers_are_listed_with_what_they_hold(home: AirflowHome) -> None:
     assert [row["name"] for row in listed(home, "worker list --pool far")] == ["far"]
 
 
+def test_a_worker_is_inspected_drained_and_resumed(home: AirflowHome) -> None:
+    home.ok("create far --delivery pull")
+    worker = insert_worker(home, "edge-1", kind="standalone", pools='["far"]', slots=8)
+    job = insert_job(home, "far", "default", state="running", worker_id=uuid.UUID(worker).hex, slots=3)
+
+    found = json.loads(home.ok("worker inspect edge-1"))
+    assert (found["id"], found["status"], found["pools"], found["queues"]) == (
+        worker,
+        "ONLINE",
+        ["far"],
+        None,
+    )
+    assert (found["jobs"], found["slots_used"], found["slots_free"]) == (1, 3, 5)
+    assert found["job_ids"] == [job]
+
+    said = home.ok("worker drain edge-1")
+    assert "takes no more jobs; it has 1 job" in said
+    assert "airflow workpools worker resume edge-1" in said
+    assert json.loads(home.ok(f"worker inspect {worker}"))["status"] == "DRAINING"
+    pool = json.loads(home.ok("inspect far"))
+    assert pool["status"] == "NOT_READY"
+    assert "1 worker of it being drained" in pool["reason"]
+
+    home.ok(f"worker resume {worker}")
+    assert json.loads(home.ok("worker inspect edge-1"))["status"] == "ONLINE"
+    assert json.loads(home.ok("inspect far"))["status"] == "READY"
+
+
+def test_a_worker_that_cannot_be_drained_says_why(home: AirflowHome) -> None:
+    twins = [insert_worker(home, "twin") for _ in range(2)]
+    insert_worker(home, "gone", state="stopped")
+    message = home.refused("worker drain twin")
+    assert all(twin in message for twin in twins)
+    assert "has ended" in home.refused("worker drain gone")
+    assert "no worker 'w9'" in home.refused("worker inspect w9")
+    home.ok(f"worker drain {twins[0]}")
+
+
 # -- the tables
 
 

@@ -102,8 +102,8 @@ def test_a_worker_makes_its_pool_ready_and_is_shown(home: AirflowHome) -> None:
     home.ok("create etl")
     home.sql(
         "INSERT INTO workpool_worker (id, name, hostname, kind, state, started_at, last_heartbeat_at, "
-        "heartbeat_seconds, version) VALUES (?, 'w', 'h', 'embedded', 'online', datetime('now'), "
-        "datetime('now'), 10, '0.1.0')",
+        "heartbeat_seconds, version, steady_since) VALUES (?, 'w', 'h', 'embedded', 'online', datetime('now'), "
+        "datetime('now'), 10, '0.1.0', datetime('now'))",
         "0" * 32,
     )
 

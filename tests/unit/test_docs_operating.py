@@ -17,7 +17,7 @@ from airflow_workpools.core.explain import Gate
 from airflow_workpools.infrastructure.kubernetes import status
 from airflow_workpools.store import rules
 from airflow_workpools.store.errands import LOST
-from tests.airflow_home import ETL
+from tests.airflow_home import ETL, insert_worker
 from tests.dag_reader import Reading, read
 from tests.unit.test_docs import BLOCKS, PAGES, ROOT, Block
 from tests.unit.test_docs_reference import names, rows, sections
@@ -54,6 +54,7 @@ _TAKE_REASONS = {
 }
 """What is called with a reason."""
 _GIVE_REASONS = {
+    "lost_reason",
     "missing",
     "_why_gone",
     "start_timeout_reason",
@@ -235,6 +236,8 @@ def command_lines(*pages: str) -> Iterable[Any]:
 def test_the_commands_for_operators_work(home: AirflowHome, words: list[str]) -> None:
     if words[:2] != ["create", "etl"]:
         home.ok(ETL)
+    if words[0] == "worker" and "edge-1" in words:
+        insert_worker(home, "edge-1", kind="standalone", pools='["etl"]')
     home.ok(shlex.join(words))
 
 

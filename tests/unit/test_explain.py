@@ -307,6 +307,25 @@ CASES: dict[str, tuple[TaskFacts, Gate, list[str]]] = {
         Gate.WORKER,
         ["start a worker for the pool"],
     ),
+    "no worker of the queue": (
+        scheduled(work_queue=work_queue(workers_online=0, workers_elsewhere=2, push=False)),
+        Gate.WORKER,
+        [
+            "no worker that takes jobs of work queue 'etl/",
+            "2 workers of its pool",
+            "worker start --pool etl --work-queue",
+        ],
+    ),
+    "workers drained": (
+        scheduled(work_queue=work_queue(workers_online=0, workers_draining=1, push=False)),
+        Gate.WORKER,
+        ["is being drained (1)", "airflow workpools worker resume"],
+    ),
+    "workers full before the hand-over": (
+        scheduled(work_queue=work_queue(workers_online=1, room=0, capacity=4)),
+        Gate.WORKER,
+        ["with room for 0 slots in all of 4", "one more worker"],
+    ),
     "workers full": (
         handed_over(work_queue=work_queue(workers_online=2, room=0)),
         Gate.WORKER,
@@ -358,6 +377,21 @@ CASES: dict[str, tuple[TaskFacts, Gate, list[str]]] = {
         ),
         Gate.RUNNING,
         ["running for 5 min", "2026-01-02 02:59:05 UTC", "on h"],
+    ),
+    "running, its worker lost": (
+        in_state(
+            "running",
+            started_at=NOW - timedelta(minutes=5),
+            hostname="h",
+            job=job(
+                JobState.RUNNING,
+                claimed_at=NOW,
+                worker="edge-1",
+                worker_gone_since=NOW - timedelta(minutes=2),
+            ),
+        ),
+        Gate.RUNNING,
+        ["its worker edge-1 was last heard of 2 min ago", "nobody looks after it"],
     ),
     "being stopped": (
         in_state("restarting", started_at=NOW, job=job(JobState.RUNNING, cancelling=True, reason="cleared")),

@@ -139,6 +139,53 @@ def test_a_worker_that_was_taken_for_dead_keeps_the_jobs_that_nobody_took():
     play(scenario)
 
 
+def test_a_worker_that_comes_back_late_stops_what_was_given_up_meanwhile():
+    """What was to run once must not go on beside its next try."""
+
+    async def scenario(stage: Stage) -> None:
+        given_up, kept = stage.hand_over(), stage.hand_over()
+        worker = stage.worker()
+        async with working(worker) as infrastructure:
+            await until(lambda: stage.record(given_up).state is JobState.SUBMITTED)
+            await until(lambda: stage.record(kept).state is JobState.SUBMITTED)
+            (lost,) = stage.store.run_state(now=stage.now).workers
+            stage.store.living_tasks.add(stage.record(kept).task_instance_id)
+            assert stage.store.give_up_lost([lost], bound={"etl": 2}, now=stage.now, grace_seconds=1) == (
+                1,
+                0,
+            )
+            await until(lambda: infrastructure.cleaned == [given_up])
+            assert infrastructure.stopped == [given_up]
+            assert stage.record(given_up).reason is not None
+            assert stage.record(given_up).reason.startswith(
+                "worker 'embedded@here:1' on host 'here' was lost"
+            )
+            infrastructure.ends(kept)
+            await until(lambda: stage.record(kept).state is JobState.SUCCEEDED)
+
+    play(scenario)
+
+
+def test_a_worker_that_comes_back_late_leaves_to_others_what_others_can_see():
+    """On a cluster another worker may have begun to look after a job, under the same name."""
+
+    class Cluster(ScriptedInfrastructure):
+        bound_to_host = False
+
+    async def scenario(stage: Stage) -> None:
+        job, worker = stage.hand_over(), stage.worker(Cluster(stage.platform))
+        async with working(worker) as infrastructure:
+            await until(lambda: stage.record(job).state is JobState.SUBMITTED)
+            (lost,) = stage.store.run_state(now=stage.now).workers
+            stage.store.give_up_lost([lost], bound={"etl": 2}, now=stage.now, grace_seconds=1)
+            await until(lambda: _state_of(stage, worker.record.id) is WorkerState.ONLINE)
+            other = stage.hand_over()
+            await until(lambda: stage.record(other).state is JobState.SUBMITTED)
+            assert infrastructure.stopped == []
+
+    play(scenario)
+
+
 def test_a_worker_that_nobody_knows_any_more_registers_again():
     async def scenario(stage: Stage) -> None:
         worker = stage.worker()

@@ -180,13 +180,15 @@ def worker(facts: TaskFacts) -> Finding:
         "workers_online": found.workers_online,
         "workers_known": found.workers_known,
         "room": found.room,
+        "capacity": found.capacity,
+        "workers_draining": found.workers_draining,
     }
     asked = facts.task.pool_slots
     if found.workers_online and found.room is not None and found.room < asked:
         return Finding(
             holds=True,
             text=f"{counted(found.workers_online, 'worker')} of work pool '{found.ref.pool}' online, with room for "
-            f"{counted(found.room, 'slot')} in all; the task asks for {asked}",
+            f"{counted(found.room, 'slot')} in all{_of_capacity(found)}; the task asks for {asked}",
             numbers=numbers,
             way_out="the end of one of their jobs, one more worker, or a greater limit of theirs",
         )
@@ -199,14 +201,36 @@ def worker(facts: TaskFacts) -> Finding:
             numbers={**numbers, "hindrance": found.hindrance},
             way_out="mend that; the workers try again by themselves, and the task waits until then",
         )
+    if found.workers_elsewhere:
+        return Finding(
+            holds=True,
+            text=f"no worker that takes jobs of work queue '{found.ref}' is online; "
+            f"{counted(found.workers_elsewhere, 'worker')} of its pool only from other queues",
+            numbers=numbers,
+            way_out=f"a worker for this queue: `airflow workpools worker start --pool {found.ref.pool} --work-queue "
+            f"{found.ref.queue}`",
+        )
+    if found.workers_draining:
+        return Finding(
+            holds=True,
+            text=f"every worker that would take jobs of work pool '{found.ref.pool}' is being drained "
+            f"({found.workers_draining})",
+            numbers=numbers,
+            way_out="another worker, or `airflow workpools worker resume NAME`",
+        )
     if found.push:
         way_out = "start a scheduler whose [core] executor has the WorkPoolExecutor: it brings a worker along"
     else:
         way_out = (
-            f"start a worker for the pool, or `airflow workpools update {found.ref.pool} --delivery push`"
+            f"start a worker for the pool: `airflow workpools worker start --pool {found.ref.pool}`; or let schedulers "
+            f"start its jobs: `airflow workpools update {found.ref.pool} --delivery push`"
         )
     text = f"no worker that serves work pool '{found.ref.pool}' is online"
     return Finding(holds=True, text=text, numbers=numbers, way_out=way_out)
+
+
+def _of_capacity(found: WorkQueueFacts) -> str:
+    return "" if found.capacity is None else f" of {found.capacity}"
 
 
 def holds(facts: TaskFacts) -> bool:

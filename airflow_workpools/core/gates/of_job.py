@@ -11,7 +11,9 @@ from airflow_workpools.core.jobs import HELD_BY_PLATFORM, JobState
 from airflow_workpools.core.wording import duration
 
 if TYPE_CHECKING:
-    from airflow_workpools.core.task_facts import TaskFacts
+    from datetime import datetime
+
+    from airflow_workpools.core.task_facts import JobFacts, TaskFacts
 
 
 def claim(facts: TaskFacts) -> Finding:
@@ -44,7 +46,7 @@ def start(facts: TaskFacts) -> Finding:
     else:
         text = (
             f"{job.state}: worker {job.worker or 'unknown'} claimed it {duration(spent)} ago ({at(job.claimed_at)})"
-            f", start timeout {duration(job.start_timeout_seconds)}{said}"
+            f", start timeout {duration(job.start_timeout_seconds)}{said}{_nobody_watches(job, facts.now)}"
         )
         way_out = f"its start; if it does not run in {duration(left)}, the try fails with this reason"
     return Finding(
@@ -71,8 +73,21 @@ def running(facts: TaskFacts) -> Finding:
     if task.state == "restarting" or (job is not None and job.cancelling):
         why = f": {job.reason}" if job is not None and job.reason else ""
         text += f", being stopped{why}"
+    if job is not None:
+        text += _nobody_watches(job, facts.now)
     return Finding(
         text=text, numbers={"started_at": task.started_at.isoformat(), "running_seconds": round(ran, 1)}
+    )
+
+
+def _nobody_watches(job: JobFacts, now: datetime) -> str:
+    """Say that nobody looks after a job, if its worker is gone."""
+    if job.worker_gone_since is None:
+        return ""
+    silent = duration(age(job.worker_gone_since, now))
+    return (
+        f"; its worker {job.worker} was last heard of {silent} ago, and nobody looks after it until another that can "
+        "see it takes it over"
     )
 
 

@@ -2,7 +2,8 @@
 """Every SQL statement on our tables, by name, each with a line of purpose.
 
 ``common`` holds the guards, and what differs between databases; the rest is sorted by who asks: ``executor``,
-``worker``, ``run_time`` (for people and the scheduler) and ``reconcile`` (which also reads Airflow's tables).
+``claim`` and ``worker``, ``run_time`` (for people and the scheduler) and ``reconcile`` (which also reads Airflow's
+tables).
 
 A change of a job's state is one guarded ``UPDATE``: its ``WHERE`` comes from
 :data:`~airflow_workpools.core.jobs.TRANSITIONS`. Statements take sets of jobs, of at most

@@ -36,6 +36,7 @@ task_instance = table(
     column("id", Uuid()),
     column("state", String()),
     column("updated_at", UtcDateTime()),
+    column("last_heartbeat_at", UtcDateTime()),
     column("scheduled_dttm", UtcDateTime()),
     column("end_date", UtcDateTime()),
     *_key(),

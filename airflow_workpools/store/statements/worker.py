@@ -3,22 +3,20 @@
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, exists, func, literal, null, or_, select, true, union_all, update
+from sqlalchemy import and_, case, func, literal, null, or_, select, true, update
 
 from airflow_workpools.core.jobs import ENDED, JobState, sources_of
 from airflow_workpools.store import rules
-from airflow_workpools.store.records import WorkerState
+from airflow_workpools.store.records import WorkerKind, WorkerState
 from airflow_workpools.store.statements.common import (
     in_states,
     may_become,
     newer_round,
     occupying,
     unwished,
-    waiting,
     with_ids,
 )
 from airflow_workpools.store.tables import jobs, workers
@@ -29,9 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy import ColumnElement, Select, Update
-    from sqlalchemy.sql.selectable import CompoundSelect
 
-    from airflow_workpools.core.names import WorkQueueRef
     from airflow_workpools.store.records import Report, WorkerRecord
     from airflow_workpools.store.statements.common import Condition
 
@@ -46,9 +42,13 @@ def change_worker(worker_id: uuid.UUID, **values: Any) -> Update:
     return update(workers).where(workers.c.id == worker_id).values(values)
 
 
-def touch_worker(worker_id: uuid.UUID, now: datetime, hindered: Mapping[str, str] | None) -> Update:
+def touch_worker(
+    worker_id: uuid.UUID, now: datetime, hindered: Mapping[str, str] | None, *, after_silence: bool
+) -> Update:
     """Note a heartbeat; that of a stopped worker does not bring it back to life."""
-    more = {} if hindered is None else {"hindered": dict(hindered)}
+    more: dict[str, Any] = {} if hindered is None else {"hindered": dict(hindered)}
+    if after_silence:
+        more["steady_since"] = now
     return change_worker(worker_id, last_heartbeat_at=now, **more).where(
         workers.c.state != WorkerState.STOPPED.value
     )
@@ -58,6 +58,13 @@ def drain_worker(worker_id: uuid.UUID) -> Update:
     """Wish that a worker claims nothing more; one that has stopped stays stopped."""
     return change_worker(worker_id, state=WorkerState.DRAINING.value).where(
         workers.c.state != WorkerState.STOPPED.value
+    )
+
+
+def resume_worker(worker_id: uuid.UUID) -> Update:
+    """Let a worker that drains claim again."""
+    return change_worker(worker_id, state=WorkerState.ONLINE.value).where(
+        workers.c.state == WorkerState.DRAINING.value
     )
 
 
@@ -73,20 +80,20 @@ def all_workers() -> Select[Any]:
 
 def neighbours(of: WorkerRecord, hostname: str) -> Condition:
     """Other workers on a host, of the kind and team of this one."""
-    return and_(
-        workers.c.hostname == hostname,
-        workers.c.kind == of.kind.value,
-        workers.c.team_name.is_not_distinct_from(of.team_name),
-        workers.c.id != of.id,
-    )
+    return and_(workers.c.hostname == hostname, _like(of))
 
 
 def workers_elsewhere(of: WorkerRecord, hostname: str) -> Condition:
     """Workers on other hosts, of the kind and team of this one."""
+    return and_(workers.c.hostname != hostname, _like(of))
+
+
+def _like(of: WorkerRecord) -> Condition:
+    """Other workers whose jobs this one may look after; of standalone ones, the pools say which jobs."""
+    same_team = workers.c.team_name.is_not_distinct_from(of.team_name)
     return and_(
-        workers.c.hostname != hostname,
         workers.c.kind == of.kind.value,
-        workers.c.team_name.is_not_distinct_from(of.team_name),
+        true() if of.kind is WorkerKind.STANDALONE else same_team,
         workers.c.id != of.id,
     )
 
@@ -115,133 +122,7 @@ def stop_silent(which: Condition, alive_between: Mapping[float, tuple[datetime, 
     )
 
 
-# -- claim ---------------------------------------------------------------------------------------------------
-
-
-def worker_and_other_teams(worker_id: uuid.UUID) -> Select[Any]:
-    """A worker, and with it those of other teams that claim jobs, if they are alive."""
-    me = workers.alias("me")
-    my_team = select(me.c.team_name).where(me.c.id == worker_id).scalar_subquery()
-    of_others = and_(
-        workers.c.state == WorkerState.ONLINE.value, workers.c.team_name.is_distinct_from(my_team)
-    )
-    return select(workers).where(or_(workers.c.id == worker_id, of_others))
-
-
-def _of_team(team_name: str | None) -> Condition:
-    """Jobs that an executor of this team has handed over."""
-    return jobs.c.team_name == team_name
-
-
-def pools_with_waiting(names: Sequence[str], team_name: str | None) -> CompoundSelect[Any]:
-    """Which of these pools have a job that waits for a worker of this team.
-
-    One look into the index for each, however long its line; longer only where other teams' jobs are in front.
-    """
-    return union_all(
-        *(
-            select(literal(name).label("pool")).where(
-                exists().where(jobs.c.pool == name, waiting, _of_team(team_name))
-            )
-            for name in names
-        )
-    )
-
-
-def slots_held(names: Collection[str]) -> Select[Any]:
-    """Slots that jobs hold, by queue."""
-    return (
-        select(jobs.c.pool, jobs.c.queue, func.sum(jobs.c.pool_slots).label("slots"))
-        .where(jobs.c.pool.in_(names), occupying)
-        .group_by(jobs.c.pool, jobs.c.queue)
-    )
-
-
-def first_waiting(
-    pool: str,
-    heads: Mapping[str, rules.Head],
-    *,
-    room: int,
-    most: int,
-    team_name: str | None,
-    others: Collection[str | None],
-) -> CompoundSelect[Any]:
-    """The head of the line of each queue.
-
-    Jobs that can never start are left out, and those that fit into the worker come on top, so that they are
-    not hidden behind those that do not. A job whose older round has not ended has to wait for it.
-
-    :param team_name: whose jobs the worker can take.
-    :param others: teams whose jobs somebody else will take: they keep their place in the line.
-    """
-    return _first_waiting(pool, tuple(heads.items()), room, most, team_name, frozenset(others))
-
-
-@lru_cache(maxsize=200)
-def _first_waiting(
-    pool: str,
-    heads: Sequence[tuple[str, rules.Head]],
-    room: int,
-    most: int,
-    team_name: str | None,
-    others: frozenset[str | None],
-) -> CompoundSelect[Any]:
-    """Make the statement, or take the one of an earlier claim: the pool is locked meanwhile."""
-    parts = []
-    can_start = or_(*(_of_team(team) for team in (team_name, *sorted(others, key=str))))
-    for queue, head in heads:
-        line = _in_line(select(*_claim_order), pool, queue).where(can_start)
-        if head.largest is not None:
-            line = line.where(jobs.c.pool_slots <= head.largest)
-        parts.append(line.limit(head.length))
-        if others or room < (rules.ANY_ROOM if head.largest is None else head.largest):
-            parts.append(line.where(jobs.c.pool_slots <= room, _of_team(team_name)).limit(most))
-    return union_all(*(select(part.subquery()) for part in parts))
-
-
-def line(ref: WorkQueueRef, limit: int) -> Select[Any]:
-    """The head of the line of a queue, for people to see; without workloads."""
-    columns = [column for column in jobs.c if column is not jobs.c.workload]
-    return _in_line(select(*columns), ref.pool, ref.queue).limit(limit)
-
-
-def _in_line(what: Select[Any], pool: str, queue: str) -> Select[Any]:
-    return what.where(
-        jobs.c.pool == pool,
-        jobs.c.queue == queue,
-        waiting,
-        ~_older_round_is_active(),
-    ).order_by(jobs.c.priority_weight.desc(), jobs.c.handed_over_at, jobs.c.id)
-
-
-_claim_order = (
-    jobs.c.id,
-    jobs.c.queue,
-    jobs.c.priority_weight,
-    jobs.c.pool_slots,
-    jobs.c.handed_over_at,
-    jobs.c.team_name,
-)
-
-
-@cache
-def _older_round_is_active() -> Condition:
-    """An earlier hand-over of the same try has not ended. Made once: a claim asks it for each queue."""
-    older = jobs.alias("older")
-    return exists().where(
-        older.c.task_instance_id == jobs.c.task_instance_id,
-        older.c.round < jobs.c.round,
-        older.c.ended_at.is_(None),
-    )
-
-
-def take(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID, now: datetime) -> Update:
-    """Give waiting jobs to a worker; not one that somebody has set to wait by hand while another worker has it."""
-    return (
-        update(jobs)
-        .where(with_ids(job_ids), may_become(JobState.CLAIMED), jobs.c.worker_id.is_(None))
-        .values(state=JobState.CLAIMED.value, worker_id=worker_id, claimed_at=now)
-    )
+# -- whose jobs --------------------------------------------------------------------------------------------
 
 
 def held_by(worker_id: uuid.UUID, job_ids: Collection[uuid.UUID] | None = None) -> Select[Any]:
@@ -253,11 +134,12 @@ def held_by(worker_id: uuid.UUID, job_ids: Collection[uuid.UUID] | None = None) 
     )
 
 
-def left_by(which: Condition) -> Select[Any]:
-    """Jobs of stopped workers, the oldest claim first."""
+def left_by(which: Condition, pools: Collection[str] | None) -> Select[Any]:
+    """Jobs of stopped workers, the oldest claim first; only of these pools, if any are given."""
+    of_pools = true() if pools is None else jobs.c.pool.in_(pools)
     return (
         select(jobs.c.id)
-        .where(occupying, jobs.c.worker_id.in_(_stopped(which)))
+        .where(occupying, of_pools, jobs.c.worker_id.in_(_stopped(which)))
         .order_by(jobs.c.claimed_at, jobs.c.id)
     )
 
@@ -383,6 +265,13 @@ def _each(name: str, values: Mapping[uuid.UUID, Any], otherwise: ColumnElement[A
         (literal(id_, jobs.c.id.type), literal(value, jobs.c[name].type)) for id_, value in values.items()
     ]
     return case(*whens, value=jobs.c.id, else_=otherwise)
+
+
+def held_claims(job_ids: Collection[uuid.UUID]) -> Select[Any]:
+    """Which claim of jobs a worker has now, of those that have not ended."""
+    return select(jobs.c.id, jobs.c.start_attempts).where(
+        with_ids(job_ids), occupying, jobs.c.worker_id.is_not(None)
+    )
 
 
 def states_of(worker_id: uuid.UUID, job_ids: Collection[uuid.UUID]) -> Select[Any]:

@@ -57,6 +57,7 @@ def upgrade() -> None:
         sa.Column("hostname", sa.String(250), nullable=False),
         sa.Column("kind", sa.String(20), nullable=False),
         sa.Column("pools", JSON_, nullable=True),
+        sa.Column("queues", JSON_, nullable=True),
         sa.Column("slots", sa.Integer(), nullable=True),
         sa.Column("state", sa.String(20), nullable=False),
         sa.Column("started_at", UtcDateTime(), nullable=False),
@@ -65,6 +66,7 @@ def upgrade() -> None:
         sa.Column("version", sa.String(64), nullable=False),
         sa.Column("team_name", sa.String(50), nullable=True),
         sa.Column("hindered", JSON_, nullable=True),
+        sa.Column("steady_since", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="workpool_worker_pkey"),
         schema=SCHEMA,
     )

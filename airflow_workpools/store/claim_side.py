@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store as workers claim from it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_workpools.core.names import WorkQueueRef
+from airflow_workpools.core.slots import WaitingJob
+from airflow_workpools.errors import NotFound
+from airflow_workpools.store import capacity, rows, rules
+from airflow_workpools.store.records import WorkerKind, WorkerState
+from airflow_workpools.store.sessions import Transactions, add, changed, chunks
+from airflow_workpools.store.statements import claim as statements
+from airflow_workpools.store.statements import run_time
+from airflow_workpools.store.statements import worker as worker_statements
+from airflow_workpools.store.tables import pools as pools_table
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from datetime import datetime, timedelta
+
+    from sqlalchemy.orm import Session
+
+    from airflow_workpools.core.pools import WorkPool
+    from airflow_workpools.store.records import ClaimedJob, WorkerRecord
+    from airflow_workpools.store.statements.claim import Team
+
+
+MAX_LINES = 100
+"""Most queues whose lines one statement reads: it has two parts for each, and SQLite takes 500."""
+
+
+class ClaimSide(Transactions):
+    """See :class:`~airflow_workpools.store.protocol.WorkerStore`."""
+
+    _reserve_after: timedelta
+
+    def claim(
+        self,
+        worker_id: uuid.UUID,
+        pools: Sequence[WorkPool],
+        *,
+        room: int,
+        now: datetime,
+        most: int | None = None,
+    ) -> list[ClaimedJob]:
+        wanted = rules.wanted(room, most)
+        by_name = sorted(pools, key=lambda pool: pool.name)
+
+        def look(session: Session) -> tuple[_Claimer, list[WorkPool]]:
+            claimer = _claimer(session, worker_id, now)
+            if wanted <= 0 or claimer.me.state is not WorkerState.ONLINE:
+                return claimer, []
+            served = [pool for pool in by_name if claimer.serves(pool)]
+            return claimer, _with_waiting(session, served, claimer)
+
+        # Looking is free for the others. Only where there is something to take, the pools' rows are locked.
+        worker, promising = self._transaction(look)
+        if not promising:
+            return []
+        overdue_since = now - self._reserve_after
+        return self._transaction(
+            lambda session: _claim(
+                session, worker, promising, room=room, most=wanted, now=now, overdue_since=overdue_since
+            )
+        )
+
+
+class _Claimer(NamedTuple):
+    """The worker that claims, and those that may claim what it leaves."""
+
+    me: WorkerRecord
+    team: Team
+    other_teams: frozenset[str | None]
+    """Other teams that have a worker which claims jobs; what no worker takes keeps nobody waiting."""
+    standalone: tuple[WorkerRecord, ...]
+    """Other standalone workers that are online."""
+
+    def serves(self, pool: WorkPool) -> bool:
+        return rules.serves(self.me, pool)
+
+    def takes_from(self, pool: WorkPool) -> list[str] | None:
+        """Return the queues of a pool from which it takes jobs; None: from all."""
+        if self.me.queues is None:
+            return None
+        return [q.name for q in pool.queues if self.me.takes_from(WorkQueueRef(pool.name, q.name))]
+
+
+def _claimer(session: Session, worker_id: uuid.UUID, now: datetime) -> _Claimer:
+    found = map(rows.worker_record, session.execute(statements.worker_and_others(worker_id)))
+    workers_ = {worker.id: worker for worker in found if worker is not None}
+    me = workers_.pop(worker_id, None)
+    if me is None:
+        raise unregistered(worker_id)
+    others = [other for other in workers_.values() if other.online(now)]
+    standalone = tuple(other for other in others if other.kind is WorkerKind.STANDALONE)
+    if me.kind is WorkerKind.STANDALONE:
+        return _Claimer(me, statements.ANY_TEAM, frozenset(), standalone)
+    teams = {other.team_name for other in others if other.kind is WorkerKind.EMBEDDED}
+    return _Claimer(me, me.team_name, frozenset(teams - {me.team_name}), standalone)
+
+
+def unregistered(worker_id: uuid.UUID) -> NotFound:
+    return NotFound(f"worker {worker_id} is not registered; it has to register before anything else")
+
+
+def _with_waiting(session: Session, pools: Sequence[WorkPool], claimer: _Claimer) -> list[WorkPool]:
+    takes_from = {pool.name: claimer.takes_from(pool) for pool in pools}
+    names = {
+        name
+        for some in chunks(pools)
+        for name in session.scalars(
+            statements.pools_with_waiting({pool.name: takes_from[pool.name] for pool in some}, claimer.team)
+        )
+    }
+    return [pool for pool in pools if pool.name in names]
+
+
+def _claim(
+    session: Session,
+    claimer: _Claimer,
+    pools: Sequence[WorkPool],
+    *,
+    room: int,
+    most: int,
+    now: datetime,
+    overdue_since: datetime,
+) -> list[ClaimedJob]:
+    """Take jobs of pools that have some. The pools come sorted by name: all lock them in the same order."""
+    for pool in pools:
+        _lock(session, pool.name)
+    me = claimer.me
+    if session.execute(statements.lock_worker(me.id)).first() is None:
+        return []  # meanwhile it was told to drain, or taken for dead
+    holds = _slots_of_workers(session, claimer)
+    room = min(room, capacity.free_slots(me, holds))
+    if room <= 0:
+        return []
+    most = min(most, room)
+    names = [pool.name for pool in pools]
+    paused_pools = {row.name for row in session.execute(run_time.pool_states(names)) if row.paused}
+    paused = _by_pool(row for row in session.execute(run_time.queue_states(names)) if row.paused)
+    held: dict[str, dict[str, int]] = defaultdict(dict)
+    for row in session.execute(statements.slots_held(names)):
+        held[row.pool][row.queue] = int(row.slots)
+    lines = [
+        _choose(
+            session,
+            _within_reach(pool, claimer, held=held[pool.name], holds=holds, now=now),
+            claimer,
+            paused=paused[pool.name],
+            held=held[pool.name],
+            room=room,
+            most=most,
+            overdue_since=overdue_since,
+        )
+        for pool in pools
+        if pool.name not in paused_pools
+    ]
+    chosen = [job.id for job in rules.take_turns(lines, room=room, most=most)]
+    for some in chunks(chosen):
+        session.execute(statements.take(some, me.id, now))
+    return held_jobs(session, me.id, chosen)
+
+
+def _slots_of_workers(session: Session, claimer: _Claimer) -> dict[uuid.UUID, int]:
+    """Count what workers hold whose limits matter to this claim."""
+    relevant = [claimer.me, *(claimer.standalone if claimer.me.queues is not None else ())]
+    limited = [worker.id for worker in relevant if worker.slots is not None]
+    return {
+        row.worker_id: int(row.slots)
+        for some in chunks(limited)
+        for row in session.execute(statements.slots_of_workers(some))
+    }
+
+
+def _within_reach(
+    pool: WorkPool,
+    claimer: _Claimer,
+    *,
+    held: Mapping[str, int],
+    holds: Mapping[uuid.UUID, int],
+    now: datetime,
+) -> WorkPool:
+    if claimer.me.queues is None:
+        return pool
+    others = [
+        other for other in claimer.standalone if rules.serves(other, pool) and other.can_use(pool.name, now)
+    ]
+    return capacity.within_reach(pool, claimer.me, others, held=held, holds=holds)
+
+
+def held_jobs(session: Session, worker_id: uuid.UUID, job_ids: Collection[uuid.UUID]) -> list[ClaimedJob]:
+    """Read those of these jobs that the worker has, in the order of their ids' list."""
+    found = {
+        row.id: rows.claimed_job(row)
+        for some in chunks(job_ids)
+        for row in session.execute(worker_statements.held_by(worker_id, some))
+    }
+    return [found[id_] for id_ in job_ids if id_ in found]
+
+
+def _lock(session: Session, pool: str) -> None:
+    if not changed(session, run_time.lock_pool(pool)):
+        add(session, pools_table, {"name": pool, "paused": False, "claim_count": 0})
+        session.execute(run_time.lock_pool(pool))
+
+
+def _by_pool(states: Iterable[Any]) -> dict[str, set[str]]:
+    queues_of: dict[str, set[str]] = defaultdict(set)
+    for row in states:
+        queues_of[row.pool].add(row.name)
+    return queues_of
+
+
+def _choose(
+    session: Session,
+    pool: WorkPool,
+    claimer: _Claimer,
+    *,
+    paused: Collection[str],
+    held: Mapping[str, int],
+    room: int,
+    most: int,
+    overdue_since: datetime,
+) -> list[WaitingJob]:
+    """Choose the jobs of one pool that may start now, looking at no more of its lines than needed.
+
+    Up to a thousand jobs of each queue may have to be looked at; nearly always, as many as are wanted decide. Not
+    where other teams' jobs stand in the lines, too: those that this worker can take may come far behind them.
+    """
+    heads = rules.heads(pool, paused=paused, held=held, most=most)
+    short = {queue: head.shortened(most) for queue, head in heads.items()}
+    chosen: list[WaitingJob] = []
+    for look in (heads,) if claimer.other_teams else (short, heads):
+        waiting, foreign = _first_waiting(session, pool.name, look, claimer, room=room, most=most)
+        chosen = rules.choose_from(
+            pool,
+            waiting,
+            paused=paused,
+            held=held,
+            room=room,
+            overdue_since=overdue_since,
+            foreign=foreign,
+            takes_from=claimer.takes_from(pool),
+        )
+        found = Counter(job.queue for job in waiting)
+        if look == heads or rules.is_enough(pool, chosen, heads=heads, found=found, most=most):
+            break
+    return chosen
+
+
+def _first_waiting(
+    session: Session,
+    pool: str,
+    heads: Mapping[str, rules.Head],
+    claimer: _Claimer,
+    *,
+    room: int,
+    most: int,
+) -> tuple[list[WaitingJob], set[uuid.UUID]]:
+    """Read the heads of a pool's lines; say which of those jobs are other teams' to take."""
+    found: dict[uuid.UUID, WaitingJob] = {}
+    foreign = set()
+    for queues_ in chunks(heads, size=MAX_LINES):
+        some = {queue: heads[queue] for queue in queues_}
+        statement = statements.first_waiting(
+            pool, some, room=room, most=most, team=claimer.team, others=claimer.other_teams
+        )
+        for row in session.execute(statement):
+            if claimer.other_teams and row.team_name != claimer.team:
+                foreign.add(row.id)
+            found[row.id] = WaitingJob(
+                id=row.id,
+                queue=row.queue,
+                priority_weight=row.priority_weight,
+                slots=row.pool_slots,
+                handed_over_at=row.handed_over_at,
+            )
+    return list(found.values()), foreign
