@@ -166,11 +166,8 @@ def launches_in_flight(infrastructure: Infrastructure | None) -> int:
     return int(getattr(infrastructure, "launches_in_flight", DEFAULT_LAUNCHES_IN_FLIGHT))
 
 
-def bound_to_host(infrastructure: Infrastructure | type[Infrastructure]) -> bool:
-    """Say whether only workers of the host on which a job was launched here can look after it.
-
-    Of a kind alone, where that depends on how an infrastructure is reached, it is taken to be so.
-    """
+def bound_to_host(infrastructure: Infrastructure) -> bool:
+    """Say whether only workers of the host on which a job was launched here can look after it."""
     return bool(getattr(infrastructure, "bound_to_host", True))
 
 

@@ -104,23 +104,25 @@ def default_templates() -> Mapping[str, BaseJobTemplate]:
 
 
 @cache
-def is_bound_to_host(kind: str) -> bool:
-    """Say whether only workers of the host on which a job of this kind was launched can look after it.
-
-    Of a kind that can't be imported here that is not known, and not said.
-    """
-    try:
-        return bound_to_host(infrastructure_class(kind))
-    except WorkpoolsError:
-        return False
-
-
-@cache
 def template_checks() -> Mapping[str, Callable[[Any], Sequence[str]]]:
     """Return what finds the faults of a ``job_configuration``, for each kind that knows of some and can be used."""
     classes: dict[str, Any] = {kind: infrastructure_class(kind) for kind in default_templates()}
     has_check = ChecksTemplates.template_problems.__name__
     return {kind: loaded.template_problems for kind, loaded in classes.items() if hasattr(loaded, has_check)}
+
+
+@cache
+def is_bound_to_host(kind: str) -> bool:
+    """Say whether only workers of the host on which a job of this kind was launched can look after it.
+
+    Where that depends on the connection, it is said. Of a kind that can't be imported here it is not known, and not
+    said.
+    """
+    try:
+        loaded: Any = infrastructure_class(kind)
+    except WorkpoolsError:
+        return False
+    return bound_to_host(loaded)
 
 
 @cache

@@ -213,14 +213,17 @@ def _slots(records: list[JobRecord], *, worker_id: uuid.UUID | None = None) -> i
     )
 
 
-@pytest.mark.parametrize("database", ["memory", "sqlite"])
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "database", ["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
+)
 def test_standalone_workers_keep_every_promise(database: str, request: pytest.FixtureRequest) -> None:
     engine = None if database == "memory" else request.getfixturevalue(f"{database}_engine")
     machine = type("Machine", (StandaloneModel,), {"engine": engine})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40 if engine is None else 12,
+            max_examples=40 if engine is None else 10,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
