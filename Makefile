@@ -9,6 +9,7 @@
 #                                                                       make bench BENCH=containers: Docker, Kubernetes
 #   make build   the wheel, in dist/
 #   make docs    check every example in README and docs/
+#   make openapi write the document of the worker API anew
 #   make clean   remove what these commands leave behind (not .venv; make distclean does)
 
 SHELL := bash
@@ -94,6 +95,12 @@ build: $(STAMP)
 constraints:
 	@$(BIN)/python tools/constraints.py > constraints.txt.new
 	@mv constraints.txt.new constraints.txt
+
+# After a deliberate change of the worker API.
+.PHONY: openapi
+openapi: $(STAMP)
+	@$(BIN)/python -m tools.openapi > openapi.new
+	@mv openapi.new airflow_workpools/api/openapi/worker-v1.json
 
 .PHONY: clean
 clean:

@@ -14,6 +14,16 @@
     ├── InfrastructureError
     │   ├── LaunchRejected               final: trying again would not help
     │   └── InfrastructureUnavailable    try again later
+    ├── RequestRefused                   a worker's request that does not reach the store
+    │   ├── TokenRefused            401
+    │   ├── PoolRefused             403  not with this token, or not by workers that ask for jobs
+    │   ├── TooLarge                413
+    │   ├── VersionRefused          426
+    │   └── TooManyAttempts         429
+    ├── WorkerApiError
+    │   ├── ApiRefused                   final: token, version or work pool are not what the API server takes
+    │   └── ApiUnavailable               try again later
+    │       └── ApiNotThere              something else answers at this address, or it can't be trusted
     └── ImageError                       an image could not be built, pulled or pushed
 
 A message says what is wrong, with which thing, and what to do about it.
@@ -76,6 +86,56 @@ class LaunchRejected(InfrastructureError):
 
 class InfrastructureUnavailable(InfrastructureError):
     """The infrastructure does not answer now; trying again may help."""
+
+
+class RequestRefused(WorkpoolsError):
+    """What a worker asks of the API server is refused before it reaches the store."""
+
+
+class TokenRefused(RequestRefused):
+    """The token opens nothing (any more)."""
+
+
+class PoolRefused(RequestRefused):
+    """The work pool is not one of the token's, or none whose jobs workers can ask for."""
+
+
+class TooLarge(RequestRefused):
+    """The request is larger than what is taken."""
+
+
+class VersionRefused(RequestRefused):
+    """The versions of worker and API server are too far apart."""
+
+
+class TooManyAttempts(RequestRefused):
+    """Too many wrong tokens came from one address.
+
+    :param retry_after_seconds: after which time it is looked at again.
+    """
+
+    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class WorkerApiError(WorkpoolsError):
+    """A worker could not say something to the API server."""
+
+
+class ApiRefused(WorkerApiError):
+    """The API server refuses this worker, and saying it again would not help; the message says what to do."""
+
+
+class ApiUnavailable(WorkerApiError):
+    """The API server does not answer now, or not so that it can be understood; trying again may help."""
+
+
+class ApiNotThere(ApiUnavailable):
+    """What answers at this address is not the worker API, or its certificate is not trusted.
+
+    Where it never was otherwise, the address or the settings of TLS are wrong.
+    """
 
 
 class ImageError(WorkpoolsError):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Airflow's plugin manager is told: the priority weight strategies of work queues, and where logs of tasks are."""
+"""What Airflow's plugin manager is told: the priority weight strategies of work queues, where logs of tasks are,
+and the worker API."""
 
 from __future__ import annotations
 
@@ -18,9 +19,11 @@ class WorkpoolsPlugin(AirflowPlugin):
 
     @property
     def fastapi_apps(self) -> list[Any]:
-        """Return none. Only the API server asks, when it starts: that is when it learns where logs of tasks are."""
+        """Return the worker API. Only the API server asks, when it starts: that is when it learns where logs are."""
         from airflow_workpools.airflow_private.task_logs import read_logs_with
+        from airflow_workpools.api.mounted import mounted_worker_app
+        from airflow_workpools.api.wire import MOUNT
         from airflow_workpools.task_logs import task_logs
 
         read_logs_with(task_logs().read)
-        return []
+        return [{"app": mounted_worker_app(), "url_prefix": MOUNT, "name": "Work pools"}]

@@ -6,12 +6,18 @@ from __future__ import annotations
 import json
 from argparse import ArgumentTypeError
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from airflow_workpools.core.worker_tokens import read_life
+from airflow_workpools.errors import InvalidInput
 from airflow_workpools.settings import MAX_DAYS
 
+if TYPE_CHECKING:
+    from datetime import timedelta
+
 NO_LIMIT = "none"
+NEVER = "never"
 
 QUEUE_SPEC_HELP = (
     'A work queue, for example "critical" or "critical:priority=1,limit=1"; may be repeated. '
@@ -60,6 +66,16 @@ def days(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MAX_DAYS:
         raise ArgumentTypeError(f"{text!r} must be a whole number of days, from 1 to {MAX_DAYS}")
     return int(text)
+
+
+def life(text: str) -> timedelta | None:
+    """Read how long something shall be good; ``never`` is for ever."""
+    if text.strip().lower() == NEVER:
+        return None
+    try:
+        return read_life(text)
+    except InvalidInput as error:
+        raise ArgumentTypeError(f"{error}, or {NEVER!r}") from None
 
 
 def job_id(text: str) -> UUID:

@@ -13,6 +13,7 @@ from airflow_workpools.cli.arguments import (
     assignment,
     days,
     job_id,
+    life,
     limit,
     number,
     queue_spec,
@@ -262,6 +263,43 @@ WORKER_COMMANDS = (
     _command("resume", "workers", "Let a worker that was drained take jobs again", ARG_WORKER),
 )
 
+TOKEN_COMMANDS = (
+    _command(
+        "create",
+        "tokens",
+        "Make a token with which workers elsewhere may have the jobs of work pools; it is shown once",
+        Arg(
+            ("--pool",),
+            dest="pools",
+            metavar="POOL",
+            action="append",
+            required=True,
+            help="A work pool whose jobs it opens; may be repeated",
+        ),
+        Arg(
+            ("--expires-in",),
+            metavar="TIME",
+            type=life,
+            default="365d",
+            help='How long it is good: 12h, 90d, 4w, or "never" (default: 365d)',
+        ),
+        Arg(("-d", "--description"), help="What it is for"),
+        Arg(
+            ("-o", "--output"),
+            choices=("text", "json"),
+            default="text",
+            help="text: the token alone (default); json: with what is known of it",
+        ),
+    ),
+    _command("list", "tokens", "List tokens, without their secrets", ARG_OUTPUT, function="list_tokens"),
+    _command(
+        "revoke",
+        "tokens",
+        "Let a token open nothing more, at once",
+        Arg(("token",), metavar="id", help="The id of the token"),
+    ),
+)
+
 DB_COMMANDS = (
     _command(
         "purge",
@@ -376,6 +414,9 @@ def get_workpools_cli_commands() -> list[CLICommand]:
                 GroupCommand(name="jobs", help="Look at jobs, and cancel them", subcommands=JOB_COMMANDS),
                 GroupCommand(
                     name="worker", help="Look at workers, and drain them", subcommands=WORKER_COMMANDS
+                ),
+                GroupCommand(
+                    name="token", help="Manage the tokens of workers elsewhere", subcommands=TOKEN_COMMANDS
                 ),
                 GroupCommand(name="image", help="Build images that tasks run in", subcommands=IMAGE_COMMANDS),
                 GroupCommand(name="db", help="Look after the tables", subcommands=DB_COMMANDS),

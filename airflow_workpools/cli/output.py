@@ -17,6 +17,7 @@ from airflow.utils.cli import action_cli, suppress_logs_and_warning
 from rich.markup import escape
 from sqlalchemy.exc import SQLAlchemyError
 
+from airflow_workpools.core.worker_tokens import PREFIX
 from airflow_workpools.errors import WorkpoolsError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ Command = Callable[["Namespace"], None]
 Row = Mapping[str, Any]
 
 _MASK = "***"
+_TOKEN = re.compile(rf"({PREFIX}_[0-9a-f]*_)\w+")
 
 
 def reads(function: Command) -> Command:
@@ -82,14 +84,14 @@ def _masked_command_line() -> Iterator[None]:
 
 
 def mask_assignments(argv: Sequence[str]) -> list[str]:
-    """Return the arguments with every value of ``--set VAR=VALUE`` replaced; any may be a secret."""
+    """Return the arguments with every value of ``--set VAR=VALUE`` replaced, which may be a secret, and every token."""
     masked: list[str] = []
     for argument in argv:
         if masked and re.fullmatch(r"-v*s|--se|--set", masked[-1]):
             argument = _mask_value(argument)
         elif found := re.match(r"(--set?=|-v*s=?(?!-))(.+)", argument, re.DOTALL):
             argument = found[1] + _mask_value(found[2])
-        masked.append(argument)
+        masked.append(_TOKEN.sub(rf"\1{_MASK}", argument))
     return masked
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.slots import WaitingJob
-from airflow_workpools.errors import NotFound
+from airflow_workpools.errors import Conflict, NotFound
 from airflow_workpools.store import capacity, rows, rules
 from airflow_workpools.store.records import WorkerKind, WorkerState
 from airflow_workpools.store.sessions import Transactions, add, changed, chunks
@@ -46,6 +46,7 @@ class ClaimSide(Transactions):
         room: int,
         now: datetime,
         most: int | None = None,
+        call: int | None = None,
     ) -> list[ClaimedJob]:
         wanted = rules.wanted(room, most)
         by_name = sorted(pools, key=lambda pool: pool.name)
@@ -64,7 +65,14 @@ class ClaimSide(Transactions):
         overdue_since = now - self._reserve_after
         return self._transaction(
             lambda session: _claim(
-                session, worker, promising, room=room, most=wanted, now=now, overdue_since=overdue_since
+                session,
+                worker,
+                promising,
+                room=room,
+                most=wanted,
+                now=now,
+                overdue_since=overdue_since,
+                call=call,
             )
         )
 
@@ -107,6 +115,19 @@ def unregistered(worker_id: uuid.UUID) -> NotFound:
     return NotFound(f"worker {worker_id} is not registered; it has to register before anything else")
 
 
+def begin_call(session: Session, worker_id: uuid.UUID, call: int | None) -> None:
+    """Have a call of a worker take effect once, and not after a later one.
+
+    Done in the transaction that gives jobs to the worker: who asks later, with a higher number, waits for its end.
+
+    :raises Conflict: if it was made before, or was overtaken.
+    """
+    if call is not None and not changed(session, worker_statements.begin_call(worker_id, call)):
+        raise Conflict(
+            f"call {call} of worker {worker_id} was made before, or a later one has overtaken it; ask for its jobs"
+        )
+
+
 def _with_waiting(session: Session, pools: Sequence[WorkPool], claimer: _Claimer) -> list[WorkPool]:
     takes_from = {pool.name: claimer.takes_from(pool) for pool in pools}
     names = {
@@ -128,6 +149,7 @@ def _claim(
     most: int,
     now: datetime,
     overdue_since: datetime,
+    call: int | None,
 ) -> list[ClaimedJob]:
     """Take jobs of pools that have some. The pools come sorted by name: all lock them in the same order."""
     for pool in pools:
@@ -135,6 +157,7 @@ def _claim(
     me = claimer.me
     if session.execute(statements.lock_worker(me.id)).first() is None:
         return []  # meanwhile it was told to drain, or taken for dead
+    begin_call(session, me.id, call)
     holds = _slots_of_workers(session, claimer)
     room = min(room, capacity.free_slots(me, holds))
     if room <= 0:

@@ -144,8 +144,27 @@ class ExecutorStore(Protocol):
 class WorkerStore(Protocol):
     """The worker's side."""
 
-    def register_worker(self, worker: WorkerRecord, *, now: datetime) -> None:
-        """Make a worker known, or known again, as online from now."""
+    def register_worker(
+        self,
+        worker: WorkerRecord,
+        *,
+        now: datetime,
+        token_id: str | None = None,
+        call: int | None = None,
+    ) -> None:
+        """Make a worker known, or known again, as online from now.
+
+        :param token_id: of the token that it has shown; only with that one it may come again.
+        :param call: the number of this call, see :meth:`claim`.
+        :raises Conflict: if it registered with another token, or the call was overtaken.
+        """
+        ...
+
+    def token_of_worker(self, worker_id: uuid.UUID) -> str | None:
+        """Return the id of the token with which a worker registered; None if it needs none.
+
+        :raises NotFound: if it is not registered.
+        """
         ...
 
     def heartbeat(
@@ -184,6 +203,7 @@ class WorkerStore(Protocol):
         room: int,
         now: datetime,
         most: int | None = None,
+        call: int | None = None,
     ) -> list[ClaimedJob]:
         """Take waiting jobs of these pools, of at most ``room`` slots, within every limit.
 
@@ -192,9 +212,19 @@ class WorkerStore(Protocol):
         keep their place in the line and what they hold, as long as one of those is online.
 
         :param most: most jobs to take, whatever their slots.
-
+        :param call: the number of this call, where its answer may be lost, or it may come twice: it gives jobs only if
+            the worker has not made one of this or a higher number before.
         :raises NotFound: if the worker is not registered.
+        :raises Conflict: if the call was made before, or was overtaken.
         """
+        ...
+
+    def waiting_jobs(self, pools: Collection[str]) -> dict[WorkQueueRef, int]:
+        """Count the jobs that wait in these pools, by queue; a queue without any is absent."""
+        ...
+
+    def wished_jobs(self, worker_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, set[uuid.UUID]]:
+        """Return which jobs of these workers should be stopped; a worker without any is absent."""
         ...
 
     def poll(self, refs: Collection[WorkQueueRef], *, now: datetime) -> None:
@@ -234,8 +264,11 @@ class WorkerStore(Protocol):
         """Return the worker's jobs that should be stopped."""
         ...
 
-    def mine(self, worker_id: uuid.UUID) -> list[ClaimedJob]:
-        """Return the worker's jobs that have not ended, oldest claim first."""
+    def mine(self, worker_id: uuid.UUID, *, call: int | None = None) -> list[ClaimedJob]:
+        """Return the worker's jobs that have not ended, oldest claim first.
+
+        :param call: the number of this call, see :meth:`claim`; what was called before gives no jobs after it.
+        """
         ...
 
     def revoked(self, start_attempts: Mapping[uuid.UUID, int]) -> list[uuid.UUID]:
@@ -264,6 +297,7 @@ class WorkerStore(Protocol):
         *,
         now: datetime,
         roaming: Mapping[str, str] = rules.NOTHING_ROAMS,
+        call: int | None = None,
     ) -> list[ClaimedJob]:
         """Become the owner of the jobs of dead workers of the same kind on this host.
 

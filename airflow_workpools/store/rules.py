@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
+from dataclasses import replace
 from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,12 +20,12 @@ from airflow_workpools.store.records import MISSED_HEARTBEATS, Report, ReportOut
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from airflow_workpools.core.pools import WorkPool
     from airflow_workpools.core.slots import WaitingJob
-    from airflow_workpools.store.records import NewJob, WorkerRecord
+    from airflow_workpools.store.records import ClaimedJob, NewJob, WorkerRecord
 
 POLL_WRITTEN_EVERY = timedelta(seconds=10)
 """A queue's poll is written down at most so often, however many workers poll it."""
@@ -116,6 +117,18 @@ def _object(workload: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def with_token(job: ClaimedJob, mint_token: Callable[[uuid.UUID, float], str]) -> ClaimedJob:
+    """Put a fresh token into a job's workload: it has to last from now until the task has started, no longer.
+
+    :param mint_token: makes a token for a task instance, valid so many seconds.
+    """
+    if job.problem is not None:  # it will never be launched, and must not keep the others from being so
+        return job
+    workload = json.loads(job.workload)
+    workload["token"] = mint_token(job.task_instance_id, job.start_timeout_seconds)
+    return replace(job, workload=json.dumps(workload))
 
 
 def fit_text(text: str) -> str:

@@ -134,6 +134,8 @@ workers = Table(
     Column("heartbeat_seconds", Double, nullable=False),
     Column("version", String(64), nullable=False),
     Column("team_name", String(50)),
+    Column("token_id", String(16)),
+    Column("call_number", Integer),
     Column("hindered", _json),
     Column("steady_since", UtcDateTime, nullable=False),
 )
@@ -226,6 +228,22 @@ On MySQL and MariaDB, which have the rest in it, it is the way to what has not e
 
 Index("workpool_job_handed_over", jobs.c.handed_over_at.desc(), jobs.c.id)
 """The listing, in its order."""
+
+tokens = Table(
+    "workpool_token",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    # Of its secret; nobody can get that back from it.
+    Column("hash", String(64), nullable=False),
+    Column("pools", _json, nullable=False),
+    Column("description", Text),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_by", String(250)),
+    Column("expires_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+    Column("last_used_at", UtcDateTime),
+)
+"""With what workers elsewhere show that they may have the jobs of some pools."""
 
 logs = Table(
     "workpool_log",

@@ -8,8 +8,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from airflow_workpools.core.names import WorkQueueRef
+from airflow_workpools.errors import Conflict
 from airflow_workpools.store import rows, rules
-from airflow_workpools.store.claim_side import ClaimSide, held_jobs, unregistered
+from airflow_workpools.store.claim_side import ClaimSide, begin_call, held_jobs, unregistered
 from airflow_workpools.store.records import MISSED_HEARTBEATS, Wish, WorkerState
 from airflow_workpools.store.sessions import add, changed, chunks
 from airflow_workpools.store.statements import run_time
@@ -31,14 +32,37 @@ if TYPE_CHECKING:
 class WorkerSide(ClaimSide):
     """See :class:`~airflow_workpools.store.protocol.WorkerStore`."""
 
-    def register_worker(self, worker: WorkerRecord, *, now: datetime) -> None:
-        row = rows.worker_row(worker, now)
+    def register_worker(
+        self,
+        worker: WorkerRecord,
+        *,
+        now: datetime,
+        token_id: str | None = None,
+        call: int | None = None,
+    ) -> None:
+        row = rows.worker_row(worker, now) | {"token_id": token_id}
 
         def work(session: Session) -> None:
-            if not add(session, workers, row):
-                session.execute(statements.change_worker(worker.id, **row))
+            if add(session, workers, row | {"call_number": call}):
+                return
+            change = statements.change_worker(worker.id, **row).where(statements.of_token(token_id))
+            if not changed(session, change):
+                raise Conflict(
+                    f"worker {worker.id} has registered with another token; start it with a new id"
+                )
+            begin_call(session, worker.id, call)
 
         self._transaction(work)
+
+    def token_of_worker(self, worker_id: uuid.UUID) -> str | None:
+        def work(session: Session) -> str | None:
+            row = session.execute(statements.worker(worker_id)).one_or_none()
+            if row is None:
+                raise unregistered(worker_id)
+            token_id: str | None = row.token_id
+            return token_id
+
+        return self._transaction(work)
 
     def heartbeat(
         self, worker_id: uuid.UUID, *, now: datetime, hindered: Mapping[str, str] | None = None
@@ -69,6 +93,26 @@ class WorkerSide(ClaimSide):
             worker_id, state=WorkerState.STOPPED.value, last_heartbeat_at=now
         )
         self._transaction(lambda session: session.execute(statement))
+
+    def waiting_jobs(self, pools: Collection[str]) -> dict[WorkQueueRef, int]:
+        def work(session: Session) -> dict[WorkQueueRef, int]:
+            return {
+                WorkQueueRef(row.pool, row.queue): row.jobs
+                for some in chunks(pools)
+                for row in session.execute(statements.waiting_jobs(some))
+            }
+
+        return self._transaction(work)
+
+    def wished_jobs(self, worker_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, set[uuid.UUID]]:
+        def work(session: Session) -> dict[uuid.UUID, set[uuid.UUID]]:
+            found: dict[uuid.UUID, set[uuid.UUID]] = defaultdict(set)
+            for some in chunks(worker_ids):
+                for row in session.execute(statements.wished_jobs(some)):
+                    found[row.worker_id].add(row.id)
+            return dict(found)
+
+        return self._transaction(work)
 
     def poll(self, refs: Collection[WorkQueueRef], *, now: datetime) -> None:
         def work(session: Session) -> None:
@@ -124,11 +168,12 @@ class WorkerSide(ClaimSide):
         statement = statements.wishes(worker_id)
         return self._transaction(lambda session: [Wish(*row) for row in session.execute(statement)])
 
-    def mine(self, worker_id: uuid.UUID) -> list[ClaimedJob]:
-        statement = statements.held_by(worker_id)
-        return self._transaction(
-            lambda session: [rows.claimed_job(row) for row in session.execute(statement)]
-        )
+    def mine(self, worker_id: uuid.UUID, *, call: int | None = None) -> list[ClaimedJob]:
+        def work(session: Session) -> list[ClaimedJob]:
+            begin_call(session, worker_id, call)
+            return [rows.claimed_job(row) for row in session.execute(statements.held_by(worker_id))]
+
+        return self._transaction(work)
 
     def revoked(self, start_attempts: Mapping[uuid.UUID, int]) -> list[uuid.UUID]:
         def work(session: Session) -> list[uuid.UUID]:
@@ -162,8 +207,10 @@ class WorkerSide(ClaimSide):
         *,
         now: datetime,
         roaming: Mapping[str, str] = rules.NOTHING_ROAMS,
+        call: int | None = None,
     ) -> list[ClaimedJob]:
         def work(session: Session) -> list[ClaimedJob]:
+            begin_call(session, worker_id, call)
             me = _registered(session, worker_id)
             if me.state is WorkerState.STOPPED:
                 return []

@@ -70,6 +70,8 @@ class MemoryJobs:
         self._jobs: dict[uuid.UUID, StoredJob] = {}
         self._logs: dict[uuid.UUID, list[LogChunk]] = {}
         self._workers: dict[uuid.UUID, WorkerRecord] = {}
+        self._tokens: dict[uuid.UUID, str | None] = {}
+        self._calls: dict[uuid.UUID, int] = {}
         self._pools: dict[str, bool] = {}
         self._queues: dict[WorkQueueRef, QueueRunState] = {}
         self._lock = threading.RLock()

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow_workpools.core.jobs import ACTIVE, ENDED, JobState, sources_of
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.slots import WaitingJob
-from airflow_workpools.errors import NotFound
+from airflow_workpools.errors import Conflict, NotFound
 from airflow_workpools.store import capacity, rules
 from airflow_workpools.store.records import (
     ClaimedJob,
@@ -37,11 +37,34 @@ if TYPE_CHECKING:
 class WorkerSide(MemoryJobs):
     """See :class:`~airflow_workpools.store.protocol.WorkerStore`."""
 
-    def register_worker(self, worker: WorkerRecord, *, now: datetime) -> None:
+    def register_worker(
+        self,
+        worker: WorkerRecord,
+        *,
+        now: datetime,
+        token_id: str | None = None,
+        call: int | None = None,
+    ) -> None:
         with self._lock:
+            if self._tokens.setdefault(worker.id, token_id) != token_id:
+                raise Conflict(
+                    f"worker {worker.id} has registered with another token; start it with a new id"
+                )
+            self._begin_call(worker.id, call)
             self._workers[worker.id] = replace(
                 worker, state=WorkerState.ONLINE, last_heartbeat_at=now, steady_since=now
             )
+
+    def token_of_worker(self, worker_id: uuid.UUID) -> str | None:
+        with self._lock:
+            self._registered(worker_id)
+            return self._tokens[worker_id]
+
+    def _begin_call(self, worker_id: uuid.UUID, call: int | None) -> None:
+        if call is not None:
+            if call <= self._calls.get(worker_id, 0):
+                raise Conflict(f"call {call} of worker {worker_id} was made before, or was overtaken")
+            self._calls[worker_id] = call
 
     def heartbeat(
         self, worker_id: uuid.UUID, *, now: datetime, hindered: Mapping[str, str] | None = None
@@ -81,6 +104,7 @@ class WorkerSide(MemoryJobs):
         room: int,
         now: datetime,
         most: int | None = None,
+        call: int | None = None,
     ) -> list[ClaimedJob]:
         wanted = rules.wanted(room, most)
         with self._lock:
@@ -100,9 +124,23 @@ class WorkerSide(MemoryJobs):
                 if not self._pools.get(pool.name)
             ]
             chosen = [self._jobs[job.id] for job in rules.take_turns(lines, room=room, most=wanted)]
+            if chosen:
+                self._begin_call(worker_id, call)
             for job in chosen:
                 job.change(JobState.CLAIMED, worker_id=worker_id, claimed_at=now)
             return [_claimed(job) for job in chosen]
+
+    def waiting_jobs(self, pools: Collection[str]) -> dict[WorkQueueRef, int]:
+        with self._lock:
+            waiting = self._find(
+                lambda job: job.record.state is JobState.PENDING and job.record.ref.pool in pools
+            )
+        return dict(Counter(job.record.ref for job in waiting))
+
+    def wished_jobs(self, worker_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, set[uuid.UUID]]:
+        with self._lock:
+            wished = {id_: {job.record.id for job in self._held(id_) if job.is_wished} for id_ in worker_ids}
+        return {id_: jobs for id_, jobs in wished.items() if jobs}
 
     def poll(self, refs: Collection[WorkQueueRef], *, now: datetime) -> None:
         with self._lock:
@@ -148,8 +186,9 @@ class WorkerSide(MemoryJobs):
         with self._lock:
             return [Wish(job.record.id, job.record.reason) for job in self._held(worker_id) if job.is_wished]
 
-    def mine(self, worker_id: uuid.UUID) -> list[ClaimedJob]:
+    def mine(self, worker_id: uuid.UUID, *, call: int | None = None) -> list[ClaimedJob]:
         with self._lock:
+            self._begin_call(worker_id, call)
             return [_claimed(job) for job in self._held(worker_id)]
 
     def revoked(self, start_attempts: Mapping[uuid.UUID, int]) -> list[uuid.UUID]:
@@ -183,8 +222,10 @@ class WorkerSide(MemoryJobs):
         *,
         now: datetime,
         roaming: Mapping[str, str] = rules.NOTHING_ROAMS,
+        call: int | None = None,
     ) -> list[ClaimedJob]:
         with self._lock:
+            self._begin_call(worker_id, call)
             me = self._registered(worker_id)
             if me.state is WorkerState.STOPPED:
                 return []

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a worker speaks with the job store: one small protocol, whatever lies in between.
 
-The embedded worker uses :class:`SqlClient`. Every call is safe to repeat, so that a lost answer loses
+The embedded worker uses :class:`SqlClient`, one that stands alone
+:class:`~airflow_workpools.worker.http_client.HttpClient`. Every call is safe to repeat, so that a lost answer loses
 nothing and doubles nothing.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
@@ -98,14 +98,14 @@ class WorkerClient(Protocol):
     def mine(self, worker_id: UUID) -> list[ClaimedJob]:
         """Return the jobs that this worker has."""
 
-    def over(self, job_ids: Collection[UUID], *, before: datetime) -> set[UUID]:
-        """Return those of these jobs that ended before this time, or that nobody knows."""
-
     def revoked(self, worker_id: UUID, start_attempts: Mapping[UUID, int]) -> list[UUID]:
         """Return those of these claims that nobody has any more: their jobs must not go on.
 
         :param start_attempts: which claim of each job it is.
         """
+
+    def over(self, job_ids: Collection[UUID], *, before: datetime) -> set[UUID]:
+        """Return those of these jobs that ended before this time, or that nobody knows."""
 
     def take_over(
         self,
@@ -120,7 +120,7 @@ class WorkerClient(Protocol):
         :param roaming: pools whose jobs on this kind of infrastructure may be taken over from workers of any host.
         """
 
-    def log_ends(self, attempts: Mapping[UUID, int]) -> Mapping[UUID, LogEnd]:
+    def log_ends(self, worker_id: UUID, attempts: Mapping[UUID, int]) -> Mapping[UUID, LogEnd]:
         """Say from where on to send the logs of these attempts to start jobs."""
 
     def append_log(
@@ -180,19 +180,13 @@ class SqlClient:
     ) -> list[ClaimedJob]:
         served = [pool for name, pool in self.pools().items() if pools is None or name in pools]
         jobs = self.store.claim(worker_id, served, room=rules.ANY_ROOM, most=most, now=now)
-        return [self._with_token(job) for job in jobs]
-
-    def _with_token(self, job: ClaimedJob) -> ClaimedJob:
-        """Put a fresh token into the workload: it has to last from now until the task has started, no longer."""
-        if job.problem is not None:  # it will never be launched, and must not keep the others from being so
-            return job
-        workload = json.loads(job.workload)
-        workload["token"] = self.mint_token(job.task_instance_id, job.start_timeout_seconds)
-        return replace(job, workload=json.dumps(workload))
+        return [rules.with_token(job, self.mint_token) for job in jobs]
 
     def renew(self, worker_id: UUID, job_ids: Sequence[UUID], *, now: datetime) -> Mapping[UUID, str]:
         renewed = self.store.renew(worker_id, job_ids, now=now)
-        return {job.id: self._with_token(job).workload for job in renewed if job.problem is None}
+        return {
+            job.id: rules.with_token(job, self.mint_token).workload for job in renewed if job.problem is None
+        }
 
     def report(self, worker_id: UUID, reports: Sequence[Report], *, now: datetime) -> list[ReportOutcome]:
         return self.store.report(worker_id, reports, now=now)
@@ -227,7 +221,7 @@ class SqlClient:
     ) -> list[ClaimedJob]:
         return self.store.take_over(worker_id, hostname, now=now, roaming=roaming)
 
-    def log_ends(self, attempts: Mapping[UUID, int]) -> Mapping[UUID, LogEnd]:
+    def log_ends(self, worker_id: UUID, attempts: Mapping[UUID, int]) -> Mapping[UUID, LogEnd]:
         return self.store.log_ends(attempts)
 
     def append_log(

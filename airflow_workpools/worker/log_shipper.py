@@ -173,7 +173,8 @@ class LogShipper:
         new = [one for one in self._logs.values() if one.reader is None and not one.complete]
         if not new:
             return
-        ends = await asyncio.to_thread(self.client.log_ends, {one.job_id: one.attempt for one in new})
+        attempts = {one.job_id: one.attempt for one in new}
+        ends = await asyncio.to_thread(self.client.log_ends, self.worker_id, attempts)
         for one in new:
             self._go_on(one, ends.get(one.job_id, LogEnd()))
 

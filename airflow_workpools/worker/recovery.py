@@ -124,16 +124,21 @@ class Recovery:
             known = before | set(self.known())
             lost = [job for job in mine if job.id not in known]
             if lost:
-                await self._adopt(lost)
+                await self._adopt(lost, never_came=True)
 
-    async def _adopt(self, jobs: list[ClaimedJob]) -> None:
-        """Look after jobs that were somebody else's. Where there is no handle, there may be no job: it is sought."""
+    async def _adopt(self, jobs: list[ClaimedJob], *, never_came: bool = False) -> None:
+        """Look after jobs that were somebody else's. Where there is no handle, there may be no job: it is sought.
+
+        :param never_came: the answer that gave us the jobs was lost: that is no failure of theirs to start.
+        """
         never_launched: list[ClaimedJob] = []
         for job in jobs:
             if job.handle is not None:
                 self._watch(job, job.handle, self.sites.of_handle(job.handle, job.ref.pool))
             elif (site := self.sites.of_pool(job.ref.pool)) is not None:
                 self.seek_later(job, site, "its worker ended before it could launch the job")
+                if never_came:
+                    self.sought[job.id].launched_here = self.sought[job.id].outage = True
             else:
                 never_launched.append(job)
         await self.give_back(never_launched, "its worker ended before it could launch the job")

@@ -35,14 +35,8 @@ if TYPE_CHECKING:
 
     Server = PostgresServer | MariadbServer
 
-OURS = {
-    "workpool_installation",
-    "workpool_pool",
-    "workpool_queue",
-    "workpool_worker",
-    "workpool_job",
-    "workpool_log",
-}
+WHATS = ("installation", "pool", "queue", "worker", "job", "log", "token")
+OURS = {f"workpool_{what}" for what in WHATS}
 VERSIONS = "alembic_version_workpools"
 ENSURE = "from airflow_workpools.store.db_manager import ensure_tables; ensure_tables()"
 
@@ -170,6 +164,7 @@ def full_of_rows(engine: sa.Engine) -> dict[str, list[Any]]:
             {**job_row(job, 0, NOW), "state": "running", "handle": {"kind": "process", "data": {"pid": 1}}},
             {**job_row(ended, 0, NOW), "state": "failed", "reason": "näh \U0001f40b", "ended_at": later(1)},
         ],
+        tables.tokens: [{"id": "3f9a", "hash": "0" * 64, "pools": ["etl"], "created_at": NOW}],
         tables.logs: [
             {"job_id": job.task_instance_id, "attempt": 0, "position": 0, "size": 3, "data": b"\x00a\xff"}
         ],

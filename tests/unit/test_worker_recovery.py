@@ -237,6 +237,29 @@ def test_a_requeue_whose_answer_was_lost_and_that_is_repeated_harms_no_later_cla
     play(scenario)
 
 
+def test_jobs_of_claims_whose_answers_were_lost_start_without_using_up_an_attempt():
+    async def scenario(stage: Stage) -> None:
+        stage.pools["etl"] = etl(concurrency_limit=2, start_attempts=1)
+        job = stage.hand_over()
+        claim, lost = stage.store.claim, []
+
+        def lose(*args: Any, **kwargs: Any) -> Any:
+            jobs = claim(*args, **kwargs)
+            if jobs:
+                lost.append(jobs)
+                raise ConnectionError("the answer was lost")
+            return jobs
+
+        stage.store.claim = lose
+        async with working(stage.worker()) as infrastructure:
+            await until(lambda: stage.record(job).state is JobState.SUBMITTED)
+            assert len(lost) == 1
+            assert [spec.job_id for spec in infrastructure.launched] == [job]
+            assert stage.record(job).start_attempts == 0
+
+    play(scenario)
+
+
 def test_a_job_whose_row_cannot_be_read_fails_with_that_and_the_others_run():
     async def scenario(stage: Stage) -> None:
         bad, good = stage.hand_over(), stage.hand_over()

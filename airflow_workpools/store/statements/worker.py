@@ -17,6 +17,7 @@ from airflow_workpools.store.statements.common import (
     newer_round,
     occupying,
     unwished,
+    waiting,
     with_ids,
 )
 from airflow_workpools.store.tables import jobs, workers
@@ -40,6 +41,17 @@ _NOT_SAID: Mapping[uuid.UUID, int] = MappingProxyType({})
 def change_worker(worker_id: uuid.UUID, **values: Any) -> Update:
     """Set columns of a worker."""
     return update(workers).where(workers.c.id == worker_id).values(values)
+
+
+def begin_call(worker_id: uuid.UUID, number: int) -> Update:
+    """Note the number of a call, if it is higher than any before."""
+    earlier = or_(workers.c.call_number.is_(None), workers.c.call_number < number)
+    return change_worker(worker_id, call_number=number).where(earlier)
+
+
+def of_token(token_id: str | None) -> Condition:
+    """Workers that registered with a token, or that need none."""
+    return workers.c.token_id.is_not_distinct_from(token_id)
 
 
 def touch_worker(
@@ -175,6 +187,20 @@ def wishes(worker_id: uuid.UUID) -> Select[Any]:
         select(jobs.c.id, jobs.c.reason)
         .where(jobs.c.worker_id == worker_id, occupying, ~unwished)
         .order_by(jobs.c.claimed_at, jobs.c.id)
+    )
+
+
+def wished_jobs(worker_ids: Collection[uuid.UUID]) -> Select[Any]:
+    """Which jobs of workers should be stopped; asked a few times a second for all that wait for such news."""
+    return select(jobs.c.worker_id, jobs.c.id).where(jobs.c.worker_id.in_(worker_ids), occupying, ~unwished)
+
+
+def waiting_jobs(pools: Collection[str]) -> Select[Any]:
+    """How many jobs wait in each queue of pools; asked a few times a second, out of the index alone."""
+    return (
+        select(jobs.c.pool, jobs.c.queue, func.count().label("jobs"))
+        .where(jobs.c.pool.in_(pools), waiting)
+        .group_by(jobs.c.pool, jobs.c.queue)
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Create the tables of the installation, of pools, queues, workers, jobs and their logs.
+"""Create the tables of the installation, of pools, queues, workers, jobs, their logs, and tokens.
 
 Revision ID: 0001_workpools
 Revises:
@@ -65,6 +65,8 @@ def upgrade() -> None:
         sa.Column("heartbeat_seconds", sa.Double(), nullable=False),
         sa.Column("version", sa.String(64), nullable=False),
         sa.Column("team_name", sa.String(50), nullable=True),
+        sa.Column("token_id", sa.String(16), nullable=True),
+        sa.Column("call_number", sa.Integer(), nullable=True),
         sa.Column("hindered", JSON_, nullable=True),
         sa.Column("steady_since", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="workpool_worker_pkey"),
@@ -106,6 +108,20 @@ def upgrade() -> None:
         schema=SCHEMA,
     )
     _create_job_indexes()
+    op.create_table(
+        "workpool_token",
+        sa.Column("id", sa.String(16), nullable=False),
+        sa.Column("hash", sa.String(64), nullable=False),
+        sa.Column("pools", JSON_, nullable=False),
+        sa.Column("description", sa.Text(), nullable=True),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("created_by", sa.String(250), nullable=True),
+        sa.Column("expires_at", UtcDateTime(), nullable=True),
+        sa.Column("revoked_at", UtcDateTime(), nullable=True),
+        sa.Column("last_used_at", UtcDateTime(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="workpool_token_pkey"),
+        schema=SCHEMA,
+    )
     op.create_table(
         "workpool_log",
         sa.Column("job_id", sa.Uuid(), nullable=False),
@@ -163,6 +179,7 @@ def _create_job_indexes() -> None:
 
 def downgrade() -> None:
     of_jobs = ("workpool_log", "workpool_job")
-    for table in (*of_jobs, "workpool_worker", "workpool_queue", "workpool_pool", "workpool_installation"):
+    of_workers = ("workpool_token", "workpool_worker")
+    for table in (*of_jobs, *of_workers, "workpool_queue", "workpool_pool", "workpool_installation"):
         # MySQL and MariaDB drop for good at once: what ended half-way must be able to go on.
         op.drop_table(table, schema=SCHEMA, if_exists=True)
