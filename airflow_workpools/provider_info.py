@@ -173,6 +173,12 @@ def _config_section() -> dict[str, Any]:
                 "60",
                 "Longest pause in seconds before an embedded worker that died is started again.",
             ),
+            "api_url": _option(
+                "string",
+                "",
+                "Where standalone workers reach Airflow's API server. Empty: [api] base_url.",
+                example="https://airflow.example.com",
+            ),
             "drain_timeout": _option(
                 "float",
                 "30",

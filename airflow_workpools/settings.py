@@ -103,6 +103,12 @@ class Settings:
     max_log_bytes: int = MAX_LOG_BYTES
     """How much is kept of what one job writes, where Airflow's log folder does not have it (``max_log_mb``)."""
 
+    api_url: str | None = None
+    """Where standalone workers reach Airflow's API server (``api_url``); else ``[api] base_url``, where that
+    is an address."""
+    api_certificates: str | None = None
+    """File of the authorities that the API server's certificate may be from: ``[api] ssl_cert``."""
+
     pools: PoolSettings = field(default_factory=PoolSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
 
@@ -129,12 +135,19 @@ class Settings:
                 seconds=reader.seconds("reserve_after", RESERVE_AFTER.total_seconds(), zero=True)
             ),
             max_log_bytes=reader.megabytes("max_log_mb", cls.max_log_bytes),
+            api_url=_api_url(reader),
+            api_certificates=reader.text("ssl_cert", "", section="api") or None,
             pools=_read_pools(shared),
             worker=_read_worker(reader),
         )
         if problems := shared.problems + reader.problems:
             raise InvalidInput(problems)
         return settings
+
+
+def _api_url(reader: _Reader) -> str | None:
+    base_url = reader.text("base_url", "", section="api")
+    return reader.text("api_url", "") or (base_url if base_url.startswith("http") else None)
 
 
 def _read_pools(reader: _Reader) -> PoolSettings:

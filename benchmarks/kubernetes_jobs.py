@@ -21,7 +21,7 @@ from airflow_workpools.infrastructure.containers import runtime_environment
 from airflow_workpools.infrastructure.kubernetes import KubernetesInfrastructure
 from airflow_workpools.infrastructure.kubernetes.infrastructure import planned
 from airflow_workpools.infrastructure.kubernetes.manifest import SELECTOR, JobPlan
-from airflow_workpools.worker.loop import WorkerTimes
+from airflow_workpools.worker.times import WorkerTimes
 from tests.kubernetes.cluster import KubernetesPlatform
 
 NOWHERE = {"no.such/label": "here"}

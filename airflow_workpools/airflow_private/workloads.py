@@ -10,6 +10,7 @@ import logging
 import os
 import selectors
 import signal
+import sys
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from importlib import import_module
@@ -187,7 +188,27 @@ def log_file_of(workload: Any) -> Path | None:
     return init_log_file(log_path) if log_path else None
 
 
-def run_workload(workload: Any, *, server: str | None, on_begun: Callable[[], None] = lambda: None) -> int:
+def log_to_output(workload: Any) -> Any:
+    """Have what a task writes go to this process's standard output, line by line, and return its workload.
+
+    Its log folder gets it only where remote logging is set up: it is uploaded from there.
+    """
+    from airflow.sdk.log import configure_logging, load_remote_log_handler
+
+    configure_logging(output=sys.stdout.buffer, json_output=True)
+    if load_remote_log_handler() is None:
+        # The supervisor of a task without a log file logs where all else does.
+        return workload.model_copy(update={"log_path": None})
+    return workload
+
+
+def run_workload(
+    workload: Any,
+    *,
+    server: str | None,
+    on_begun: Callable[[], None] = lambda: None,
+    log_to_output: bool = False,
+) -> int:
     """Run a workload under Airflow's supervisor, as LocalExecutor does; return 0, or raise.
 
     What the supervisor returns is the exit code of the task's process, and not the job's: whatever became of the
@@ -195,6 +216,7 @@ def run_workload(workload: Any, *, server: str | None, on_begun: Callable[[], No
     cleared; Airflow must not hear of that as a failure.
 
     :param on_begun: called when the task's own code is about to run: all that Airflow does before is over then.
+    :param log_to_output: whether :func:`log_to_output` has made the workload.
     """
     from airflow.executors.base_executor import BaseExecutor
     from airflow.executors.workloads import ExecuteTask
@@ -203,7 +225,8 @@ def run_workload(workload: Any, *, server: str | None, on_begun: Callable[[], No
         _to_call_when_begun.append(on_begun)
     else:
         on_begun()  # it does not tell when its own code begins; it must not keep tasks from starting
-    BaseExecutor.run_workload(workload, server=server)
+    twice = log_to_output and workload.log_path is not None
+    BaseExecutor.run_workload(workload, server=server, subprocess_logs_to_stdout=twice)
     return 0
 
 

@@ -96,6 +96,34 @@ def seconds(text: str) -> float:
         raise ArgumentTypeError(f"{text!r} must be a number of seconds") from None
 
 
+@dataclass(frozen=True)
+class Patience:
+    """How long something may take; None: as long as it does."""
+
+    seconds: float | None
+
+
+def patience(text: str) -> Patience:
+    """Read a duration that may be without end."""
+    if text.strip().lower() == NO_LIMIT:
+        return Patience(None)
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise ArgumentTypeError(f"{text!r} must be a number of seconds, 0 or more, or {NO_LIMIT!r}")
+    return Patience(found)
+
+
+def address(text: str) -> tuple[str, int]:
+    """Read ``PORT`` or ``HOST:PORT``; a port alone is one of this machine only."""
+    host, _, port = text.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535:
+        raise ArgumentTypeError(f"{text!r} must be a port, or HOST:PORT")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
 def queue_spec(text: str) -> tuple[str, dict[str, Any]]:
     """Read ``NAME`` or ``NAME:key=value,…``; return the queue's name and its definition."""
     name, _, settings = text.partition(":")

@@ -20,6 +20,7 @@ from airflow_workpools.cli.arguments import (
     seconds,
 )
 from airflow_workpools.cli.command import command as _command
+from airflow_workpools.cli.start_arguments import START_ARGS
 from airflow_workpools.core.jobs import JobState
 
 ARG_POOL = Arg(("pool",), help="The name of the work pool")
@@ -248,6 +249,12 @@ JOB_COMMANDS = (
 
 WORKER_COMMANDS = (
     _command(
+        "start",
+        "worker_start",
+        "Run a worker of pull pools here; it needs nothing of Airflow but its API server",
+        *START_ARGS,
+    ),
+    _command(
         "list",
         "workers",
         "List workers",
@@ -413,7 +420,7 @@ def get_workpools_cli_commands() -> list[CLICommand]:
                 ),
                 GroupCommand(name="jobs", help="Look at jobs, and cancel them", subcommands=JOB_COMMANDS),
                 GroupCommand(
-                    name="worker", help="Look at workers, and drain them", subcommands=WORKER_COMMANDS
+                    name="worker", help="Run workers, look at them, drain them", subcommands=WORKER_COMMANDS
                 ),
                 GroupCommand(
                     name="token", help="Manage the tokens of workers elsewhere", subcommands=TOKEN_COMMANDS

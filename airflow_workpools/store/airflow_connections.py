@@ -10,33 +10,52 @@ from typing import TYPE_CHECKING, Any
 from airflow_workpools.errors import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
 _OF_INFRASTRUCTURE = ("conn_id", "conn_type", "host", "port", "login", "password", "schema")
 _FIELDS = ("conn_type", "description", "host", "port", "login", "password", "schema")
 
 
-def airflow_connections(conn_ids: Collection[str]) -> dict[str, dict[str, Any]]:
-    """Read connections wherever Airflow finds them: secrets backends, environment, metadata database.
+def all_backends() -> list[Any]:
+    """Return where Airflow finds connections: secrets backends, environment, metadata database."""
+    from airflow.configuration import ensure_secrets_loaded
+
+    return list(ensure_secrets_loaded())
+
+
+def backends_without_database() -> list[Any]:
+    """Return where a process finds connections that has no metadata database: secrets backends and environment."""
+    from airflow.sdk.configuration import ensure_secrets_loaded
+
+    # As Airflow's own supervisor of tasks does it.
+    return list(
+        ensure_secrets_loaded(
+            default_backends=["airflow.secrets.environment_variables.EnvironmentVariablesBackend"]
+        )
+    )
+
+
+def airflow_connections(
+    conn_ids: Collection[str], *, backends: Callable[[], Collection[Any]] = all_backends
+) -> dict[str, dict[str, Any]]:
+    """Read connections from the first place that has them.
 
     One that is nowhere is left out, and so is a field that is empty: the template says which it misses. A backend
     that fails fails this, too: it may have the connection, and another place may have an older one. Blocks.
     """
-    from airflow.configuration import ensure_secrets_loaded
-
-    backends = ensure_secrets_loaded() if conn_ids else []
-    found = {conn_id: _first(conn_id, backends) for conn_id in conn_ids}
+    places = backends() if conn_ids else []
+    found = {conn_id: _first(conn_id, places) for conn_id in conn_ids}
     return {conn_id: _fields(connection) for conn_id, connection in found.items() if connection is not None}
 
 
-def infrastructure_connection(conn_id: str) -> dict[str, Any]:
+def infrastructure_connection(
+    conn_id: str, *, backends: Callable[[], Collection[Any]] = all_backends
+) -> dict[str, Any]:
     """Read the connection of an infrastructure, from the first place that has it. Blocks.
 
     :raises NotFound: if none has.
     """
-    from airflow.configuration import ensure_secrets_loaded
-
-    connection = _first(conn_id, ensure_secrets_loaded())
+    connection = _first(conn_id, backends())
     if connection is None:
         raise NotFound(
             f"there is no Airflow connection '{conn_id}'; add it, or name another in the work pool"

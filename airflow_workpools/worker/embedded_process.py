@@ -63,8 +63,9 @@ async def _serve(channel: socket.socket, *, settings: Settings, team_name: str |
     from airflow_workpools.store.pools import keep_secrets_pools_fresh
     from airflow_workpools.store.records import MISSED_HEARTBEATS
     from airflow_workpools.worker.errands import errands_of
-    from airflow_workpools.worker.loop import Worker, WorkerTimes
+    from airflow_workpools.worker.loop import Worker
     from airflow_workpools.worker.roster import Roster
+    from airflow_workpools.worker.times import WorkerTimes
 
     # Whatever waits in a thread for an infrastructure must leave some for the store.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(MAX_THREADS, "worker"))

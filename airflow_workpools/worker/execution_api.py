@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Execution API as the embedded worker needs it: awake, and the right one."""
+"""The Execution API as workers need it: awake, and the right one."""
 
 from __future__ import annotations
 
@@ -21,6 +21,18 @@ def use_execution_api_of(team_name: str | None) -> None:
     url = ExecutorConf(team_name).get(section, option, fallback=None) if team_name else None
     if url:
         os.environ[f"AIRFLOW__{section}__{option}".upper()] = url
+
+
+def use_execution_api_under(url: str) -> None:
+    """Let this process and its jobs use the Execution API of the API server at this address.
+
+    Where Airflow's configuration names another, that is used: jobs may reach it under another name than their worker.
+    """
+    from airflow.configuration import conf
+
+    section, option = "core", "execution_api_server_url"
+    if not conf.get(section, option, fallback=None):
+        os.environ[f"AIRFLOW__{section}__{option}".upper()] = f"{url.rstrip('/')}/execution/"
 
 
 async def keep_waking_execution_api(*, attempts: int = 60, pause: float = 2.0) -> bool:

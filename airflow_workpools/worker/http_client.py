@@ -113,6 +113,11 @@ class HttpClient:
         """Let go of the connections."""
         self._line.close()
 
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """Which of its work pools can't be served, and why, as it was known last."""
+        return self._told
+
     # -- the worker itself ----------------------------------------------------------------------------------
 
     def register(self, worker: WorkerRecord, *, now: datetime) -> None:

@@ -6,6 +6,7 @@ task             does
 ===============  =======================================================================================
 ``heartbeat``    says that the worker is alive, and what it can't use; adopts what dead workers left behind
 ``claim``        takes jobs and launches them; woken by :meth:`Worker.look_now`, else every claim interval
+``listen``       waits for news of work and of wishes, where the client can wait
 ``wishes``       asks which jobs shall be cancelled, and has them stopped
 ``renewal``      lets the start timeouts of jobs that are held back begin anew
 ``connections``  looks whether connections of infrastructures have changed
@@ -14,10 +15,9 @@ task             does
 ``logs``         sends the store what jobs write, where Airflow's log folder does not have it
 ===============  =======================================================================================
 
-Beside them each infrastructure has a task that opens it and looks at its jobs; see ``sites`` and ``watching``.
-
-What is known of a job is kept until the store has accepted it; the store may be away for any time. A
-failure in one task is logged and tried again with back-off: it never cancels a job.
+Beside them each infrastructure has a task that opens it and looks at its jobs; see ``sites`` and ``watching``. What is
+known of a job is kept until the store has accepted it; the store may be away for any time. A failure in one task is
+logged and tried again with back-off: it never cancels a job.
 """
 
 from __future__ import annotations
@@ -25,24 +25,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_workpools.core.backoff import Backoff
 from airflow_workpools.core.pools import DEFAULT_START_ATTEMPTS
 from airflow_workpools.errors import NotFound
 from airflow_workpools.infrastructure.registry import infrastructure_class
 from airflow_workpools.store.records import WorkerState
+from airflow_workpools.worker.claiming import Claiming
+from airflow_workpools.worker.draining import stop_when_idle, until_all_is_taken
 from airflow_workpools.worker.launcher import Launcher, ReadConnections
-from airflow_workpools.worker.log_shipper import LogShipper, LogTimes
+from airflow_workpools.worker.log_shipper import LogShipper
 from airflow_workpools.worker.outbox import Outbox
 from airflow_workpools.worker.recovery import Recovery
 from airflow_workpools.worker.renewal import Renewal
+from airflow_workpools.worker.roof import Roof
 from airflow_workpools.worker.sites import Leftover, ReadConnection, Site, SiteKey, Sites
 from airflow_workpools.worker.sweeping import Sweeper
+from airflow_workpools.worker.times import WorkerTimes
 from airflow_workpools.worker.waiting import wait_for
 from airflow_workpools.worker.watching import Watcher
 from airflow_workpools.worker.wishes import Wishes
@@ -51,44 +54,16 @@ if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
+    from airflow_workpools.core.pools import WorkPool
     from airflow_workpools.infrastructure.base import Infrastructure
     from airflow_workpools.store.records import ClaimedJob, Report, WorkerRecord
     from airflow_workpools.worker.client import WorkerClient
+    from airflow_workpools.worker.journal import Journal
     from airflow_workpools.worker.tracking import Sought, Tracked
 
 log = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime]
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerTimes:
-    """How often a worker does what, in seconds."""
-
-    heartbeat: float = 10.0
-    claim: float = 1.0
-    """At the latest after this time it looks for work, even when nobody called :meth:`Worker.look_now`."""
-    observe: float = 5.0
-    """At the latest after this time it looks at its jobs, even when the infrastructure told of no change."""
-    wishes: float = 1.0
-    launch_patience: float = 5.0
-    """A launch that is under way, of a job that is not wanted any more, may still take so long."""
-    renewal: float = 1.0
-    connections: float = 30.0
-    """So often it looks whether connections of infrastructures have changed."""
-    sweep: float = 300.0
-    sweep_grace: float = 900.0
-    """So long after its end nobody but its worker removes a job: longer than its log may take to be fetched."""
-    settle: float = 1.0
-    """So long it waits for its infrastructures before it comes online without those that are not there yet."""
-    last_cleanup: float = 5.0
-    report_delay: float = 0.05
-    """Ends of jobs are collected this long and told together: slots wait for them."""
-    progress_delay: float = 0.5
-    """What else there is to tell may wait this long for an end to be told with; a job that ends sooner is written once.
-    """
-    max_retry: float = 30.0
-    logs: LogTimes = field(default_factory=LogTimes)
 
 
 @dataclass
@@ -116,14 +91,24 @@ class Worker:
     """Called in a thread with each heartbeat: sets the clock right, if it needs that."""
     may_judge: Callable[[], bool] = lambda: True
     """Says whether others may be taken for dead: not while times can't be compared, because the clock has jumped."""
+    limit: int | None = None
+    """Most jobs that it has at a time; None: no limit of its own."""
+    journal: Journal | None = None
+    """Keeps on disk what can't be told while the store is away."""
+    on_pools: Callable[[Mapping[str, WorkPool]], None] = lambda _: None
+    """Called with the work pools that it serves, each time it has read them."""
+    on_heartbeat: Callable[[], None] = lambda: None
+    """Called when the store has taken a heartbeat."""
     on_ended: Callable[[], None] = lambda: None
     """Called when the ends of jobs have been stored, so that nobody has to ask for them all the time."""
 
     def __post_init__(self) -> None:
         self._tracked: dict[UUID, Tracked] = {}
-        self._look_now = asyncio.Event()
+        self._wish_now = asyncio.Event()
+        self._draining: asyncio.Task[None] | None = None
         self._beat_now = asyncio.Event()
         self._stop = asyncio.Event()
+        self._roof = Roof(self._stop, max_retry=self.times.max_retry)
         self._logs = LogShipper(
             worker_id=self.record.id,
             client=self.client,
@@ -137,13 +122,14 @@ class Worker:
             clock=self.clock,
             on_ended=self._on_ended,
             remove=self._remove,
+            journal=self.journal,
         )
         self._sites = Sites(
             given=self.infrastructures,
             home=self.home,
             connection=self.infrastructure_connection,
             class_of=self.infrastructure_class,
-            look=self._look_at,
+            look=lambda site: self._watcher.look(site),
             in_use=self._in_use,
             on_change=self._on_change,
             max_retry=self.times.max_retry,
@@ -157,7 +143,7 @@ class Worker:
             clock=self.clock,
             tell=self._outbox.tell,
             on_lost=self._on_lost,
-            on_room=self._look_now.set,
+            on_room=lambda: self._claiming.look(),
             on_failure=lambda: self._recovery.be_unsure(),
         )
         self._recovery = Recovery(
@@ -170,6 +156,8 @@ class Worker:
             known=self._known,
             start_attempts=self._start_attempts,
             launch=lambda jobs: self._launcher.begin(jobs, self._sites.pools),
+            kept=self._kept,
+            note_kept=self._outbox.note_kept,
         )
         self._watcher = Watcher(
             tracked=self._tracked,
@@ -203,18 +191,38 @@ class Worker:
             sought=self._recovery.sought,
         )
 
+        self._claiming = Claiming(
+            record=self.record,
+            client=self.client,
+            sites=self._sites,
+            launcher=self._launcher,
+            recovery=self._recovery,
+            clock=self.clock,
+            held=lambda: len(self._held()),
+            limit=self.limit,
+            serve=self._serve,
+            pause_seconds=lambda: self.times.claim,
+            heard=lambda: [id_ for id_, one in self._tracked.items() if one.cancel_reason is not None],
+            on_wish=self._wish_now.set,
+        )
+
     # -- how the parts hang together ------------------------------------------------------------------------
 
-    def _known(self) -> set[UUID]:
-        left = {id_ for site in self._sites for id_ in site.leftovers}
+    def _held(self) -> set[UUID]:
+        """Jobs whose end the store does not know."""
         return {
             *self._tracked,
             *self._recovery.sought,
             *self._launcher.job_ids,
             *self._outbox.job_ids,
             *self._logs.job_ids,
-            *left,
         }
+
+    def _known(self) -> set[UUID]:
+        return self._held() | {id_ for site in self._sites for id_ in site.leftovers}
+
+    def _kept(self, job: ClaimedJob) -> Report | None:
+        return None if self.journal is None else self.journal.kept(job.id, job.start_attempts)
 
     def _in_use(self, site: Site) -> bool:
         mine: list[Tracked | Sought] = [
@@ -228,9 +236,6 @@ class Worker:
     def _start_attempts(self, job: ClaimedJob) -> int:
         pool = self._sites.pools.get(job.ref.pool)
         return DEFAULT_START_ATTEMPTS if pool is None else pool.start_attempts
-
-    async def _look_at(self, site: Site) -> None:
-        await self._watcher.look(site)
 
     def _on_lost(self, job: ClaimedJob, site: Site, reason: str) -> None:
         self._recovery.seek_later(job, site, reason, launched_here=True)
@@ -246,11 +251,11 @@ class Worker:
     def _on_change(self) -> None:
         """What the worker can use has changed: the others are told at once."""
         self._beat_now.set()
-        self._look_now.set()
+        self._claiming.look()
 
     def _on_ended(self) -> None:
         self.on_ended()
-        self._look_now.set()  # slots have become free
+        self._claiming.look()  # slots have become free
 
     # -- from outside ---------------------------------------------------------------------------------------
 
@@ -260,7 +265,37 @@ class Worker:
 
     def look_now(self) -> None:
         """Look for work at once: someone knows that there is some."""
-        self._look_now.set()
+        self._claiming.look()
+
+    @property
+    def job_count(self) -> int:
+        """How many jobs the worker has."""
+        return len(self._held())
+
+    def drain(self, timeout_seconds: float | None = None) -> None:
+        """Claim no more, look after the jobs that there are, and stop when they are gone.
+
+        :param timeout_seconds: stop after this time in any case; None: however long they take.
+        """
+        self._claiming.is_over = True
+        self._beat_now.set()  # so that no more work is meant for it
+        if self._draining is None:
+            ending = stop_when_idle(self, timeout_seconds, look_seconds=self.times.drain_look)
+            self._draining = asyncio.create_task(ending, name="drain")
+
+    async def drain_when_all_is_taken(self, quiet_seconds: float) -> None:
+        """Claim what there is now, wait for those jobs, and stop.
+
+        :param quiet_seconds: all is taken when nothing came for so long: what waits in Airflow itself for a worker
+            that is online is handed over only now.
+        """
+        await until_all_is_taken(self._claiming, quiet_seconds)
+        self.drain()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is left to be done for any job."""
+        return not self._known()
 
     def stop(self) -> None:
         """Claim no more and end; jobs that run go on running, and the next worker adopts them."""
@@ -270,10 +305,11 @@ class Worker:
         """Work until :meth:`stop` is called."""
         await self._come_online()
         tasks = [
-            asyncio.create_task(self._guard(name, step), name=name)
+            asyncio.create_task(self._roof.guard(name, step), name=name)
             for name, step in (
                 ("heartbeat", self._heartbeat),
-                ("claim", self._claim),
+                ("claim", self._claiming.step),
+                ("listen", self._claiming.listen),
                 ("wishes", self._look_at_wishes),
                 ("renewal", self._renew),
                 ("connections", self._look_at_connections),
@@ -286,6 +322,8 @@ class Worker:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._draining is not None:
+            self._draining.cancel()
         await self._launcher.close()
         await self._wishes.close()
         await self._logs.close()
@@ -293,24 +331,31 @@ class Worker:
 
     async def _come_online(self) -> None:
         """Say that the worker is there, and of which pools it can launch the jobs so far."""
-        await self._persist("learn which Airflow this is", self._learn_whose)
-        await self._persist("read the work pools", self._serve)
+        await self._roof.persist("learn which Airflow this is", self._learn_whose)
+        await self._roof.persist("read the work pools", self._serve)
         await self._sites.settle(self.times.settle)
 
         async def register() -> None:
             await asyncio.to_thread(self.client.register, self._record(), now=self.clock())
 
-        await self._persist("come online", register)
+        await self._roof.persist("come online", register)
 
     async def _learn_whose(self) -> None:
         installation = str(await asyncio.to_thread(self.client.installation))
         self._launcher.installation = self._sweeper.installation = installation
 
     async def _serve(self) -> None:
-        self._sites.serve(await asyncio.to_thread(self.client.pools))
+        pools = await asyncio.to_thread(self.client.pools)
+        self.on_pools(pools)
+        self._sites.serve(pools)
 
     def _record(self) -> WorkerRecord:
-        return replace(self.record, hindered=self._sites.problems)
+        return replace(self.record, hindered=self._hindered())
+
+    def _hindered(self) -> Mapping[str, str]:
+        if self._claiming.is_over:
+            return dict.fromkeys(self._sites.pools, f"worker {self.record.name} is about to end")
+        return self._sites.problems
 
     async def _leave(self) -> None:
         with contextlib.suppress(Exception):
@@ -322,36 +367,6 @@ class Worker:
             await asyncio.to_thread(self.client.stop, self.record.id, now=self.clock())
         await self._sites.close()
 
-    # -- the roof -------------------------------------------------------------------------------------------
-
-    async def _guard(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
-        """Repeat a step for ever; a failure is logged and the step tried again after a growing delay."""
-        backoff = Backoff(maximum=self.times.max_retry)
-        while not self._stop.is_set():
-            try:
-                await step()
-                backoff.reset()
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:
-                delay = backoff.next()
-                log.warning(
-                    "Worker: %s failed, trying again in %.1f s: %s", name, delay, error, exc_info=True
-                )
-                await asyncio.sleep(delay)
-
-    async def _persist(self, what: str, call: Callable[[], Awaitable[None]]) -> None:
-        """Do something that must be done before anything else can go on, however long it takes."""
-        backoff = Backoff(maximum=self.times.max_retry)
-        while not self._stop.is_set():
-            try:
-                return await call()
-            except Exception as error:
-                delay = backoff.next()
-                log.warning("Worker: could not %s, trying again in %.1f s: %s", what, delay, error)
-                await wait_for(self._stop, delay)
-        return None
-
     # -- steps ----------------------------------------------------------------------------------------------
 
     async def _heartbeat(self) -> None:
@@ -360,10 +375,13 @@ class Worker:
         try:
             await asyncio.to_thread(self.keep_time)
             state = await asyncio.to_thread(
-                self.client.heartbeat, self.record.id, hindered=self._sites.problems, now=self.clock()
+                self.client.heartbeat, self.record.id, hindered=self._hindered(), now=self.clock()
             )
         except NotFound:
             state = WorkerState.STOPPED
+        self._roof.outages.works()
+        self.on_heartbeat()
+        self._claiming.drained(state is WorkerState.DRAINING)
         if state is WorkerState.STOPPED:
             await self._come_back()
         if self.may_judge():
@@ -376,42 +394,9 @@ class Worker:
         await asyncio.to_thread(self.client.register, self._record(), now=self.clock())
         await self._recovery.forget_what_others_have()
 
-    async def _claim(self) -> None:
-        # Cleared before the look, so that a call during the look causes another one.
-        self._look_now.clear()
-        await self._serve()
-        await self._recovery.find_lost()
-        jobs: list[ClaimedJob] = []
-        for room in self._room():
-            async with self._recovery.unsure_if_it_fails():
-                # No more than fits, wherever they are for.
-                some = await asyncio.to_thread(
-                    self.client.claim,
-                    self.record.id,
-                    most=min(room.values()),
-                    pools=list(room),
-                    now=self.clock(),
-                )
-                if some:
-                    self._launcher.begin(some, await asyncio.to_thread(self.client.pools))
-                jobs += some
-        if not jobs:
-            await wait_for(self._look_now, self.times.claim)
-
-    def _room(self) -> list[dict[str, int]]:
-        """Return the pools from which jobs may be claimed now, and how many their sites have room for.
-
-        Those that are claimed together have sites of as many places, so that a small one does not slow down the rest.
-        """
-        together: dict[int, dict[str, int]] = {}
-        for name in self._sites.usable():
-            site = self._sites.of_pool(name)
-            if site is not None and (room := self._launcher.room(site)):
-                together.setdefault(site.launch_places, {})[name] = room
-        return list(together.values())
-
     async def _look_at_wishes(self) -> None:
-        await asyncio.sleep(self.times.wishes)
+        await wait_for(self._wish_now, self.times.wishes)
+        self._wish_now.clear()
         await self._wishes.look()
 
     async def _renew(self) -> None:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from airflow_workpools.store.records import Report, WorkerRecord
+    from airflow_workpools.store.records import Report, ReportOutcome, WorkerRecord
     from airflow_workpools.worker.client import WorkerClient
+    from airflow_workpools.worker.journal import Journal
     from airflow_workpools.worker.tracking import Tracked
 
 
@@ -28,6 +29,7 @@ class Outbox:
 
     :param on_ended: called when ends of jobs have been stored.
     :param remove: has removed what is left of a job.
+    :param journal: keeps on disk what could not be told.
     """
 
     record: WorkerRecord
@@ -35,9 +37,12 @@ class Outbox:
     clock: Callable[[], datetime]
     on_ended: Callable[[], None]
     remove: Callable[[Tracked, Leftover], None]
+    journal: Journal | None = None
     _reports: list[Report] = field(default_factory=list)
     _of: dict[UUID, Tracked] = field(default_factory=dict)
     """Jobs that have ended, or whose start has failed."""
+    _kept: dict[UUID, Report] = field(default_factory=dict)
+    """What the journal has."""
     _to_tell: asyncio.Event = field(default_factory=asyncio.Event)
     _end_to_tell: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -82,7 +87,7 @@ class Outbox:
         told = list(self._reports)
         if told:
             batch = reports.merge(told)
-            outcomes = await asyncio.to_thread(self.client.report, self.record.id, batch, now=self.clock())
+            outcomes = await self._report(batch)
             del self._reports[: len(told)]
             # What another worker has taken over is for that one to look at, and to remove.
             ours = {outcome.job_id for outcome in outcomes if outcome.state is not None}
@@ -99,6 +104,30 @@ class Outbox:
             self._to_tell.clear()
         if not any(report.state in ENDED for report in self._reports):
             self._end_to_tell.clear()
+
+    async def _report(self, batch: list[Report]) -> list[ReportOutcome]:
+        try:
+            outcomes = await asyncio.to_thread(self.client.report, self.record.id, batch, now=self.clock())
+        except Exception:
+            if self.journal is not None:
+                new = [report for report in batch if self._kept.get(report.job_id) != report]
+                await asyncio.to_thread(self.journal.keep, new)
+                self._kept |= {report.job_id: report for report in new}
+            raise
+        if self.journal is not None and self._kept:
+            told = {report.job_id for report in batch if self._is_covered(report)}
+            await asyncio.to_thread(self.journal.forget, told)
+            self._kept = {id_: report for id_, report in self._kept.items() if id_ not in told}
+        return outcomes
+
+    def _is_covered(self, report: Report) -> bool:
+        """Say whether with this report all was told that the journal has of its job."""
+        kept = self._kept.get(report.job_id)
+        return kept is not None and (kept.state not in ENDED or report.state in ENDED)
+
+    def note_kept(self, report: Report) -> None:
+        """Note what the journal has of a job, from an earlier worker: it is forgotten when the job's end is told."""
+        self._kept[report.job_id] = report
 
     def _remove(self, tracked: Tracked, report: Report) -> None:
         if report.handle is not None:

@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from airflow_workpools.core.jobs import JobState
+from airflow_workpools.core.jobs import ENDED, JobState
 from airflow_workpools.errors import InfrastructureUnavailable
 from airflow_workpools.infrastructure.base import bound_to_host
 from airflow_workpools.worker import reports
@@ -41,6 +41,8 @@ class Recovery:
     :param known: tells of which jobs the worker knows, however far it is with them.
     :param start_attempts: says how often a job is launched at most.
     :param launch: launches jobs.
+    :param kept: returns what an earlier worker could not tell of a job, if it was kept.
+    :param note_kept: takes note of it.
     """
 
     record: WorkerRecord
@@ -52,8 +54,12 @@ class Recovery:
     known: Callable[[], Collection[UUID]]
     start_attempts: Callable[[ClaimedJob], int]
     launch: Callable[[list[ClaimedJob]], None]
+    kept: Callable[[ClaimedJob], Report | None]
+    note_kept: Callable[[Report], None]
     sought: dict[UUID, Sought] = field(default_factory=dict)
     """Jobs that are looked for as soon as their infrastructure answers."""
+    ends: dict[UUID, Report] = field(default_factory=dict)
+    """How jobs ended that were adopted, as an earlier worker saw it and could not tell."""
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
     _unsure: bool = False
     """Whether the store may hold jobs to be ours that we know nothing of."""
@@ -133,8 +139,12 @@ class Recovery:
         """
         never_launched: list[ClaimedJob] = []
         for job in jobs:
-            if job.handle is not None:
-                self._watch(job, job.handle, self.sites.of_handle(job.handle, job.ref.pool))
+            kept = self.kept(job)
+            if kept is not None and self._told_by(kept):
+                continue
+            handle = job.handle or (kept.handle if kept is not None else None)
+            if handle is not None:
+                self._watch(job, handle, self.sites.of_handle(handle, job.ref.pool))
             elif (site := self.sites.of_pool(job.ref.pool)) is not None:
                 self.seek_later(job, site, "its worker ended before it could launch the job")
                 if never_came:
@@ -145,6 +155,20 @@ class Recovery:
         log.info(
             "Worker: adopted %d jobs, gave %d back", len(jobs) - len(never_launched), len(never_launched)
         )
+
+    def _told_by(self, kept: Report) -> bool:
+        """Have told what was kept of a job; say whether that is all there is to do for it.
+
+        The end of what was launched is seen again, with its log; only if nothing is left of it, what was kept is all
+        that is known.
+        """
+        self.note_kept(kept)
+        launched = kept.handle is not None and kept.handle.failed_start is None
+        if launched and kept.state in ENDED:
+            self.ends[kept.job_id] = kept
+            return False
+        self.tell(kept)
+        return kept.state in ENDED
 
     def _watch(self, job: ClaimedJob, handle: Handle, site: Site) -> None:
         if handle.failed_start is not None:  # somebody was about to remove it, and to give the job back

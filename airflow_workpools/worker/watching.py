@@ -90,10 +90,13 @@ class Watcher:
         assert tracked.handle is not None
         job_id, handle = tracked.job.id, tracked.handle
         report = reports.report_of(job_id, observation, handle=handle, cancel_reason=tracked.cancel_reason)
+        known_end = self.recovery.ends.pop(job_id, None) if report is not None else None
         if report is not None:
             self.tracked.pop(job_id, None)
             if observation.never_started and not tracked.running and tracked.cancel_reason is None:
                 report = self._failed_start(tracked, observation.reason or "it ended without saying why")
+            if observation.phase is Phase.GONE and known_end is not None:
+                report = known_end
             self.tell_last(tracked, report)
         elif observation.phase is Phase.RUNNING:
             if not tracked.running:

@@ -65,9 +65,8 @@ class Wishes:
 
     async def _stop(self, tracked: Tracked) -> None:
         assert tracked.handle is not None
-        grace = tracked.handle.data.get("stop_grace_seconds", DEFAULT_GRACE_SECONDS)
         try:
-            await tracked.site.opened.stop(tracked.handle, grace_seconds=float(grace))
+            await tracked.site.opened.stop(tracked.handle, grace_seconds=_grace(tracked))
         except Exception as error:  # the next look tries again
             tracked.stopping = False
             known = isinstance(error, InfrastructureUnavailable)
@@ -84,3 +83,8 @@ class Wishes:
         for task in list(self._stops):
             task.cancel()
         await asyncio.gather(*self._stops, return_exceptions=True)
+
+
+def _grace(tracked: Tracked) -> float:
+    assert tracked.handle is not None
+    return float(tracked.handle.data.get("stop_grace_seconds", DEFAULT_GRACE_SECONDS))

@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.infrastructure.base import LaunchSpec
-from airflow_workpools.infrastructure.process import ProcessInfrastructure, ProcessRunner
+from airflow_workpools.infrastructure.process import (
+    ElsewhereProcessInfrastructure,
+    ProcessInfrastructure,
+    ProcessRunner,
+)
 from airflow_workpools.infrastructure.process.files import JobDirectories, JobDirectory
 from airflow_workpools.infrastructure.process.proc import ProcessIdentity, kill_family
 from tests.unit.process_tasks import ScriptedTask
@@ -112,6 +116,18 @@ class ProcessPlatform:
 
     def _diary(self, job_id: uuid.UUID) -> Path:
         return self.path / "diaries" / str(job_id)
+
+
+class ElsewhereProcessPlatform(ProcessPlatform):
+    """The same, with a worker that reads what its jobs write."""
+
+    def worker(self) -> ElsewhereProcessInfrastructure:
+        return ElsewhereProcessInfrastructure(
+            home=self.home, runner=self.fork_runner(), start_runner=self.fork_runner
+        )
+
+    def writes(self, *lines: str, goes_on: bool = False) -> LaunchSpec:
+        return self.spec("write", lines=lines, goes_on=goes_on)
 
 
 def eventually(condition: Callable[[], object], *, seconds: float = 30.0) -> None:

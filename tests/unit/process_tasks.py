@@ -46,6 +46,12 @@ class ScriptedTask:
     def do_exit(self, script: dict[str, Any], _diary: Path) -> int:
         return int(script["code"])
 
+    def do_write(self, script: dict[str, Any], diary: Path) -> int:
+        """Write lines, and end, or go on until someone opens the pipe for writing."""
+        for line in script["lines"]:
+            print(line, flush=True)
+        return self.do_wait(script, diary) if script["goes_on"] else 0
+
     def do_wait(self, script: dict[str, Any], _diary: Path) -> int:
         """Wait until someone opens the pipe for writing."""
         Path(script["pipe"]).read_bytes()

@@ -27,7 +27,8 @@ from airflow_workpools.testing.fake_infrastructure import Step
 from airflow_workpools.worker import log_shipper
 from airflow_workpools.worker.client import SqlClient
 from airflow_workpools.worker.log_shipper import LogTimes
-from airflow_workpools.worker.loop import Worker, WorkerTimes
+from airflow_workpools.worker.loop import Worker
+from airflow_workpools.worker.times import WorkerTimes
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 QUICK = WorkerTimes(

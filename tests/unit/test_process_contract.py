@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.infrastructure_contract import InfrastructureContract
-from tests.unit.process_platform import ProcessPlatform
+from tests.unit.infrastructure_contract import InfrastructureContract, LogContract
+from tests.unit.process_platform import ElsewhereProcessPlatform, ProcessPlatform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,4 +17,11 @@ class TestProcessInfrastructure(InfrastructureContract):
     @pytest.fixture
     def platform(self, tmp_path: Path) -> Iterator[ProcessPlatform]:
         with ProcessPlatform(tmp_path) as platform:
+            yield platform
+
+
+class TestElsewhereProcessInfrastructure(InfrastructureContract, LogContract):
+    @pytest.fixture
+    def platform(self, tmp_path: Path) -> Iterator[ElsewhereProcessPlatform]:
+        with ElsewhereProcessPlatform(tmp_path) as platform:
             yield platform

@@ -259,6 +259,32 @@ print(problems)
     assert said.stdout.splitlines()[-1:] == ["[]"], said.stdout + said.stderr
 
 
+@pytest.fixture
+def logs_to_output(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have tasks write as a standalone worker's do."""
+    monkeypatch.setattr(rig.infrastructure, "logs_to_output", True, raising=False)
+
+
+@pytest.mark.usefixtures("logs_to_output")
+def test_what_a_task_writes_elsewhere_is_in_its_job_and_not_in_the_log_folder(rig: Rig) -> None:
+    before = rig.log("hello") if rig.path.joinpath("logs/dag_id=d/hello.log").exists() else ""
+    spec = rig.spec("hello", env={"WHOM": "elsewhere"})
+    rig.run(spec)
+    lines = [json.loads(line) for line in rig.output(spec).splitlines()]
+    assert [line["event"] for line in lines].count("hello elsewhere") == 1
+    assert all("timestamp" in line and "level" in line for line in lines)
+    after = rig.log("hello") if rig.path.joinpath("logs/dag_id=d/hello.log").exists() else ""
+    assert after == before
+
+
+@pytest.mark.usefixtures("logs_to_output")
+def test_the_traceback_of_a_task_elsewhere_is_in_its_log(rig: Rig) -> None:
+    spec = rig.spec("fails")
+    rig.run(spec)
+    (line,) = [one for one in map(json.loads, rig.output(spec).splitlines()) if "error_detail" in one]
+    assert line["error_detail"][0]["exc_value"] == "as it should"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
 def test_a_job_of_another_user_may_write_its_log(rig: Rig) -> None:
     spec = rig.spec("hello", user="nobody")

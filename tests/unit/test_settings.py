@@ -16,8 +16,13 @@ from airflow_workpools.settings import PoolSettings, Settings, WorkerSettings
 class Options:
     """Airflow's configuration as a dict of what an administrator has set."""
 
-    def __init__(self, workpools: dict[str, str] | None = None, core: dict[str, str] | None = None) -> None:
-        self._sections = {"workpools": workpools or {}, "core": core or {}}
+    def __init__(
+        self,
+        workpools: dict[str, str] | None = None,
+        core: dict[str, str] | None = None,
+        api: dict[str, str] | None = None,
+    ) -> None:
+        self._sections = {"workpools": workpools or {}, "core": core or {}, "api": api or {}}
         self.asked: set[str] = set()
 
     def get(self, section: str, key: str, *, fallback: str | None = None) -> str | None:
@@ -51,6 +56,26 @@ def test_every_option_airflow_shows_is_read_and_no_other() -> None:
     Settings.from_airflow(options)
 
     assert options.asked == set(provider_defaults())
+
+
+@pytest.mark.parametrize(
+    ("workpools", "api", "expected"),
+    [
+        ({}, {}, None),
+        ({}, {"base_url": "/airflow"}, None),
+        ({}, {"base_url": "http://a:8080"}, "http://a:8080"),
+        ({"api_url": "https://b"}, {"base_url": "http://a:8080"}, "https://b"),
+    ],
+)
+def test_the_address_of_the_api_server_is_airflows_own_where_that_is_one(
+    workpools: dict[str, str], api: dict[str, str], expected: str | None
+) -> None:
+    assert Settings.from_airflow(Options(workpools, api=api)).api_url == expected
+
+
+def test_the_certificates_of_the_api_server_are_airflows_own_option() -> None:
+    settings = Settings.from_airflow(Options(api={"ssl_cert": "/etc/ca.pem"}))
+    assert settings.api_certificates == "/etc/ca.pem"
 
 
 def test_every_option_reaches_its_field() -> None:

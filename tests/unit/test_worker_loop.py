@@ -22,7 +22,8 @@ from airflow_workpools.errors import InfrastructureUnavailable, LaunchRejected
 from airflow_workpools.store.records import JobRecord, NewJob, WorkerKind, WorkerRecord
 from airflow_workpools.testing import MemoryStore
 from airflow_workpools.worker.client import SqlClient
-from airflow_workpools.worker.loop import Worker, WorkerTimes
+from airflow_workpools.worker.loop import Worker
+from airflow_workpools.worker.times import WorkerTimes
 from tests.unit.scripted_infrastructure import ScriptedInfrastructure
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from airflow_workpools.infrastructure.process.client import ProcessRunner
+from airflow_workpools.infrastructure.process.elsewhere import ElsewhereProcessInfrastructure
 from airflow_workpools.infrastructure.process.infrastructure import ProcessInfrastructure
 
-__all__ = ["ProcessInfrastructure", "ProcessRunner"]
+__all__ = ["ElsewhereProcessInfrastructure", "ProcessInfrastructure", "ProcessRunner"]

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 _TRASH = ".removed-"
 _TAIL = 4096
+_PIECE = 64 * 1024
+"""Most that is read at a time of what a job wrote."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +112,10 @@ class JobDirectory:
 
     path: Path
 
+    @property
+    def _output(self) -> Path:
+        return self.path / "output.log"
+
     def create(self) -> None:
         """Make it; fine if it exists."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -149,12 +155,21 @@ class JobDirectory:
 
     def open_output(self) -> int:
         """Open what takes the job's standard output and error."""
-        return os.open(self.path / "output.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        return os.open(self._output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def output(self, offset: int) -> bytes:
+        """Return some of what the job wrote, from this byte on; nothing if that is all."""
+        try:
+            with self._output.open("rb") as file:
+                file.seek(offset)
+                return file.read(_PIECE)
+        except OSError:
+            return b""
 
     def output_tail(self) -> str:
         """Return the last of what the job wrote."""
         try:
-            with (self.path / "output.log").open("rb") as file:
+            with self._output.open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
                 return file.read().decode(errors="replace").strip()
         except OSError:

@@ -54,6 +54,8 @@ class ProcessInfrastructure:
     kind: ClassVar[str] = "process"
     runs_at_launch: ClassVar[bool] = True
     variables: ClassVar[type[BaseModel]] = ProcessVariables
+    logs_to_output: ClassVar[bool] = False
+    """Whether what tasks write goes to their jobs' output, instead of into Airflow's log folder."""
 
     def __init__(
         self,
@@ -208,6 +210,7 @@ class ProcessInfrastructure:
             workload=spec.workload,
             server=self._api_url,
             labels=spec.labels,
+            log_to_output=self.logs_to_output,
         )
 
     async def find(self, job_ids: Collection[UUID]) -> Mapping[UUID, Handle]:
@@ -311,7 +314,9 @@ class ProcessInfrastructure:
             watch.close()
         directory = self._directory(handle)
         exit_ = directory.exit()
-        if exit_ is not None and exit_.exit_code != 0 and (output := directory.output_tail()):
+        # What a task wrote is for those who may see its log.
+        output = "" if self.logs_to_output else directory.output_tail()
+        if exit_ is not None and exit_.exit_code != 0 and output:
             log.warning("Job %s ended with exit code %d; it wrote:\n%s", job_id, exit_.exit_code, output)
         directory.remove()
 

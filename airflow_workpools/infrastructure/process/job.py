@@ -75,6 +75,8 @@ class LaunchRequest:
     workload: str = field(repr=False)
     server: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    log_to_output: bool = False
+    """Whether the task's log goes to standard output, instead of into Airflow's log folder."""
 
     @classmethod
     def from_frame(cls, frame: Mapping[str, Any]) -> LaunchRequest:
@@ -86,6 +88,7 @@ class LaunchRequest:
             workload=frame["workload"],
             server=frame["server"],
             labels=frame["labels"],
+            log_to_output=frame["log_to_output"],
         )
 
     def to_frame(self) -> dict[str, Any]:
@@ -97,6 +100,7 @@ class LaunchRequest:
             "workload": self.workload,
             "server": self.server,
             "labels": dict(self.labels),
+            "log_to_output": self.log_to_output,
         }
 
 

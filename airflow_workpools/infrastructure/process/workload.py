@@ -26,6 +26,8 @@ class AirflowTask:
         from airflow_workpools.airflow_private import workloads
 
         self._workload = workloads.parse_workload(request.workload)
+        if request.log_to_output:
+            self._workload = workloads.log_to_output(self._workload)
         log_file = workloads.log_file_of(self._workload) if user is not None else None
         if user is not None and log_file is not None:
             os.chown(log_file, user.pw_uid, user.pw_gid)
@@ -33,4 +35,6 @@ class AirflowTask:
     def run(self, request: LaunchRequest, on_begun: Callable[[], None]) -> int:
         from airflow_workpools.airflow_private import workloads
 
-        return workloads.run_workload(self._workload, server=request.server, on_begun=on_begun)
+        return workloads.run_workload(
+            self._workload, server=request.server, on_begun=on_begun, log_to_output=request.log_to_output
+        )
