@@ -80,10 +80,6 @@ class StandaloneHome:
         finally:
             os.close(descriptor)
 
-    def others_run(self) -> bool:
-        """Say whether workers of other names run with the same home."""
-        return any(_is_locked(path) for path in self.home.glob("worker-*/lock") if path.parent != self.path)
-
     def earlier_ids(self) -> list[UUID]:
         """Return under which ids workers of this name have been online that ended since."""
         found = []
@@ -98,17 +94,3 @@ class StandaloneHome:
         part = self.path / "ids.part"
         part.write_text("".join(f"{id_}\n" for id_ in ids))
         part.replace(self.path / "ids")
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
