@@ -109,7 +109,7 @@ class WorkerService:
         self.check_worker(token, request.worker_id)
         now = self.clock()
         answer = self._heartbeat(request.worker_id, request.hindered, now)
-        worker = next(one for one in self.store.run_state(now=now).workers if one.id == request.worker_id)
+        worker = self.store.worker(request.worker_id)
         self._poll(worker, self._served(worker.pools or ()), now)
         return answer
 

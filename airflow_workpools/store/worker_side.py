@@ -54,6 +54,9 @@ class WorkerSide(ClaimSide):
 
         self._transaction(work)
 
+    def worker(self, worker_id: uuid.UUID) -> WorkerRecord:
+        return self._transaction(lambda session: _registered(session, worker_id))
+
     def token_of_worker(self, worker_id: uuid.UUID) -> str | None:
         def work(session: Session) -> str | None:
             row = session.execute(statements.worker(worker_id)).one_or_none()

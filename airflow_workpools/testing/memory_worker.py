@@ -55,6 +55,10 @@ class WorkerSide(MemoryJobs):
                 worker, state=WorkerState.ONLINE, last_heartbeat_at=now, steady_since=now
             )
 
+    def worker(self, worker_id: uuid.UUID) -> WorkerRecord:
+        with self._lock:
+            return self._registered(worker_id)
+
     def token_of_worker(self, worker_id: uuid.UUID) -> str | None:
         with self._lock:
             self._registered(worker_id)

@@ -28,6 +28,7 @@ from airflow_workpools.errors import (
     NotFound,
 )
 from airflow_workpools.infrastructure.base import Handle
+from airflow_workpools.store import rows
 from airflow_workpools.store.records import ClaimedJob, Report, WorkerState
 from airflow_workpools.worker.client import SqlClient, WorkerClient
 from airflow_workpools.worker.http_client import HttpClient
@@ -226,6 +227,29 @@ def test_a_heartbeat_says_what_the_worker_is_taken_for_and_that_its_queues_are_l
     assert stage.client.heartbeat(stage.id, hindered={}, now=NOW) is WorkerState.STOPPED
     with pytest.raises(NotFound, match="register"):
         stage.client.heartbeat(uuid.uuid4(), hindered={}, now=NOW)
+
+
+def test_a_heartbeat_reads_of_its_own_worker_only(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = api.client()
+    worker = api.online(client, queues=("etl/default",))
+    read = rows_read_of_workers(monkeypatch)
+    api.rig.standalone("etl")
+    api.rig.standalone("etl")
+    assert client.heartbeat(worker.id, hindered={}, now=NOW) is WorkerState.ONLINE
+    assert set(read) == {worker.id}
+
+
+def rows_read_of_workers(monkeypatch: pytest.MonkeyPatch) -> list[uuid.UUID]:
+    """Note of which workers rows are read from now on."""
+    read: list[uuid.UUID] = []
+    worker_record = rows.worker_record
+
+    def note(row: Any) -> Any:
+        read.append(row.id)
+        return worker_record(row)
+
+    monkeypatch.setattr(rows, "worker_record", note)
+    return read
 
 
 # -- numbered calls -------------------------------------------------------------------------------------------
