@@ -167,13 +167,6 @@ class WorkerStore(Protocol):
         """
         ...
 
-    def token_of_worker(self, worker_id: uuid.UUID) -> str | None:
-        """Return the id of the token with which a worker registered; None if it needs none.
-
-        :raises NotFound: if it is not registered.
-        """
-        ...
-
     def heartbeat(
         self, worker_id: uuid.UUID, *, now: datetime, hindered: Mapping[str, str] | None = None
     ) -> WorkerState:

@@ -32,8 +32,9 @@ def test_a_registered_worker_is_known_as_it_said(rig: Rig) -> None:
 def test_one_worker_is_read_by_its_id(rig: Rig) -> None:
     rig.worker()
     worker = new_worker(kind=WorkerKind.STANDALONE, pools=("etl", "ml"), queues=("etl/default",), slots=4)
-    rig.store.register_worker(worker, now=NOW)
+    rig.store.register_worker(worker, now=NOW, token_id="abc")
     assert rig.store.worker(worker.id) == worker
+    assert rig.store.worker(worker.id).token_id == "abc"
 
 
 def test_a_worker_that_registers_again_is_online_again_with_what_it_says_now(rig: Rig) -> None:
