@@ -51,7 +51,7 @@ class _FailuresAtOnce:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run the tests that start a real Airflow last: a mistake should show in the quick ones first.
 
-    In a parallel run (``-n 5 --dist loadgroup``) they go first, as they take longest, and tests that share a fixture
+    In a parallel run (``-n 3 --dist loadgroup``) they go first, as they take longest, and tests that share a fixture
     which costs much stay together.
     """
     parallel = hasattr(config, "workerinput")
