@@ -27,6 +27,23 @@ def pytest_configure(config: pytest.Config) -> None:
         required_parts()
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
+    if getattr(config.option, "numprocesses", None):
+        config.pluginmanager.register(_FailuresAtOnce(config))
+
+
+class _FailuresAtOnce:
+    """Tells in a parallel run of each failure when it happens: the whole run takes long."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and terminal is not None:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            terminal.write_line(
+                f"\n{report.when} of {report.nodeid} failed: {crash.message if crash else ''}"[:500]
+            )
 
 
 # First, because that of pytest-xdist reads the groups.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_workpools.infrastructure.containers import LABEL_PREFIX
+from airflow_workpools.infrastructure.docker.engine import OF_KUBERNETES
 from tests.images import task_image
 
 POOL = "there"
@@ -40,15 +41,14 @@ def docker_engine(dags: Path) -> Iterator[ContainerPlatform]:
     engine = client()
     label = f"{LABEL_PREFIX}work_pool={POOL}"
 
-    def names() -> set[str]:
-        return {
-            one.name
-            for one in engine.containers.list(all=True, filters={"label": label}, ignore_removed=True)
-        }
+    def containers() -> list[Any]:
+        found = engine.containers.list(all=True, filters={"label": label}, ignore_removed=True)
+        # The cluster of other tests may run its pods on this engine.
+        return [one for one in found if OF_KUBERNETES not in one.labels]
 
     try:
         yield ContainerPlatform(
-            names=names,
+            names=lambda: {one.name for one in containers()},
             kill=lambda name: engine.containers.get(name).kill(),
             killed="SIGKILL",
             job_variables={
@@ -59,7 +59,7 @@ def docker_engine(dags: Path) -> Iterator[ContainerPlatform]:
             },
         )
     finally:
-        for container in engine.containers.list(all=True, filters={"label": label}, ignore_removed=True):
+        for container in containers():
             container.remove(force=True)
         engine.close()
 

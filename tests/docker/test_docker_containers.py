@@ -16,7 +16,7 @@ import pytest
 
 from airflow_workpools.errors import InfrastructureError
 from airflow_workpools.infrastructure.base import LaunchSpec
-from airflow_workpools.infrastructure.containers import WORKLOAD_DIRECTORY, WORKLOAD_PATH
+from airflow_workpools.infrastructure.containers import JOB_ID_LABEL, WORKLOAD_DIRECTORY, WORKLOAD_PATH
 from tests.containers import SMALL_IMAGE, WORKLOAD, DockerPlatform
 from tests.docker.locked_down import rendered
 from tests.unit.infrastructure_contract import follow, launch, run, wait_for_end, wait_for_running, working
@@ -198,6 +198,23 @@ def test_a_container_that_is_not_to_be_removed_is_kept(platform: DockerPlatform)
         assert platform.container(spec).logs() == b"here\n"
 
     run(scenario())
+
+
+def test_what_kubernetes_runs_on_the_same_engine_is_not_ours(platform: DockerPlatform) -> None:
+    spec = platform.job("true")
+    labels = {JOB_ID_LABEL: str(spec.job_id), "io.kubernetes.pod.name": "a-pod"}
+    platform.engine.containers.create(SMALL_IMAGE, "true", name=f"k8s_POD_{spec.name}", labels=labels)
+
+    async def scenario() -> None:
+        async with working(platform) as worker:
+            assert await worker.find([spec.job_id]) == {}
+            handle = await launch(worker, spec)
+            assert set(await worker.find([spec.job_id])) == {handle.job_id}
+
+    try:
+        run(scenario())
+    finally:
+        platform.engine.containers.get(f"k8s_POD_{spec.name}").remove()
 
 
 # -- logs ---------------------------------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ T = TypeVar("T")
 THREADS = 16
 """Most requests under way at a time; each takes milliseconds, a start some tenths of a second."""
 
+OF_KUBERNETES = "io.kubernetes.pod.name"
+"""What a kubelet labels containers with, beside the labels of their pods, which may be those of jobs."""
 OF_JOBS = {"label": JOB_ID_LABEL}
 _NAME_IN_USE = "already in use"
 
@@ -144,8 +146,9 @@ class Engine:
     # -- requests -------------------------------------------------------------------------------------------
 
     async def containers(self) -> list[dict[str, Any]]:
-        """List the containers of all jobs, running or not."""
-        return await self.ask(lambda client: client.api.containers(all=True, filters=OF_JOBS))
+        """List the containers of all jobs, running or not; not those of Kubernetes, if that runs its pods here."""
+        found = await self.ask(lambda client: client.api.containers(all=True, filters=OF_JOBS))
+        return [container for container in found if OF_KUBERNETES not in (container.get("Labels") or {})]
 
     async def inspect(self, container: str) -> dict[str, Any] | None:
         """Return what is known of a container, by id or name; None if it is not there."""
