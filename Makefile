@@ -7,6 +7,7 @@
 #   make lint    ruff, mypy, import contracts
 #   make bench   the store and the scheduler's loop, and plots          make bench BENCH=local: beside LocalExecutor
 #                                                                       make bench BENCH=containers: Docker, Kubernetes
+#                                                                       make bench BENCH=pull: workers over HTTP
 #   make build   the wheel, in dist/
 #   make docs    check every example in README and docs/
 #   make openapi write the document of the worker API anew
@@ -29,12 +30,18 @@ VENV := .venv-pre
 INSTALL := -e .[test,postgres] "apache-airflow>=3.4.0.dev0,<4"
 INSTALL_MYSQL := -e .[mysql]
 INSTALL_BENCH := -e .[bench]
+INSTALL_EDGE := "apache-airflow>=3.4.0.dev0,<4"
 else
 VENV := .venv
 INSTALL := -c constraints.txt -e .[test,lint,postgres]
 INSTALL_MYSQL := -c constraints.txt -e .[mysql]
 INSTALL_BENCH := -c constraints.txt -e .[bench]
+INSTALL_EDGE := -c constraints.txt apache-airflow
 endif
+# Beside ours: EdgeExecutor, in an environment of its own.
+EDGE_VENV := $(VENV)-edge
+EDGE_STAMP := $(EDGE_VENV)/.installed
+INSTALL_EDGE += "apache-airflow-providers-edge3>=5.1,<6" psycopg2-binary asyncpg
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
@@ -57,6 +64,10 @@ $(BENCH_STAMP): $(STAMP)
 	@tools/venv.sh $(VENV) $(INSTALL_BENCH)
 	@touch $@
 
+# Where it can't be installed, the benchmark goes without.
+$(EDGE_STAMP): constraints.txt tools/venv.sh
+	@if tools/venv.sh $(EDGE_VENV) $(INSTALL_EDGE); then touch $@; fi
+
 .PHONY: venv
 venv: $(STAMP) $(MYSQL_STAMP)
 	@:
@@ -77,7 +88,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 .PHONY: bench
-bench: $(BENCH_STAMP)
+bench: $(BENCH_STAMP) $(if $(filter pull,$(BENCH)),$(EDGE_STAMP))
 	@$(BIN)/python -m benchmarks.$(BENCH) $(ARGS)
 
 .PHONY: docs
@@ -108,4 +119,4 @@ clean:
 
 .PHONY: distclean
 distclean: clean
-	rm -rf .venv .venv-pre
+	rm -rf .venv .venv-pre .venv-edge .venv-pre-edge

@@ -32,8 +32,9 @@ from rich.console import Console
 from rich.table import Table
 
 from airflow_workpools.cli.local_airflow import SCHEDULER, LocalAirflow, Ports, marked_pids
-from airflow_workpools.cli.local_records import LocalRecords, TaskTry
+from airflow_workpools.cli.local_records import LocalRecords
 from benchmarks import processes
+from benchmarks.runs import Runs
 from tests.postgres import PostgresServer, postgres_server
 
 DAGS = Path(__file__).parent / "dags"
@@ -79,25 +80,23 @@ class Bench:
             settings={"AIRFLOW__CORE__PARALLELISM": "32", "PYTHONPATH": str(Path(__file__).parents[1])},
         )
         self.records = LocalRecords(database)
+        self.runs = Runs(self.airflow, self.records)
 
     def measure(self, figures: Figures, *, warm_runs: int, starts: int) -> None:
         """Start Airflow, take all figures, and end it."""
         with self.airflow:
             self.airflow.start()
             self.airflow.wait_ready()
-            for dag_id in ("hundred", "single"):
-                self.airflow.wait_for(
-                    lambda dag_id=dag_id: self.airflow.api.has_dag(dag_id), timeout=60, what=f"DAG {dag_id}"
-                )
+            self.runs.wait_for_dags("hundred", "single")
             self._settle()
             scheduler = processes.tree(self.airflow.process(SCHEDULER).pid)
             figures.idle_processes.append(len(scheduler))
             figures.idle_pss_mb.append(processes.pss_mb(scheduler))
-            figures.first_wall.append(self._run("hundred"))
+            figures.first_wall.append(self.runs.wall_seconds("hundred"))
             for _ in range(warm_runs):
                 self._settle()
                 before = self._cpu()
-                figures.warm_wall.append(self._run("hundred"))
+                figures.warm_wall.append(self.runs.wall_seconds("hundred"))
                 self._settle(1)
                 after = self._cpu()
                 figures.cpu_per_task.append({name: (after[name] - before[name]) / TASKS for name in after})
@@ -127,19 +126,10 @@ class Bench:
         spent["PostgreSQL"] = processes.cpu_seconds(processes.tree(self.server.pid))
         return spent
 
-    def _run(self, dag_id: str) -> float:
-        """Run a DAG; return the seconds from its trigger to the end of its last task."""
-        began = time.time()
-        tries = self._finish(dag_id, self.airflow.api.trigger(dag_id))
-        failed = [task for task in tries if task.state != "success"]
-        if failed:
-            raise SystemExit(f"{len(failed)} tasks did not succeed; nothing measured here means anything")
-        return max(task.ended_at or 0 for task in tries) - began
-
     def _times_to_start(self) -> tuple[float, float]:
         """Run a single task; return the seconds from its trigger to the hand-over and to its start."""
         began = time.time()
-        [task] = self._finish("single", self.airflow.api.trigger("single"))
+        [task] = self.runs.finish("single")
         return (task.queued_at or 0) - began, (task.started_at or 0) - began
 
     def _wait_until_scheduler_rests_since(self, seconds: float) -> None:
@@ -162,16 +152,6 @@ class Bench:
         return (
             float(asked) if asked and REST_SECONDS <= time.time() - float(asked) < 2 * REST_SECONDS else None
         )
-
-    def _finish(self, dag_id: str, run_id: str) -> list[TaskTry]:
-        # Asked seldom: the question itself costs PostgreSQL's time.
-        self.airflow.wait_for(
-            lambda: self.records.run_state(dag_id, run_id) in ("success", "failed"),
-            timeout=180,
-            what=f"{dag_id} to end",
-            interval=0.5,
-        )
-        return self.records.tries(dag_id, run_id)
 
 
 def component(command: str) -> str:

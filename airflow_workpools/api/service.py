@@ -8,7 +8,7 @@ which it registered: to every other, there is no such worker.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from airflow_workpools.api import translate, wire
@@ -47,6 +47,10 @@ class WorkerService:
     read_pools: ReadPools
     mint_token: Callable[[UUID, float], str]
     clock: Callable[[], datetime]
+    _polled_at: dict[WorkQueueRef, datetime] = field(default_factory=dict, repr=False)
+    """When a poll of each queue was stored last: the heartbeats of a hundred workers need not look that up."""
+    _described: dict[str, tuple[WorkPool, wire.Pool]] = field(default_factory=dict, repr=False)
+    """How each pool is told of, as long as it stays as it is: a base job template is long."""
 
     # -- the worker itself ----------------------------------------------------------------------------------
 
@@ -72,12 +76,8 @@ class WorkerService:
             version=version[:64],
             hindered=_hindered(request.hindered, request.pools),
         )
-        try:
-            bound = self.store.token_of_worker(worker.id)
-        except NotFound:
-            pass
-        else:
-            if bound != token.id:
+        with contextlib.suppress(NotFound):
+            if self.store.worker(worker.id).token_id != token.id:
                 raise TokenRefused(
                     f"worker {worker.id} has registered with another token; start it anew, with an id of its own"
                 )
@@ -106,10 +106,9 @@ class WorkerService:
         return [pool for name in names if isinstance(pool := known[name], WorkPool)]
 
     def heartbeat(self, token: WorkerToken, request: wire.HeartbeatRequest) -> wire.WorkerAnswer:
-        self.check_worker(token, request.worker_id)
+        worker = self.check_worker(token, request.worker_id)
         now = self.clock()
         answer = self._heartbeat(request.worker_id, request.hindered, now)
-        worker = next(one for one in self.store.run_state(now=now).workers if one.id == request.worker_id)
         self._poll(worker, self._served(worker.pools or ()), now)
         return answer
 
@@ -119,7 +118,12 @@ class WorkerService:
 
     def _poll(self, worker: WorkerRecord, pools: Iterable[WorkPool], now: datetime) -> None:
         refs = [WorkQueueRef(pool.name, queue.name) for pool in pools for queue in pool.queues]
-        self.store.poll([ref for ref in refs if worker.takes_from(ref)], now=now)
+        due = [
+            ref for ref in refs if worker.takes_from(ref) and rules.poll_is_due(self._polled_at.get(ref), now)
+        ]
+        if due:
+            self.store.poll(due, now=now)
+            self._polled_at.update(dict.fromkeys(due, now))
 
     def installation(self) -> wire.InstallationAnswer:
         return wire.InstallationAnswer(installation=self.store.installation())
@@ -129,19 +133,17 @@ class WorkerService:
         self.store.stop_worker(request.worker_id, now=self.clock())
         return wire.Done()
 
-    def check_worker(self, token: WorkerToken, worker_id: UUID, pools: Iterable[str] = ()) -> None:
-        """Make sure that a worker is one of this token's, and that it may ask for jobs of these pools.
+    def check_worker(self, token: WorkerToken, worker_id: UUID, pools: Iterable[str] = ()) -> WorkerRecord:
+        """Make sure that a worker is one of this token's, and that it may ask for jobs of these pools; return it.
 
         :raises NotFound: if there is no such worker of this token's.
         :raises PoolRefused: if a pool is not the token's.
         """
         _check_pools(token, pools)
-        try:
-            known = self.store.token_of_worker(worker_id) == token.id
-        except NotFound:
-            known = False
-        if not known:
+        worker = self.store.worker(worker_id)
+        if worker.token_id != token.id:
             raise NotFound(f"worker {worker_id} is not registered; it has to register before anything else")
+        return worker
 
     # -- work pools -----------------------------------------------------------------------------------------
 
@@ -159,8 +161,14 @@ class WorkerService:
             elif (problem := _push_problem(found)) is not None:
                 problems[name] = problem
             else:
-                served.append(translate.pool_to_wire(found))
+                served.append(self._describe(found))
         return wire.PoolsAnswer(pools=served, problems=problems)
+
+    def _describe(self, pool: WorkPool) -> wire.Pool:
+        known = self._described.get(pool.name)
+        if known is None or known[0] is not pool:
+            known = self._described[pool.name] = (pool, translate.pool_to_wire(pool))
+        return known[1]
 
     def _served(self, names: Collection[str]) -> list[WorkPool]:
         """Return those of these pools whose jobs can be claimed now."""

@@ -160,8 +160,8 @@ class WorkerStore(Protocol):
         """
         ...
 
-    def token_of_worker(self, worker_id: uuid.UUID) -> str | None:
-        """Return the id of the token with which a worker registered; None if it needs none.
+    def worker(self, worker_id: uuid.UUID) -> WorkerRecord:
+        """Return one worker.
 
         :raises NotFound: if it is not registered.
         """

@@ -125,6 +125,7 @@ def _worker_record(row: Row[Any]) -> WorkerRecord:
         if isinstance(row.hindered, dict)
         else {},
         steady_since=row.steady_since,
+        token_id=row.token_id,
     )
 
 

@@ -63,6 +63,8 @@ class WorkerRecord:
     """Work pools whose jobs it can't launch now, and why."""
     steady_since: datetime | None = field(default=None, compare=False)
     """Since when its heartbeats have come without a gap; None before it is registered."""
+    token_id: str | None = field(default=None, compare=False)
+    """Id of the token with which it registered; None if it needs none."""
 
     def serves(self, pool: str, *, push: bool, team_name: str | None = None) -> bool:
         """Say whether it serves a pool, whether it is online or not.

@@ -54,15 +54,8 @@ class WorkerSide(ClaimSide):
 
         self._transaction(work)
 
-    def token_of_worker(self, worker_id: uuid.UUID) -> str | None:
-        def work(session: Session) -> str | None:
-            row = session.execute(statements.worker(worker_id)).one_or_none()
-            if row is None:
-                raise unregistered(worker_id)
-            token_id: str | None = row.token_id
-            return token_id
-
-        return self._transaction(work)
+    def worker(self, worker_id: uuid.UUID) -> WorkerRecord:
+        return self._transaction(lambda session: _registered(session, worker_id))
 
     def heartbeat(
         self, worker_id: uuid.UUID, *, now: datetime, hindered: Mapping[str, str] | None = None

@@ -52,13 +52,16 @@ class WorkerSide(MemoryJobs):
                 )
             self._begin_call(worker.id, call)
             self._workers[worker.id] = replace(
-                worker, state=WorkerState.ONLINE, last_heartbeat_at=now, steady_since=now
+                worker,
+                state=WorkerState.ONLINE,
+                last_heartbeat_at=now,
+                steady_since=now,
+                token_id=token_id,
             )
 
-    def token_of_worker(self, worker_id: uuid.UUID) -> str | None:
+    def worker(self, worker_id: uuid.UUID) -> WorkerRecord:
         with self._lock:
-            self._registered(worker_id)
-            return self._tokens[worker_id]
+            return self._registered(worker_id)
 
     def _begin_call(self, worker_id: uuid.UUID, call: int | None) -> None:
         if call is not None:

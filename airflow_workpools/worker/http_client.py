@@ -160,9 +160,10 @@ class HttpClient:
         :param seconds: after this time it returns in any case; at most 30 count.
         :param heard: jobs of which it knows that they shall be cancelled.
         """
+        # What was known last is good enough: to claim, they are asked for again.
         request = wire.WaitRequest(
             worker_id=worker_id,
-            pools=list(self.pools()),
+            pools=list(self.pools() if self._pools is None else self._pools),
             queues=self._queue_names,
             most=min(most, wire.MAX_JOBS),
             seconds=min(seconds, wire.MAX_WAIT_SECONDS),

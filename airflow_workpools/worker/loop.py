@@ -107,6 +107,7 @@ class Worker:
         self._wish_now = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None
         self._beat_now = asyncio.Event()
+        self._beats_to_take_over = 0
         self._stop = asyncio.Event()
         self._roof = Roof(self._stop, max_retry=self.times.max_retry)
         self._logs = LogShipper(
@@ -384,8 +385,10 @@ class Worker:
         self._claiming.drained(state is WorkerState.DRAINING)
         if state is WorkerState.STOPPED:
             await self._come_back()
-        if self.may_judge():
+        if self._beats_to_take_over <= 0 and self.may_judge():
             await self._recovery.take_over()
+            self._beats_to_take_over = self.times.heartbeats_per_take_over
+        self._beats_to_take_over -= 1
         await wait_for(self._beat_now, self.times.heartbeat)
 
     async def _come_back(self) -> None:

@@ -32,7 +32,7 @@ from airflow_workpools.errors import (
 )
 from airflow_workpools.infrastructure.process import ElsewhereProcessInfrastructure, ProcessRunner
 from airflow_workpools.infrastructure.registry import infrastructure_class, kinds, unusable_kinds
-from airflow_workpools.store.records import WorkerKind, WorkerRecord
+from airflow_workpools.store.records import MISSED_HEARTBEATS, WorkerKind, WorkerRecord
 from airflow_workpools.worker.execution_api import use_execution_api_under
 from airflow_workpools.worker.healthcheck import Healthcheck
 from airflow_workpools.worker.http_client import HttpClient
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 MAX_THREADS = 32
 """Most calls at a time that block: to the API server, to infrastructures, to where connections are kept."""
-CLAIM_SECONDS = 10.0
+CLAIM_SECONDS = 30.0
 """So often it asks for work though nobody told it of some: being told is the rule."""
 QUIET_SECONDS = 15.0
 """With --run-once: when nothing came for so long, all is taken."""
@@ -200,6 +200,18 @@ def _record(options: WorkerOptions) -> WorkerRecord:
     )
 
 
+def worker_times(options: WorkerOptions) -> WorkerTimes:
+    """Return how often a standalone worker does what."""
+    return WorkerTimes(
+        heartbeat=options.heartbeat_seconds,
+        claim=1.0 if options.run_once else CLAIM_SECONDS,
+        # Who is silent is dead after so many: to look with each is a third of what a worker that waits asks for.
+        heartbeats_per_take_over=MISSED_HEARTBEATS,
+        max_retry=MAX_RETRY_SECONDS,
+        settle=60.0 if options.run_once else WorkerTimes.settle,
+    )
+
+
 async def _serve(options: WorkerOptions, home: StandaloneHome, runner: ProcessRunner | None) -> None:
     from airflow_workpools.store.airflow_connections import (
         airflow_connections,
@@ -222,12 +234,7 @@ async def _serve(options: WorkerOptions, home: StandaloneHome, runner: ProcessRu
         home=home.path,
         infrastructure_connection=partial(infrastructure_connection, backends=backends_without_database),
         infrastructure_class=_class_of,
-        times=WorkerTimes(
-            heartbeat=options.heartbeat_seconds,
-            claim=1.0 if options.run_once else CLAIM_SECONDS,
-            max_retry=MAX_RETRY_SECONDS,
-            settle=60.0 if options.run_once else WorkerTimes.settle,
-        ),
+        times=worker_times(options),
         limit=options.limit,
         journal=Journal(home.reports),
         on_pools=QueueCheck(options.queues or ()),

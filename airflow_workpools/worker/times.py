@@ -13,6 +13,8 @@ class WorkerTimes:
     """How often a worker does what, in seconds."""
 
     heartbeat: float = 10.0
+    heartbeats_per_take_over: int = 1
+    """It looks for jobs that dead workers have left with its first heartbeat, and after each so many of them."""
     claim: float = 1.0
     """At the latest after this time it looks for work, even when nobody called :meth:`Worker.look_now`."""
     observe: float = 5.0

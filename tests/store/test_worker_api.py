@@ -28,7 +28,9 @@ from airflow_workpools.errors import (
     NotFound,
 )
 from airflow_workpools.infrastructure.base import Handle
+from airflow_workpools.store import rows
 from airflow_workpools.store.records import ClaimedJob, Report, WorkerState
+from airflow_workpools.worker import http_client
 from airflow_workpools.worker.client import SqlClient, WorkerClient
 from airflow_workpools.worker.http_client import HttpClient
 from tests.store.rigs import NOW, Rig, later, new_job, new_worker, sql_rig, work_pool
@@ -228,6 +230,68 @@ def test_a_heartbeat_says_what_the_worker_is_taken_for_and_that_its_queues_are_l
         stage.client.heartbeat(uuid.uuid4(), hindered={}, now=NOW)
 
 
+def test_a_heartbeat_reads_of_its_own_worker_only(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = api.client()
+    worker = api.online(client)
+    read = rows_read_of_workers(monkeypatch)
+    api.rig.standalone("etl")
+    api.rig.standalone("etl")
+    assert client.heartbeat(worker.id, hindered={}, now=NOW) is WorkerState.ONLINE
+    assert set(read) == {worker.id}
+
+
+def test_a_claim_reads_of_other_workers_only_where_they_matter(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, choosy_client = api.client(), api.client(queues=(WorkQueueRef("etl"),))
+    worker, embedded, choosy = api.online(client), api.rig.worker(), api.online(choosy_client)
+    read = rows_read_of_workers(monkeypatch)
+    assert client.claim(worker.id, most=1, now=NOW) == []
+    assert set(read[-1:]) == {worker.id}
+    assert api.rig.claim(embedded, work_pool()) == []
+    assert set(read) == {worker.id, embedded}
+    read.clear()
+    assert choosy_client.claim(choosy.id, most=1, now=NOW) == []
+    assert set(read) == {worker.id, choosy.id}
+
+
+def test_to_wait_costs_no_question_for_the_work_pools(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_client, "POOLS_SECONDS", 0.0)
+    line = Noting()
+    client = api.client(transport=line)
+    worker = api.online(client)
+    for _ in range(2):
+        client.wait_for_work(worker.id, most=1, seconds=0)
+    assert line.calls == ["register", "pools", "wait", "wait"]
+    client.claim(worker.id, most=1, now=NOW)
+    assert line.calls[-2:] == ["pools", "claim"]
+
+
+class Noting(httpx.BaseTransport):
+    """A line that notes what is said on it."""
+
+    def __init__(self) -> None:
+        self._inner = httpx.HTTPTransport()
+        self.calls: list[str] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.calls.append(request.url.path.rpartition("/")[2])
+        return self._inner.handle_request(request)
+
+
+def rows_read_of_workers(monkeypatch: pytest.MonkeyPatch) -> list[uuid.UUID]:
+    """Note of which workers rows are read from now on."""
+    read: list[uuid.UUID] = []
+    worker_record = rows.worker_record
+
+    def note(row: Any) -> Any:
+        read.append(row.id)
+        return worker_record(row)
+
+    monkeypatch.setattr(rows, "worker_record", note)
+    return read
+
+
 # -- numbered calls -------------------------------------------------------------------------------------------
 
 
@@ -250,7 +314,7 @@ def test_a_registration_that_comes_late_undoes_no_drain(api: Api) -> None:
     api.rig.store.drain_worker(worker.id)
     with pytest.raises(Conflict):
         api.rig.store.register_worker(
-            worker, now=NOW, token_id=api.rig.store.token_of_worker(worker.id), call=1
+            worker, now=NOW, token_id=api.rig.store.worker(worker.id).token_id, call=1
         )
     assert client.heartbeat(worker.id, hindered={}, now=NOW) is WorkerState.DRAINING
 

@@ -29,6 +29,14 @@ def test_a_registered_worker_is_known_as_it_said(rig: Rig) -> None:
     assert only_worker(rig) == worker
 
 
+def test_one_worker_is_read_by_its_id(rig: Rig) -> None:
+    rig.worker()
+    worker = new_worker(kind=WorkerKind.STANDALONE, pools=("etl", "ml"), queues=("etl/default",), slots=4)
+    rig.store.register_worker(worker, now=NOW, token_id="abc")
+    assert rig.store.worker(worker.id) == worker
+    assert rig.store.worker(worker.id).token_id == "abc"
+
+
 def test_a_worker_that_registers_again_is_online_again_with_what_it_says_now(rig: Rig) -> None:
     worker = new_worker()
     rig.store.register_worker(worker, now=NOW)
@@ -78,6 +86,8 @@ def test_nobody_hears_of_an_unknown_worker(rig: Rig) -> None:
         rig.store.heartbeat(stranger, now=NOW)
     with pytest.raises(NotFound):
         rig.store.drain_worker(stranger)
+    with pytest.raises(NotFound):
+        rig.store.worker(stranger)
     with pytest.raises(NotFound):
         rig.store.take_over(stranger, "here", now=NOW)
     rig.store.stop_worker(stranger, now=NOW)

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def bench(folder: Path, *parts: str, module: str = "store") -> str:
-    options = ["--plots", str(folder / "plots")] if module == "store" else []
+    options = {"store": ["--plots", str(folder / "plots")], "pull": ["--edge-python", "none"]}.get(module, [])
     done = subprocess.run(
         [
             *(sys.executable, "-m", f"benchmarks.{module}", "--tiny", "--only", *parts),
@@ -55,6 +55,19 @@ def test_the_benchmarks_of_the_store_run_and_a_heartbeat_without_a_change_writes
 def test_the_benchmark_of_a_full_pool_runs(tmp_path: Path) -> None:
     assert "full_pool: slots busy" in bench(tmp_path, "full_pool")
     assert 0 < read(tmp_path, "full_pool")["busy"] <= 1
+
+
+@pytest.mark.airflow
+@pytest.mark.postgres
+def test_the_benchmarks_of_pull_pools_run(tmp_path: Path) -> None:
+    said = bench(tmp_path, "throughput", "waiting", "pickup", "tasks", module="pull")
+    for figure in ("throughput: ", "waiting: ", "pickup: ", "tasks: "):
+        assert figure in said
+    assert read(tmp_path, "throughput")["jobs"] == 64
+    assert read(tmp_path, "waiting")["per_cent"]["API server"] > 0
+    assert len(read(tmp_path, "pickup")["seconds"]) == 2
+    assert "edge" not in read(tmp_path, "tasks")
+    assert len(read(tmp_path, "tasks")["ours"]["warm"]) == 1
 
 
 @pytest.mark.kubernetes

@@ -14,7 +14,7 @@ from airflow_workpools.core.jobs import JobState
 from airflow_workpools.errors import InfrastructureError, InfrastructureUnavailable
 from airflow_workpools.store.records import WorkerState
 from tests.unit.scripted_infrastructure import ScriptedInfrastructure
-from tests.unit.test_worker_loop import Stage, etl, play, until, working
+from tests.unit.test_worker_loop import QUICK, Stage, etl, play, until, working
 
 
 def fail_once(stage: Stage, what: str, *, after: bool) -> None:
@@ -95,11 +95,35 @@ def test_orphans_that_could_not_be_looked_at_are_looked_at_later():
         async with working(stage.worker()):
             await until(lambda: stage.record(job).state is JobState.SUBMITTED)
         fail_once(stage, "take_over", after=True)
-        async with working(stage.worker()) as infrastructure:
+        seldom = replace(QUICK, heartbeats_per_take_over=1000)
+        async with working(replace(stage.worker(), times=seldom)) as infrastructure:
             infrastructure.ends(job)
             await until(lambda: stage.record(job).state is JobState.SUCCEEDED)
 
     play(scenario)
+
+
+def test_orphans_are_looked_for_with_the_first_heartbeat_and_after_each_so_many():
+    async def scenario(stage: Stage) -> None:
+        calls: list[str] = []
+        for name in ("heartbeat", "take_over"):
+            note_calls(stage, name, calls)
+        async with working(replace(stage.worker(), times=replace(QUICK, heartbeats_per_take_over=3))):
+            await until(lambda: calls.count("heartbeat") >= 8)
+        beats = ["heartbeat", "heartbeat", "heartbeat"]
+        assert calls[:9] == ["heartbeat", "take_over", *beats, "take_over", *beats]
+
+    play(scenario)
+
+
+def note_calls(stage: Stage, what: str, calls: list[str]) -> None:
+    method = getattr(stage.store, what)
+
+    def note(*args: Any, **kwargs: Any) -> Any:
+        calls.append(what)
+        return method(*args, **kwargs)
+
+    setattr(stage.store, what, note)
 
 
 def test_a_worker_that_was_taken_for_dead_comes_back_and_leaves_to_the_heir_what_that_one_has():

@@ -37,10 +37,24 @@ Team: TypeAlias = "str | _AnyTeam | None"
 
 
 def worker_and_others(worker_id: uuid.UUID) -> Select[Any]:
-    """A worker, and with it those that may claim what it leaves: of other teams, and standalone ones."""
+    """A worker, and with it those that may claim what it leaves.
+
+    For an embedded one those of other teams; for one that restricts itself to some queues the standalone ones. The
+    claims of all others need not read what may be hundreds of rows.
+    """
     me = workers.alias("me")
     my_team = select(me.c.team_name).where(me.c.id == worker_id).scalar_subquery()
-    other = or_(workers.c.kind == WorkerKind.STANDALONE.value, workers.c.team_name.is_distinct_from(my_team))
+
+    def i_am(what: Condition) -> Condition:
+        return select(me.c.id).where(me.c.id == worker_id, what).exists()
+
+    of_another_team = and_(
+        i_am(me.c.kind == WorkerKind.EMBEDDED.value),
+        workers.c.kind == WorkerKind.EMBEDDED.value,
+        workers.c.team_name.is_distinct_from(my_team),
+    )
+    standalone = and_(i_am(me.c.queues.is_not(None)), workers.c.kind == WorkerKind.STANDALONE.value)
+    other = or_(of_another_team, standalone)
     return select(workers).where(
         or_(workers.c.id == worker_id, and_(workers.c.state == WorkerState.ONLINE.value, other))
     )
