@@ -218,6 +218,8 @@ def test_every_command_that_changes_something_writes_an_audit_row_of_its_own_nam
     }
     looks = {"list", "ls", "inspect", "slots", "preview", "jobs", "logs"}
     events = {}
+    # Where a worker starts there is no database, and so no audit log.
+    del commands["worker_", "start"]
     for (group, name), path in commands.items():
         module, _, function = path.rpartition(".")
         source = Path(import_module(module).__file__ or "").read_text()

@@ -268,7 +268,7 @@ def test_a_job_holds_nothing_open_of_worker_and_runner(platform: ProcessPlatform
     assert held["1"] == held["2"]
     assert held["1"].endswith("/output.log")
     others = {link for number, link in held.items() if number not in "012" and link != os.devnull}
-    assert {Path(link).name for link in others} == {"exit"}
+    assert {Path(link).name for link in others} == {"exit"}, held
     assert all(link.startswith(home) for link in others)
 
 

@@ -277,7 +277,8 @@ def test_an_api_server_that_is_not_there_yet_is_waited_for_without_a_database(en
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        command("--url", f"http://127.0.0.1:{port}"),
+        # Whoever runs the tests in the background has them, and so their children, ignore Ctrl-C.
+        ["env", "--default-signal=INT", *command("--url", f"http://127.0.0.1:{port}")],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -359,12 +359,20 @@ def settle_memory() -> None:
     """
     gc.collect()
     gc.freeze()
-    if (threads := len(list(Path("/proc/self/task").iterdir()))) > 1:
+    if (threads := _threads_that_stay()) > 1:
         log.warning(
             "The process runner has %d threads, though a process that forks should have one: something that it "
             "imports starts them (a plugin?). Jobs may hang.",
             threads,
         )
+
+
+def _threads_that_stay() -> int:
+    """Count this process's threads; one that has ended for Python may need a moment more to be gone."""
+    until = time.monotonic() + 1.0
+    while (count := len(list(Path("/proc/self/task").iterdir()))) > 1 and time.monotonic() < until:
+        time.sleep(0.01)
+    return count
 
 
 def become_independent(*, keep: int) -> None:
