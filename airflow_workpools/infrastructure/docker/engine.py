@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random
+
 from airflow_workpools.errors import InfrastructureUnavailable
 from airflow_workpools.infrastructure.containers import JOB_ID_LABEL
 from airflow_workpools.infrastructure.docker.connecting import (
@@ -33,6 +35,8 @@ OF_KUBERNETES = "io.kubernetes.pod.name"
 """What a kubelet labels containers with, beside the labels of their pods, which may be those of jobs."""
 OF_JOBS = {"label": JOB_ID_LABEL}
 _NAME_IN_USE = "already in use"
+_LOOKS = 5
+"""How often a question is asked that the engine fails to answer."""
 
 
 class EngineRefusal(Exception):
@@ -147,12 +151,18 @@ class Engine:
 
     async def containers(self) -> list[dict[str, Any]]:
         """List the containers of all jobs, running or not; not those of Kubernetes, if that runs its pods here."""
-        found = await self.ask(lambda client: client.api.containers(all=True, filters=OF_JOBS))
+        found = await self._look(lambda client: client.api.containers(all=True, filters=OF_JOBS))
         return [container for container in found if OF_KUBERNETES not in (container.get("Labels") or {})]
 
     async def inspect(self, container: str) -> dict[str, Any] | None:
         """Return what is known of a container, by id or name; None if it is not there."""
-        return await self._unless_gone(lambda client: client.api.inspect_container(container))
+        try:
+            found: dict[str, Any] = await self._look(lambda client: client.api.inspect_container(container))
+        except EngineRefusal as refusal:
+            if refusal.is_not_found:
+                return None
+            raise
+        return found
 
     async def join(self, container: str, network: str) -> None:
         """Connect a container to another network."""
@@ -167,15 +177,37 @@ class Engine:
 
         :param force: also if it runs.
         """
-        await self._unless_gone(lambda client: client.api.remove_container(container, v=True, force=force))
-
-    async def _unless_gone(self, request: Callable[[Any], T]) -> T | None:
         try:
-            return await self.ask(request)
+            await self.ask(lambda client: client.api.remove_container(container, v=True, force=force))
         except EngineRefusal as refusal:
-            if refusal.is_not_found:
-                return None
-            raise
+            if not refusal.is_not_found:
+                raise
+
+    async def _look(self, request: Callable[[Any], T]) -> T:
+        """Ask for what is there, a few times if the engine fails: it may work again in a moment.
+
+        Podman answers 500 to a list, too, while one of the containers ends: their cgroups, which it reads one after
+        another, go away meanwhile (``read /proc/…/cgroup: no such process``).
+
+        :raises EngineRefusal: if the engine refuses.
+        :raises InfrastructureUnavailable: if it does not answer, or fails each time.
+        """
+        try:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception(
+                    lambda error: isinstance(error, EngineRefusal) and not error.is_final
+                ),
+                wait=wait_random(0.02, 0.2),
+                stop=stop_after_attempt(_LOOKS),
+                reraise=True,
+            ):
+                with attempt:
+                    return await self.ask(request)
+        except EngineRefusal as refusal:
+            if refusal.is_final:
+                raise
+            raise InfrastructureUnavailable(f"the Docker Engine at {self.url} fails: {refusal}") from refusal
+        raise AssertionError("tenacity ends in a result or an error")
 
 
 def in_thread_of_its_own(call: Callable[[], T], *, name: str) -> asyncio.Future[T]:
