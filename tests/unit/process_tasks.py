@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -97,12 +98,6 @@ class ScriptedTask:
 
     def do_describe(self, _script: dict[str, Any], diary: Path) -> int:
         """Write down what this process is."""
-        links = {}
-        for descriptor in Path("/proc/self/fd").iterdir():
-            try:
-                links[descriptor.name] = str(descriptor.readlink())
-            except OSError:
-                continue
         _note(
             diary,
             json.dumps(
@@ -118,7 +113,8 @@ class ScriptedTask:
                     "session": os.getsid(0),
                     "pid": os.getpid(),
                     "argv": Path("/proc/self/cmdline").read_text(),
-                    "descriptors": links,
+                    "descriptors": links_of_descriptors(),
+                    "descriptors_of_parent": links_of_descriptors(os.getppid()),
                     "ignored": [
                         number.name
                         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
@@ -137,6 +133,19 @@ class ScriptedTask:
         print("to standard output")
         os.write(2, b"to standard error\n")
         return 0
+
+
+def links_of_descriptors(pid: int | None = None) -> dict[str, str]:
+    """Return what the open descriptors of a process lead to, by their numbers; nothing of one of another user.
+
+    :param pid: of the process; None: this one.
+    """
+    links = {}
+    with contextlib.suppress(PermissionError):
+        for descriptor in Path(f"/proc/{pid or 'self'}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # the one that listed the directory
+                links[descriptor.name] = str(descriptor.readlink())
+    return links
 
 
 def _note(diary: Path, line: str) -> None:
