@@ -19,16 +19,17 @@ from airflow_workpools.infrastructure.containers import (
     label_value,
     runtime_environment,
 )
+from airflow_workpools.infrastructure.image_checks import fixed_image_problems, image_problems
 from airflow_workpools.infrastructure.kubernetes import pod_mutation
 from airflow_workpools.infrastructure.kubernetes.answers import ApiRefusal
 from airflow_workpools.infrastructure.kubernetes.client import KubernetesApi
 from airflow_workpools.infrastructure.kubernetes.job_objects import JobObjects
 from airflow_workpools.infrastructure.kubernetes.logs import follow_pod_log
 from airflow_workpools.infrastructure.kubernetes.manifest import (
+    IMAGES,
     SELECTOR,
     JobPlan,
     plan_job,
-    with_template,
 )
 from airflow_workpools.infrastructure.kubernetes.namespace import Entry, NamespaceWatch
 from airflow_workpools.infrastructure.kubernetes.namespaces_used import NamespacesUsed
@@ -102,11 +103,17 @@ class KubernetesInfrastructure:
     @classmethod
     def template_problems(cls, job_configuration: Any) -> Sequence[str]:
         """Say what is wrong with a template, whatever values a job gives."""
-        return problems_of(
+        problems = problems_of(
             job_configuration,
             needed=("manifest", "spec", "template", "spec", "containers", 0, "name"),
             plan=lambda spec: plan_job(spec, namespace="default", environment={}),
         )
+        return [*problems, *fixed_image_problems(job_configuration, *IMAGES)]
+
+    @classmethod
+    def variable_problems(cls, job_configuration: Any, variables: Mapping[str, Any]) -> Sequence[str]:
+        """Say which job variables make a malformed name of an image."""
+        return image_problems(job_configuration, variables, *IMAGES)
 
     # -- life -----------------------------------------------------------------------------------------------
 
@@ -161,10 +168,15 @@ class KubernetesInfrastructure:
         if not adopted or not entry.has_begun:
             await self._hand_over(plan, entry, job)
 
+    async def try_out(self, spec: LaunchSpec) -> str:
+        """Say whether the API would take a job, by a dry run."""
+        plan = await self._plan(spec)
+        return await self._objects.try_out(plan)
+
     async def _plan(self, spec: LaunchSpec) -> JobPlan:
         if self._environment is None:
             self._environment = runtime_environment()
-        return await planned(spec, namespace=self.api.namespace, environment=self._environment)
+        return await pod_mutation.planned(spec, namespace=self.api.namespace, environment=self._environment)
 
     async def _hand_over(self, plan: JobPlan, entry: Entry, job: Mapping[str, Any]) -> None:
         """Create the Secret for which a job's pod waits, however long that takes.
@@ -375,13 +387,3 @@ class KubernetesInfrastructure:
         if name:
             await self._objects.delete_job(namespace, name)
             self._watch(namespace).forget(name)
-
-
-async def planned(spec: LaunchSpec, *, namespace: str, environment: Mapping[str, str]) -> JobPlan:
-    """Return what is to be created for a job, after Airflow's ``pod_mutation_hook`` has seen it."""
-    plan = plan_job(spec, namespace=namespace, environment=environment)
-    if not pod_mutation.is_defined():
-        return plan
-    # A hook may do anything, also ask somebody.
-    template = await asyncio.to_thread(pod_mutation.mutated, plan.job["spec"]["template"], plan.namespace)
-    return with_template(plan, template)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _CREATE_SECONDS = 20.0
 """How long creating a Job is tried again before the worker is told that it does not work now."""
 _DELETE_SECONDS = 20.0
+_DRY_RUN = {"dryRun": "All"}
+"""The API does everything that it does with a request, and keeps nothing."""
 
 
 class JobObjects:
@@ -30,6 +32,20 @@ class JobObjects:
 
     def __init__(self, api: KubernetesApi) -> None:
         self._api = api
+
+    async def try_out(self, plan: JobPlan) -> str:
+        """Say whether the API would take a job's objects, and show them to who watches. Nothing is created.
+
+        :raises ApiRefusal: if it would not.
+        :raises InfrastructureUnavailable: if it may later.
+        """
+        namespace = plan.namespace
+        job = await self._api.request("POST", jobs_path(namespace), query=_DRY_RUN, body=plan.job)
+        secret = plan.secret(job["metadata"]["uid"])
+        await self._api.request("POST", secrets_path(namespace), query=_DRY_RUN, body=secret)
+        for path in (jobs_path(namespace), pods_path(namespace)):
+            await self._api.request("GET", path, query={"limit": 1})
+        return f"By a dry run, it would take a job with the pool's defaults in namespace {namespace}."
 
     async def create_job(self, plan: JobPlan) -> tuple[Mapping[str, Any], bool]:
         """Return the Job, and whether it was there before."""
