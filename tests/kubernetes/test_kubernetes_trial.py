@@ -60,7 +60,10 @@ class Pool:
         """Push its Test button, and return why no job would be taken."""
         ok, message = self.test(**options)
         assert not ok
-        before = "The definition is valid and kubernetes answers, but it would not take a job with the pool's defaults: "
+        before = (
+            "The definition is valid and kubernetes answers, but it would not take a job with the pool's "
+            "defaults: "
+        )
         assert message.startswith(before)
         return message.removeprefix(before)
 
