@@ -102,8 +102,7 @@ def _no_collecting() -> Iterator[None]:
 @contextmanager
 def _yaml_by_libyaml() -> Iterator[None]:
     """Have YAML read by libyaml meanwhile, where that is: the same in an eighth of the time."""
-    import yaml
-
+    yaml: Any = import_module("yaml")  # it comes without types
     loader = getattr(yaml, "CSafeLoader", None)
     if loader is None:
         yield
