@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -140,6 +141,28 @@ def test_a_task_that_is_marked_failed_is_asked_to_end_and_its_container_goes(con
     assert contained.job(task)["state"] in ("cancelled", "succeeded")
     contained.wait_until_nothing_is_left()
     airflow.wait(lambda: "was asked to end" in airflow.log(task), what="what on_kill said")
+
+
+@pytest.mark.parametrize("how", ["cleared", "run deleted"])
+def test_a_container_goes_when_its_task_is_not_wanted_any_more(contained: Contained, how: str) -> None:
+    airflow = contained.airflow
+    task = contained.start("long_wait")
+    airflow.wait(lambda: "has begun to wait" in airflow.log(task), what="the task's own code")
+    run, launched = f"dags/long_wait/dagRuns/{task.run_id}", contained.platform.names()
+    began = time.monotonic()
+    if how == "cleared":
+        airflow.clear(task)
+    else:
+        airflow.api.call("PATCH", run, {"state": "failed"})  # Airflow refuses to delete a run that runs
+        airflow.api.call("DELETE", run)
+    what = "its container to go"
+    # Ten seconds are meant; machines that run tests have other things to do, too.
+    airflow.wait(lambda: not launched & contained.platform.names(), timeout=30, what=what)
+    print(f"{how}: its container was gone after {time.monotonic() - began:.1f} s")
+    if how == "cleared":
+        airflow.wait(lambda: airflow.running("long_wait", task.run_id), what="the task to run anew")
+        airflow.api.call("PATCH", run, {"state": "failed"})
+    contained.wait_until_nothing_is_left()
 
 
 def test_a_task_that_fails_has_its_own_reason_in_its_log(contained: Contained) -> None:
