@@ -242,8 +242,12 @@ for _index, *_columns in (
         *_NEWEST_FIRST,
         postgresql_where=jobs.c.ended_at.is_not(None),
         sqlite_where=jobs.c.ended_at.is_not(None),
-    )
-"""Pages of a pool's jobs that are over, in their order, whatever they are filtered by. What goes on is little."""
+    ).ddl_if(callable_=lambda _ddl, _target, _bind, *, dialect, **_: dialect.name != "mysql")
+"""Pages of a pool's jobs that are over, in their order, whatever they are filtered by. What goes on is little.
+
+Not on MySQL and MariaDB: without indexes of a part they would have what waits, too, and be taken for the way to the
+head of a queue's line, which they don't have in its order.
+"""
 
 tokens = Table(
     "workpool_token",
