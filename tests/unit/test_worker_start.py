@@ -355,6 +355,27 @@ print(get_execution_api_server_url())
     assert said[-1] == (configured or "https://airflow.example.com/prefix/execution/")
 
 
+@pytest.mark.parametrize("set_", [False, True], ids=["as Airflow has it", "as somebody has set it"])
+def test_containers_wait_for_the_api_server_as_long_as_airflow_waits_for_them(
+    environment: dict[str, str], set_: bool
+):
+    if set_:
+        environment["AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS"] = "9"
+    said = program(
+        environment,
+        """
+from airflow_workpools.worker.execution_api import wait_for_execution_api
+wait_for_execution_api()
+from airflow_workpools.infrastructure.containers import runtime_environment
+print(sorted((k, v) for k, v in runtime_environment().items() if "__WORKERS__" in k))
+""",
+    )
+    retries = "('AIRFLOW__WORKERS__EXECUTION_API_RETRIES', '28')"
+    pause = "('AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX', '10.0')"
+    beats = f"('AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS', '{9 if set_ else 1}')"
+    assert said[-1] == (f"[{beats}]" if set_ else f"[{retries}, {pause}, {beats}]")
+
+
 def test_connections_are_found_without_a_database(environment: dict[str, str]):
     environment["AIRFLOW_CONN_K8S"] = '{"conn_type": "kubernetes", "host": "h", "extra": {"namespace": "n"}}'
     said = program(
