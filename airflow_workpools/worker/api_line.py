@@ -174,8 +174,8 @@ def _unreachable(error: httpx.TransportError, url: str) -> ApiUnavailable:
     text = str(error) or type(error).__name__
     if "SSL" in text or "CERTIFICATE" in text.upper():
         return ApiNotThere(
-            f"the API server at {url} can't be trusted: {text}. Give the file of the authorities that its certificate "
-            "is from, or use the name that is in the certificate"
+            f"the API server at {url} can't be trusted: {text}. Name the file of the authorities that its certificate "
+            "is from as [api] ssl_cert (AIRFLOW__API__SSL_CERT) where the worker runs, or use the name that is in it"
         )
     return ApiUnavailable(f"the API server at {url} can't be reached: {text}")
 
