@@ -162,7 +162,10 @@ def _verification(verify: bool | str) -> ssl.SSLContext | bool:
     if not isinstance(verify, str):
         return verify
     try:
-        return ssl.create_default_context(cafile=verify)
+        # Beside the public authorities, as in the client that tasks have.
+        context = httpx.create_ssl_context()
+        context.load_verify_locations(cafile=verify)
+        return context
     except (OSError, ssl.SSLError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InvalidInput(f"the certificates in {verify!r} cannot be read: {reason}") from error
