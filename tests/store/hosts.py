@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from airflow_workpools.infrastructure.process import ElsewhereProcessInfrastructure, ProcessRunner
 from airflow_workpools.store.records import WorkerKind
@@ -62,29 +65,16 @@ class Host:
 
     def worker(self, *, with_file: bool = True, transport: httpx.BaseTransport | None = None) -> Worker:
         """Return a worker of this host, with the token that is in the file now."""
-        client = HttpClient(
+        worker = make_worker(
             self.api.url,
-            self.token_file.read_text().strip(),
-            kinds=frozenset({"process"}),
-            pools=("etl",),
-            token_file=self.token_file if with_file else None,
-            timeout_seconds=20,
+            self.token_file,
+            self.platform.path,
+            hostname=self.name,
+            with_file=with_file,
             transport=transport,
         )
-        self.api._clients.append(client)
-        now = datetime.now(timezone.utc)
-        processes = ElsewhereProcessInfrastructure(
-            home=self.platform.home, start_runner=lambda: ProcessRunner.spawn(TASK)
-        )
-        return Worker(
-            record=new_worker(kind=WorkerKind.STANDALONE, pools=("etl",), hostname=self.name, started_at=now),
-            client=client,
-            infrastructures={"process": processes},
-            clock=lambda: datetime.now(timezone.utc),
-            environ={},
-            times=TIMES,
-            journal=self.journal,
-        )
+        self.api._clients.append(worker.client)  # type: ignore[arg-type]
+        return worker
 
     def hand_over(self, do: str = "wait") -> LaunchSpec:
         """Hand over a job that does this; return it as the platform knows it."""
@@ -109,6 +99,40 @@ class Host:
         await asyncio.to_thread(self.platform.release, spec)
 
 
+def make_worker(
+    url: str,
+    token_file: Path,
+    path: Path,
+    *,
+    hostname: str = "here",
+    with_file: bool = True,
+    transport: httpx.BaseTransport | None = None,
+) -> Worker:
+    """Return a worker whose home is in this folder, with the token that is in the file now."""
+    client = HttpClient(
+        url,
+        token_file.read_text().strip(),
+        kinds=frozenset({"process"}),
+        pools=("etl",),
+        token_file=token_file if with_file else None,
+        timeout_seconds=20,
+        transport=transport,
+    )
+    now = datetime.now(timezone.utc)
+    processes = ElsewhereProcessInfrastructure(
+        home=path / "home", start_runner=lambda: ProcessRunner.spawn(TASK)
+    )
+    return Worker(
+        record=new_worker(kind=WorkerKind.STANDALONE, pools=("etl",), hostname=hostname, started_at=now),
+        client=client,
+        infrastructures={"process": processes},
+        clock=lambda: datetime.now(timezone.utc),
+        environ={},
+        times=TIMES,
+        journal=Journal(path / "reports"),
+    )
+
+
 @contextlib.asynccontextmanager
 async def at_work(worker: Worker) -> AsyncIterator[asyncio.Task[None]]:
     """Let a worker work for a while; its jobs go on afterwards."""
@@ -123,3 +147,12 @@ async def at_work(worker: Worker) -> AsyncIterator[asyncio.Task[None]]:
 async def before_long(condition: Callable[[], object]) -> None:
     """Return when something has become true; that takes real processes and real requests."""
     await until(condition, 30)
+
+
+def play(scenario: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(scenario())  # type: ignore[arg-type]
+
+
+def said(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
+    """Return what was logged with these words in it."""
+    return [record.getMessage() for record in caplog.records if words in record.getMessage()]
