@@ -95,6 +95,11 @@ class Outbox:
             del self._reports[: len(told)]
             # What another worker has taken over is for that one to look at, and to remove.
             ours = {outcome.job_id for outcome in outcomes if outcome.state is not None}
+            for foreign in {outcome.job_id for outcome in outcomes} - ours:
+                log.info(
+                    "Worker: job %s is not this worker's any more; what became of it is for another to tell",
+                    foreign,
+                )
             for report in batch:
                 tracked = self._of.get(report.job_id)
                 last = report.state in ENDED or (report.handle is not None and report.handle.failed_start)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import uuid
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -244,6 +245,21 @@ def test_a_report_that_is_not_taken_keeps_no_other_from_being_told(caplog: pytes
 
     play(scenario)
     assert "what is to be told of job" in caplog.text
+
+
+def test_what_is_another_workers_to_tell_is_said_to_be_so(caplog: pytest.LogCaptureFixture):
+    async def scenario(stage: Stage) -> None:
+        job, worker = stage.hand_over(), stage.worker()
+        async with working(worker) as infrastructure:
+            await until(lambda: stage.record(job).state is JobState.SUBMITTED)
+            take = stage.store.report
+            stage.store.report = lambda _, *rest, **more: take(uuid.uuid4(), *rest, **more)  # type: ignore
+            infrastructure.ends(job)
+            await until(lambda: f"job {job} is not this worker's any more" in caplog.text)
+            assert stage.record(job).state is JobState.SUBMITTED
+
+    caplog.set_level(logging.INFO, logger="airflow_workpools.worker.outbox")
+    play(scenario)
 
 
 def test_a_worker_that_is_not_known_any_more_registers_again_at_once_whoever_hears_of_it():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import http.server
+import json
 import logging
 import os
 import signal
@@ -26,6 +27,7 @@ from airflow_workpools.cli.worker_start import TOKEN, options
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.errors import Conflict, InvalidInput
 from airflow_workpools.settings import Settings
+from airflow_workpools.worker import standalone
 from airflow_workpools.worker.healthcheck import Healthcheck
 from airflow_workpools.worker.standalone import QueueCheck, check_pools
 from airflow_workpools.worker.standalone_home import StandaloneHome
@@ -144,6 +146,18 @@ def test_every_pool_that_cannot_be_served_is_named(tmp_path: Path):
     assert "'etl' is of type 'process', not 'docker'" in text
     assert "'gone' can't be served: there is no such work pool" in text
     assert "'other' can't be served: it is a push pool" in text
+
+
+@pytest.mark.usefixtures("token")
+def test_a_type_that_cannot_be_used_here_is_told_of_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    hint = 'Install what it needs: pip install "airflow-provider-workpools[docker]"'
+    monkeypatch.setattr(standalone, "unusable_kinds", lambda: {"docker": hint})
+    problem = "it is of type 'docker', which this worker can't use"
+    with pytest.raises(InvalidInput) as refused:
+        check_pools(read(tmp_path), {}, {"etl": problem})
+    assert f"work pool 'etl' can't be served: {problem}: {hint}" in str(refused.value)
 
 
 @pytest.mark.usefixtures("token")
@@ -299,6 +313,18 @@ def test_an_api_server_that_is_not_there_yet_is_waited_for_without_a_database(en
     assert "Jobs go on" in said
     assert "Traceback" not in said
     assert "t0k3n" not in said
+
+
+def test_log_lines_are_json_where_airflow_says_so(environment: dict[str, str]):
+    environment["AIRFLOW__LOGGING__JSON_LOGS"] = "True"
+    with subprocess.Popen(
+        command("--url", "http://127.0.0.1:9"), env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        lines = (json.loads(line) for line in process.stdout if line.startswith("{"))
+        line = next(one for one in lines if "can't be reached" in one["event"])
+        process.kill()
+    assert line["level"] == "warning"
 
 
 def program(environment: dict[str, str], text: str) -> list[str]:
