@@ -43,14 +43,17 @@ class WorkerSide(MemoryJobs):
         *,
         now: datetime,
         token_id: str | None = None,
+        instead_of: str | None = None,
         call: int | None = None,
     ) -> None:
         with self._lock:
-            if self._tokens.setdefault(worker.id, token_id) != token_id:
+            known = self._tokens.get(worker.id, token_id)
+            if known != token_id and (known is None or known != instead_of):
                 raise Conflict(
                     f"worker {worker.id} has registered with another token; start it with a new id"
                 )
             self._begin_call(worker.id, call)
+            self._tokens[worker.id] = token_id
             self._workers[worker.id] = replace(
                 worker,
                 state=WorkerState.ONLINE,
