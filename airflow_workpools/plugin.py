@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Airflow's plugin manager is told: the priority weight strategies of work queues, where logs of tasks are,
-and the worker API."""
+the worker API, and the pages in Airflow's UI."""
 
 from __future__ import annotations
 
@@ -19,11 +19,24 @@ class WorkpoolsPlugin(AirflowPlugin):
 
     @property
     def fastapi_apps(self) -> list[Any]:
-        """Return the worker API. Only the API server asks, when it starts: that is when it learns where logs are."""
+        """Return the worker API and what serves the pages. Only the API server asks, when it starts: that is when
+        it learns where logs are."""
+        from airflow_workpools import ui
         from airflow_workpools.airflow_private.task_logs import read_logs_with
         from airflow_workpools.api.mounted import mounted_worker_app
         from airflow_workpools.api.wire import MOUNT
         from airflow_workpools.task_logs import task_logs
 
         read_logs_with(task_logs().read)
-        return [{"app": mounted_worker_app(), "url_prefix": MOUNT, "name": "Work pools"}]
+        # The pages first: what is mounted under a longer path is found only before the shorter one.
+        return [
+            *ui.fastapi_apps(),
+            {"app": mounted_worker_app(), "url_prefix": MOUNT, "name": "Work pools"},
+        ]
+
+    @property
+    def react_apps(self) -> list[Any]:
+        """Return the pages, if this installation has them."""
+        from airflow_workpools import ui
+
+        return ui.react_apps()
