@@ -34,5 +34,8 @@ export default defineConfig(({ command }) => ({
     include: ["tests/**/*.test.{ts,tsx}"],
     setupFiles: ["tests/setup.ts"],
     restoreMocks: true,
+    unstubGlobals: true,
+    // To load Chakra once takes longer than all tests.
+    isolate: false,
   },
 }));

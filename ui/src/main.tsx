@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import { Dashboard } from "./pages/Dashboard";
+import { TaskInstance } from "./pages/TaskInstance";
 import { WorkPools } from "./pages/WorkPools";
 
 /**
@@ -7,6 +9,8 @@ import { WorkPools } from "./pages/WorkPools";
  */
 const parts = {
   "Work pools": WorkPools,
+  "Work pool": TaskInstance,
+  "Work pools at a glance": Dashboard,
 };
 
 for (const [name, part] of Object.entries(parts)) Reflect.set(globalThis, name, part);

@@ -3,48 +3,540 @@
  * Do not make direct changes to the file.
  */
 
-export type paths = Record<string, never>;
+export interface paths {
+    "/v1/dashboard": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Dashboard
+         * @description Tell how all work pools are doing, in a few numbers.
+         */
+        get: operations["get_dashboard"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/explain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Explain
+         * @description Say at which gate a task instance is and why, with the newest job of its present try.
+         */
+        get: operations["explain"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/infrastructure-types": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Infrastructure Types
+         * @description List the kinds of infrastructure that are installed, with their default templates.
+         */
+        get: operations["list_infrastructure_types"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/jobs/{job_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Job
+         * @description Tell all about a job.
+         */
+        get: operations["get_job"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/jobs/{job_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel Job
+         * @description Cancel a job: at once if it waits, else its worker is asked to stop it.
+         */
+        post: operations["cancel_job"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/pools": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Pools
+         * @description List work pools by name, as they are doing now.
+         */
+        get: operations["list_pools"];
+        put?: never;
+        /**
+         * Create Pool
+         * @description Create a work pool.
+         */
+        post: operations["create_pool"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/pools/{pool}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Pool
+         * @description Tell all about a work pool.
+         */
+        get: operations["get_pool"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete Pool
+         * @description Delete a work pool that has no jobs.
+         */
+        delete: operations["delete_pool"];
+        options?: never;
+        head?: never;
+        /**
+         * Update Pool
+         * @description Change a work pool. One that is invalid is mended so.
+         */
+        patch: operations["update_pool"];
+        trace?: never;
+    };
+    "/v1/pools/{pool}/jobs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Jobs
+         * @description List jobs of a pool, the newest hand-over first.
+         */
+        get: operations["list_jobs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/pools/{pool}/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Pause Pool
+         * @description Let nothing start in a pool; what runs goes on.
+         */
+        post: operations["pause_pool"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/pools/{pool}/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Preview Job
+         * @description Render the job that given variables would make, and say which variables are open. Nothing is stored.
+         */
+        post: operations["preview_job"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/pools/{pool}/queues": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Queues
+         * @description List the queues of a pool by priority.
+         */
+        get: operations["list_queues"];
+        put?: never;
+        /**
+         * Create Queue
+         * @description Add a queue to a pool. If its priority is taken, others make room.
+         */
+        post: operations["create_queue"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/pools/{pool}/queues/{queue}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Delete Queue
+         * @description Delete a queue that has no jobs; ``default`` stays.
+         */
+        delete: operations["delete_queue"];
+        options?: never;
+        head?: never;
+        /**
+         * Update Queue
+         * @description Change a queue. If its new priority is taken, others make room; the answer says which.
+         */
+        patch: operations["update_queue"];
+        trace?: never;
+    };
+    "/v1/pools/{pool}/queues/{queue}/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Pause Queue
+         * @description Let nothing start from a queue; what runs goes on.
+         */
+        post: operations["pause_queue"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/pools/{pool}/queues/{queue}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Resume Queue
+         * @description Let jobs start from a queue again.
+         */
+        post: operations["resume_queue"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/pools/{pool}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Resume Pool
+         * @description Let jobs start in a pool again.
+         */
+        post: operations["resume_pool"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/pools/{pool}/statistics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Statistics
+         * @description Tell how a pool was used: slots by queue over time, and how long jobs waited. May be some seconds old.
+         */
+        get: operations["get_statistics"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/pools/{pool}/template": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Template
+         * @description Return the base job template of a pool.
+         */
+        get: operations["get_template"];
+        /**
+         * Put Template
+         * @description Give a pool another base job template, or that of its type back.
+         */
+        put: operations["put_template"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/pools/{pool}/tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Tokens
+         * @description List the tokens that open a pool for workers, the oldest first.
+         */
+        get: operations["list_tokens"];
+        put?: never;
+        /**
+         * Create Token
+         * @description Make a token for the workers of a pool. It is shown this once.
+         */
+        post: operations["create_token"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/pools/{pool}/tokens/{token_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Revoke Token
+         * @description Let a token open nothing more, from now on.
+         */
+        delete: operations["revoke_token"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/pools/{pool}/workers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Workers
+         * @description List the workers that serve a pool, in the order in which they started.
+         */
+        get: operations["list_workers"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/pools/{pool}/workers/{worker}/drain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Drain Worker
+         * @description Let a worker take no more jobs, of this pool and of any other; what it has runs on.
+         */
+        post: operations["drain_worker"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/pools/{pool}/workers/{worker}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Resume Worker
+         * @description Let a worker that was drained take jobs again.
+         */
+        post: operations["resume_worker"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/templates/validate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Validate Template
+         * @description Say what is wrong with a base job template, and where. Nothing is stored.
+         */
+        post: operations["validate_template"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+}
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /** CancelRequest */
         CancelRequest: {
-            /**
-             * Reason
-             * @default null
-             */
-            reason: string | null;
+            /** Reason */
+            reason?: string | null;
         };
         /**
          * DashboardAnswer
          * @description All work pools at a glance.
          */
         DashboardAnswer: {
-            /** Pools */
-            pools: number;
-            /** Ready */
-            ready: number;
-            /** Not Ready */
-            not_ready: number;
-            /** Paused */
-            paused: number;
-            /** Invalid */
-            invalid: number;
-            /** Slots Used */
-            slots_used: number;
-            /** Running */
-            running: number;
-            /** Waiting */
-            waiting: number;
-            /** Workers Online */
-            workers_online: number;
-            /** Rows */
-            rows: components["schemas"]["GlanceRow"][];
             /**
              * As Of
              * Format: date-time
              */
             as_of: string;
+            /** Invalid */
+            invalid: number;
+            /** Not Ready */
+            not_ready: number;
+            /** Paused */
+            paused: number;
+            /** Pools */
+            pools: number;
+            /** Ready */
+            ready: number;
+            /**
+             * Rows
+             * @description First those that need attention, then the fullest; at most 8.
+             */
+            rows: components["schemas"]["GlanceRow"][];
+            /** Running */
+            running: number;
+            /** Slots Used */
+            slots_used: number;
+            /** Waiting */
+            waiting: number;
+            /**
+             * Workers Online
+             * @description Workers that are online, each counted once.
+             */
+            workers_online: number;
         };
         /**
          * Delivery
@@ -63,56 +555,67 @@ export interface components {
          * @description Where a task instance is on its way, and why.
          */
         ExplainAnswer: {
-            /** Dag Id */
-            dag_id: string;
-            /** Run Id */
-            run_id: string;
-            /** Task Id */
-            task_id: string;
-            /** Map Index */
-            map_index: number;
-            /** Try Number */
-            try_number: number;
-            /** State */
-            state: string | null;
-            stage: components["schemas"]["Stage"];
-            holding: components["schemas"]["Gate"];
-            /** Explanation */
-            explanation: string | null;
-            /** Way Out */
-            way_out: string | null;
-            /** Gates */
-            gates: components["schemas"]["GateAnswer"][];
-            job: components["schemas"]["JobDetail"] | null;
             /**
              * As Of
              * Format: date-time
              */
             as_of: string;
+            /** Dag Id */
+            dag_id: string;
+            /** Explanation */
+            explanation: string | null;
+            /** Gates */
+            gates: components["schemas"]["GateAnswer"][];
+            /** @description The gate at which it is. */
+            holding: components["schemas"]["Gate"];
+            /** @description The newest job of its present try; null if there is none (any more). */
+            job: components["schemas"]["JobDetail"] | null;
+            /** Map Index */
+            map_index: number;
+            /** Run Id */
+            run_id: string;
+            stage: components["schemas"]["Stage"];
+            /**
+             * State
+             * @description Airflow's word.
+             */
+            state: string | null;
+            /** Task Id */
+            task_id: string;
+            /** Try Number */
+            try_number: number;
+            /** Way Out */
+            way_out: string | null;
         };
         /**
          * Fault
          * @description One thing that is wrong, and where.
          */
         Fault: {
-            /**
-             * Pointer
-             * @default null
-             */
-            pointer: string | null;
             /** Detail */
             detail: string;
+            /**
+             * Pointer
+             * @description JSON pointer into what was sent, like ``/variables/properties/image``; null where no place can be named.
+             */
+            pointer: string | null;
         };
         /**
          * FieldView
          * @description A value somewhere in the job configuration of the template.
          */
         FieldView: {
+            /**
+             * Locked
+             * @description No job variable changes it.
+             */
+            locked: boolean;
             /** Pointer */
             pointer: string;
-            /** Locked */
-            locked: boolean;
-            /** Variables */
+            /**
+             * Variables
+             * @description Those that change it.
+             */
             variables: string[];
         };
         /**
@@ -126,16 +629,19 @@ export interface components {
          * @description A gate on the way of a task.
          */
         GateAnswer: {
-            gate: components["schemas"]["Gate"];
-            status: components["schemas"]["GateStatus"];
             /** Explanation */
             explanation: string | null;
-            /** Way Out */
-            way_out: string | null;
+            gate: components["schemas"]["Gate"];
             /** Numbers */
             numbers: {
                 [key: string]: unknown;
             };
+            status: components["schemas"]["GateStatus"];
+            /**
+             * Way Out
+             * @description What would let the task pass.
+             */
+            way_out: string | null;
         };
         /**
          * GateStatus
@@ -145,19 +651,19 @@ export interface components {
         GateStatus: "passed" | "holding" | "not_reached";
         /** GlanceRow */
         GlanceRow: {
+            /** Concurrency Limit */
+            concurrency_limit: number | null;
             /** Name */
             name: string;
+            /** Reason */
+            reason: string | null;
+            /** Slots Used */
+            slots_used: number;
             /**
              * Status
              * @enum {string}
              */
             status: "READY" | "NOT_READY" | "PAUSED" | "INVALID";
-            /** Reason */
-            reason: string | null;
-            /** Slots Used */
-            slots_used: number;
-            /** Concurrency Limit */
-            concurrency_limit: number | null;
             /** Waiting */
             waiting: number;
             /** Workers Online */
@@ -168,22 +674,31 @@ export interface components {
          * @description A kind of infrastructure that is installed.
          */
         InfrastructureType: {
+            /**
+             * Base Job Template
+             * @description The one that pools of this type have by default.
+             */
+            base_job_template: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Check Of Templates
+             * @description Whether it knows of faults that no values of variables can mend.
+             */
+            check_of_templates: boolean;
+            /** Description */
+            description: string | null;
+            /**
+             * Problem
+             * @description Why it can't be used here, and the way out.
+             */
+            problem: string | null;
+            /** Title */
+            title: string | null;
             /** Type */
             type: string;
             /** Usable */
             usable: boolean;
-            /** Problem */
-            problem: string | null;
-            /** Title */
-            title: string | null;
-            /** Description */
-            description: string | null;
-            /** Base Job Template */
-            base_job_template: {
-                [key: string]: unknown;
-            } | null;
-            /** Check Of Templates */
-            check_of_templates: boolean;
         };
         /** InfrastructureTypeList */
         InfrastructureTypeList: {
@@ -195,96 +710,132 @@ export interface components {
          * @description All about a job.
          */
         JobDetail: {
-            /**
-             * Id
-             * Format: uuid
-             */
-            id: string;
-            /** Pool */
-            pool: string;
-            /** Queue */
-            queue: string;
-            state: components["schemas"]["JobState"];
-            desired_state: components["schemas"]["JobState"] | null;
-            /** Reason */
-            reason: string | null;
+            /** @description Why it ended, in one word; null while it has not. */
             cause: components["schemas"]["EndCause"] | null;
-            /** Exit Code */
-            exit_code: number | null;
+            /** Claimed At */
+            claimed_at: string | null;
             /** Dag Id */
             dag_id: string;
-            /** Run Id */
-            run_id: string;
-            /** Task Id */
-            task_id: string;
-            /** Map Index */
-            map_index: number;
-            /** Try Number */
-            try_number: number;
-            /** Slots */
-            slots: number;
-            /** Worker */
-            worker: string | null;
-            /** Worker Id */
-            worker_id: string | null;
-            /** Infrastructure Kind */
-            infrastructure_kind: string | null;
-            /** Infrastructure Id */
-            infrastructure_id: string | null;
+            /** @description How it shall end, if somebody wished its end. */
+            desired_state: components["schemas"]["JobState"] | null;
+            /** Ended At */
+            ended_at: string | null;
+            /** Exit Code */
+            exit_code: number | null;
             /**
              * Handed Over At
              * Format: date-time
              */
             handed_over_at: string;
-            /** Claimed At */
-            claimed_at: string | null;
-            /** Started At */
-            started_at: string | null;
-            /** Ended At */
-            ended_at: string | null;
-            /** Waiting Seconds */
-            waiting_seconds: number;
-            /** Starting Seconds */
-            starting_seconds: number | null;
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /**
+             * Infrastructure
+             * @description What its worker noted of it.
+             */
+            infrastructure: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Infrastructure Id
+             * @description By which the infrastructure knows it: a container, a Kubernetes Job, a process.
+             */
+            infrastructure_id: string | null;
+            /** Infrastructure Kind */
+            infrastructure_kind: string | null;
+            /**
+             * Job Configuration
+             * @description Rendered from the pool's template as it is now. Secrets are masked; environment and connections of the worker
+             *     stay placeholders. Null if it can't be rendered.
+             */
+            job_configuration: unknown;
+            /**
+             * Job Configuration Faults
+             * @description Why it can't be rendered.
+             */
+            job_configuration_faults: components["schemas"]["Fault"][];
+            /**
+             * Job Variables
+             * @description Those of the task. Secrets are masked.
+             */
+            job_variables: {
+                [key: string]: unknown;
+            };
+            /**
+             * Map Index
+             * @description -1: the task is not mapped.
+             */
+            map_index: number;
+            /** May Cancel */
+            may_cancel: boolean;
+            /** Phases */
+            phases: components["schemas"]["JobPhase"][];
+            /** Pool */
+            pool: string;
+            /** Priority Weight */
+            priority_weight: number;
+            /** Queue */
+            queue: string;
+            /** Reason */
+            reason: string | null;
+            /** Reported At */
+            reported_at: string | null;
+            /**
+             * Round
+             * @description Counts from 0 how often the same try was handed over.
+             */
+            round: number;
+            /** Run Id */
+            run_id: string;
             /** Running Seconds */
             running_seconds: number | null;
+            /** Slots */
+            slots: number;
+            /**
+             * Start Attempts
+             * @description How often it was given back to be started anew.
+             */
+            start_attempts: number;
+            /**
+             * Start Timeout At
+             * @description When the start timeout ends; null when it does not run.
+             */
+            start_timeout_at: string | null;
+            /** Start Timeout Seconds */
+            start_timeout_seconds: number;
+            /** Started At */
+            started_at: string | null;
+            /**
+             * Starting Seconds
+             * @description From the claim to the start; null before that.
+             */
+            starting_seconds: number | null;
+            state: components["schemas"]["JobState"];
+            /** Task Id */
+            task_id: string;
             /**
              * Task Instance Id
              * Format: uuid
              */
             task_instance_id: string;
-            /** Round */
-            round: number;
-            /** Priority Weight */
-            priority_weight: number;
             /** Team Name */
             team_name: string | null;
-            /** Start Attempts */
-            start_attempts: number;
-            /** Start Timeout Seconds */
-            start_timeout_seconds: number;
-            /** Start Timeout At */
-            start_timeout_at: string | null;
-            /** Reported At */
-            reported_at: string | null;
             /** Timeline */
             timeline: components["schemas"]["TimelineEntry"][];
-            /** Phases */
-            phases: components["schemas"]["JobPhase"][];
-            /** Infrastructure */
-            infrastructure: {
-                [key: string]: unknown;
-            } | null;
-            /** Job Variables */
-            job_variables: {
-                [key: string]: unknown;
-            };
-            /** Job Configuration */
-            job_configuration: unknown;
-            /** Job Configuration Faults */
-            job_configuration_faults: components["schemas"]["Fault"][];
-            /** May Cancel */
-            may_cancel: boolean;
+            /** Try Number */
+            try_number: number;
+            /**
+             * Waiting Seconds
+             * @description From the hand-over to the claim; until now, if it waits.
+             */
+            waiting_seconds: number;
+            /** Worker */
+            worker: string | null;
+            /** Worker Id */
+            worker_id: string | null;
         };
         /**
          * JobEvent
@@ -299,15 +850,15 @@ export interface components {
          *     Jobs of DAGs that whoever asks may not see are left out, so a page may be shorter than was asked for.
          */
         JobList: {
-            /** Jobs */
-            jobs: components["schemas"]["JobSummary"][];
-            /** Next Cursor */
-            next_cursor: string | null;
             /**
              * As Of
              * Format: date-time
              */
             as_of: string;
+            /** Jobs */
+            jobs: components["schemas"]["JobSummary"][];
+            /** Next Cursor */
+            next_cursor: string | null;
         };
         /**
          * JobPhase
@@ -315,17 +866,20 @@ export interface components {
          */
         JobPhase: {
             /**
-             * Name
-             * @enum {string}
-             */
-            name: "waiting" | "starting" | "running";
-            /**
              * Began At
              * Format: date-time
              */
             began_at: string;
-            /** Ended At */
+            /**
+             * Ended At
+             * @description Null: it goes on.
+             */
             ended_at: string | null;
+            /**
+             * Name
+             * @enum {string}
+             */
+            name: "waiting" | "starting" | "running";
             /** Seconds */
             seconds: number;
         };
@@ -340,59 +894,73 @@ export interface components {
          * @description A job in a list.
          */
         JobSummary: {
-            /**
-             * Id
-             * Format: uuid
-             */
-            id: string;
-            /** Pool */
-            pool: string;
-            /** Queue */
-            queue: string;
-            state: components["schemas"]["JobState"];
-            desired_state: components["schemas"]["JobState"] | null;
-            /** Reason */
-            reason: string | null;
+            /** @description Why it ended, in one word; null while it has not. */
             cause: components["schemas"]["EndCause"] | null;
-            /** Exit Code */
-            exit_code: number | null;
+            /** Claimed At */
+            claimed_at: string | null;
             /** Dag Id */
             dag_id: string;
-            /** Run Id */
-            run_id: string;
-            /** Task Id */
-            task_id: string;
-            /** Map Index */
-            map_index: number;
-            /** Try Number */
-            try_number: number;
-            /** Slots */
-            slots: number;
-            /** Worker */
-            worker: string | null;
-            /** Worker Id */
-            worker_id: string | null;
-            /** Infrastructure Kind */
-            infrastructure_kind: string | null;
-            /** Infrastructure Id */
-            infrastructure_id: string | null;
+            /** @description How it shall end, if somebody wished its end. */
+            desired_state: components["schemas"]["JobState"] | null;
+            /** Ended At */
+            ended_at: string | null;
+            /** Exit Code */
+            exit_code: number | null;
             /**
              * Handed Over At
              * Format: date-time
              */
             handed_over_at: string;
-            /** Claimed At */
-            claimed_at: string | null;
-            /** Started At */
-            started_at: string | null;
-            /** Ended At */
-            ended_at: string | null;
-            /** Waiting Seconds */
-            waiting_seconds: number;
-            /** Starting Seconds */
-            starting_seconds: number | null;
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /**
+             * Infrastructure Id
+             * @description By which the infrastructure knows it: a container, a Kubernetes Job, a process.
+             */
+            infrastructure_id: string | null;
+            /** Infrastructure Kind */
+            infrastructure_kind: string | null;
+            /**
+             * Map Index
+             * @description -1: the task is not mapped.
+             */
+            map_index: number;
+            /** Pool */
+            pool: string;
+            /** Queue */
+            queue: string;
+            /** Reason */
+            reason: string | null;
+            /** Run Id */
+            run_id: string;
             /** Running Seconds */
             running_seconds: number | null;
+            /** Slots */
+            slots: number;
+            /** Started At */
+            started_at: string | null;
+            /**
+             * Starting Seconds
+             * @description From the claim to the start; null before that.
+             */
+            starting_seconds: number | null;
+            state: components["schemas"]["JobState"];
+            /** Task Id */
+            task_id: string;
+            /** Try Number */
+            try_number: number;
+            /**
+             * Waiting Seconds
+             * @description From the hand-over to the claim; until now, if it waits.
+             */
+            waiting_seconds: number;
+            /** Worker */
+            worker: string | null;
+            /** Worker Id */
+            worker_id: string | null;
         };
         /**
          * MovedQueue
@@ -401,115 +969,92 @@ export interface components {
         MovedQueue: {
             /** Name */
             name: string;
-            /** Old Priority */
-            old_priority: number;
             /** New Priority */
             new_priority: number;
+            /** Old Priority */
+            old_priority: number;
         };
         /**
          * NewPool
          * @description A work pool to create.
          */
         NewPool: {
-            /** Name */
-            name: string;
-            /** Type */
-            type: string;
             /**
-             * Description
-             * @default null
+             * Base Job Template
+             * @description Null: that of the type.
              */
-            description: string | null;
-            /**
-             * Concurrency Limit
-             * @default null
-             */
-            concurrency_limit: number | null;
+            base_job_template?: {
+                [key: string]: unknown;
+            } | null;
+            /** Concurrency Limit */
+            concurrency_limit?: number | null;
             /** @default push */
             delivery: components["schemas"]["Delivery"];
-            /**
-             * Start Timeout Seconds
-             * @default null
-             */
-            start_timeout_seconds: number | null;
-            /**
-             * Start Attempts
-             * @default null
-             */
-            start_attempts: number | null;
-            /**
-             * Infrastructure Conn Id
-             * @default null
-             */
-            infrastructure_conn_id: string | null;
+            /** Description */
+            description?: string | null;
+            /** Infrastructure Conn Id */
+            infrastructure_conn_id?: string | null;
             /** Job Variables */
             job_variables?: {
                 [key: string]: unknown;
             };
-            /**
-             * Base Job Template
-             * @default null
-             */
-            base_job_template: {
-                [key: string]: unknown;
-            } | null;
-            /** Queues */
-            queues?: components["schemas"]["NewQueue"][];
+            /** Name */
+            name: string;
             /**
              * Paused
              * @default false
              */
             paused: boolean;
             /**
-             * Team Name
-             * @default null
+             * Queues
+             * @description ``default`` is always there.
              */
-            team_name: string | null;
+            queues?: components["schemas"]["NewQueue"][];
+            /** Start Attempts */
+            start_attempts?: number | null;
+            /** Start Timeout Seconds */
+            start_timeout_seconds?: number | null;
+            /** Team Name */
+            team_name?: string | null;
+            /** Type */
+            type: string;
         };
         /**
          * NewQueue
          * @description A work queue to create.
          */
         NewQueue: {
-            /** Name */
-            name: string;
-            /**
-             * Priority
-             * @default null
-             */
-            priority: number | null;
-            /**
-             * Concurrency Limit
-             * @default null
-             */
-            concurrency_limit: number | null;
-            /**
-             * Description
-             * @default null
-             */
-            description: string | null;
+            /** Concurrency Limit */
+            concurrency_limit?: number | null;
+            /** Description */
+            description?: string | null;
             /** Job Variables */
             job_variables?: {
                 [key: string]: unknown;
             };
+            /** Name */
+            name: string;
             /**
              * Paused
              * @default false
              */
             paused: boolean;
+            /**
+             * Priority
+             * @description Without one it gets the lowest that no queue has.
+             */
+            priority?: number | null;
         };
         /**
          * NewToken
          * @description A token to make.
          */
         NewToken: {
-            /**
-             * Description
-             * @default null
-             */
-            description: string | null;
+            /** Description */
+            description?: string | null;
             /**
              * Expires In Seconds
+             * @description Null: it never expires.
              * @default 7776000
              */
             expires_in_seconds: number | null;
@@ -519,47 +1064,28 @@ export interface components {
          * @description What shall be different in a work pool. What is not named stays; null takes a value away.
          */
         PoolChange: {
-            /**
-             * Type
-             * @default null
-             */
-            type: string | null;
-            /**
-             * Description
-             * @default null
-             */
-            description: string | null;
-            /**
-             * Concurrency Limit
-             * @default null
-             */
-            concurrency_limit: number | null;
-            /** @default null */
-            delivery: components["schemas"]["Delivery"] | null;
-            /**
-             * Start Timeout Seconds
-             * @default null
-             */
-            start_timeout_seconds: number | null;
-            /**
-             * Start Attempts
-             * @default null
-             */
-            start_attempts: number | null;
-            /**
-             * Infrastructure Conn Id
-             * @default null
-             */
-            infrastructure_conn_id: string | null;
-            /**
-             * Team Name
-             * @default null
-             */
-            team_name: string | null;
+            /** Concurrency Limit */
+            concurrency_limit?: number | null;
+            delivery?: components["schemas"]["Delivery"] | null;
+            /** Description */
+            description?: string | null;
+            /** Infrastructure Conn Id */
+            infrastructure_conn_id?: string | null;
             /** Set Job Variables */
             set_job_variables?: {
                 [key: string]: unknown;
             };
+            /** Start Attempts */
+            start_attempts?: number | null;
+            /** Start Timeout Seconds */
+            start_timeout_seconds?: number | null;
+            /** Team Name */
+            team_name?: string | null;
+            /**
+             * Type
+             * @description May not be null.
+             */
+            type?: string | null;
             /** Unset Job Variables */
             unset_job_variables?: string[];
         };
@@ -568,91 +1094,139 @@ export interface components {
          * @description All about a work pool but its template, jobs and workers.
          */
         PoolDetail: {
-            /** Name */
-            name: string;
-            /** Type */
-            type: string | null;
-            /** Description */
-            description: string | null;
-            /**
-             * Status
-             * @enum {string}
-             */
-            status: "READY" | "NOT_READY" | "PAUSED" | "INVALID";
-            /** Reason */
-            reason: string | null;
-            source: components["schemas"]["PoolSource"];
-            /** Declared In */
-            declared_in: string;
-            /** Read Only */
-            read_only: boolean;
-            /** Team Name */
-            team_name: string | null;
-            /** Paused */
-            paused: boolean;
-            delivery: components["schemas"]["Delivery"] | null;
-            /** Concurrency Limit */
-            concurrency_limit: number | null;
-            /** Slots Used */
-            slots_used: number;
-            /** Running */
-            running: number;
-            /** Waiting */
-            waiting: number;
-            /** Workers Online */
-            workers_online: number;
-            /** Workers */
-            workers: number;
-            /** Queue Count */
-            queue_count: number;
-            /** Sparkline */
-            sparkline: number[];
-            /** May Edit */
-            may_edit: boolean;
-            /** Start Timeout Seconds */
-            start_timeout_seconds: number | null;
-            /** Start Attempts */
-            start_attempts: number | null;
-            /** Infrastructure Conn Id */
-            infrastructure_conn_id: string | null;
-            /** Job Variables */
-            job_variables: {
-                [key: string]: unknown;
-            };
-            /** Capacity */
-            capacity: number | null;
-            /** Capacity Free */
-            capacity_free: number | null;
-            /** Slots Free */
-            slots_free: number | null;
-            /** Queues */
-            queues: components["schemas"]["QueueSummary"][];
             /**
              * As Of
              * Format: date-time
              */
             as_of: string;
+            /**
+             * Capacity
+             * @description Slots that its online workers can fill in all; null is no limit.
+             */
+            capacity: number | null;
+            /** Capacity Free */
+            capacity_free: number | null;
+            /**
+             * Concurrency Limit
+             * @description Most slots; null is no limit.
+             */
+            concurrency_limit: number | null;
+            /**
+             * Declared In
+             * @description The place of its definition, in words.
+             */
+            declared_in: string;
+            delivery: components["schemas"]["Delivery"] | null;
+            /** Description */
+            description: string | null;
+            /** Infrastructure Conn Id */
+            infrastructure_conn_id: string | null;
+            /**
+             * Job Variables
+             * @description Secrets are masked for who may not change the pool.
+             */
+            job_variables: {
+                [key: string]: unknown;
+            };
+            /**
+             * May Edit
+             * @description Whether whoever asks may change it.
+             */
+            may_edit: boolean;
+            /** Name */
+            name: string;
+            /** Paused */
+            paused: boolean;
+            /** Queue Count */
+            queue_count: number;
+            /** Queues */
+            queues: components["schemas"]["QueueSummary"][];
+            /**
+             * Read Only
+             * @description Its definition is not to be changed here; it can be paused all the same.
+             */
+            read_only: boolean;
+            /**
+             * Reason
+             * @description Why it is invalid or can't start jobs; null if nothing is wrong.
+             */
+            reason: string | null;
+            /**
+             * Running
+             * @description Jobs that hold those slots.
+             */
+            running: number;
+            /**
+             * Slots Free
+             * @description Within its limit and its workers' capacity; null is no limit.
+             */
+            slots_free: number | null;
+            /** Slots Used */
+            slots_used: number;
+            source: components["schemas"]["PoolSource"];
+            /**
+             * Sparkline
+             * @description Slots used over the last hour, the oldest first: at most 60 points, evenly spaced.
+             */
+            sparkline: number[];
+            /** Start Attempts */
+            start_attempts: number | null;
+            /** Start Timeout Seconds */
+            start_timeout_seconds: number | null;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "READY" | "NOT_READY" | "PAUSED" | "INVALID";
+            /** Team Name */
+            team_name: string | null;
+            /**
+             * Type
+             * @description Kind of infrastructure; null if the definition can't be read.
+             */
+            type: string | null;
+            /**
+             * Waiting
+             * @description Tasks and jobs that wait for a slot.
+             */
+            waiting: number;
+            /**
+             * Workers
+             * @description Workers that serve it, but for those that have stopped.
+             */
+            workers: number;
+            /**
+             * Workers Online
+             * @description Workers that can start its jobs now.
+             */
+            workers_online: number;
         };
         /**
          * PoolList
          * @description A page of work pools, by name.
          */
         PoolList: {
-            /** Pools */
-            pools: components["schemas"]["PoolSummary"][];
-            /** Total */
-            total: number;
-            /** Next Cursor */
-            next_cursor: string | null;
             /**
              * As Of
              * Format: date-time
              */
             as_of: string;
-            /** May Create */
+            /**
+             * May Create
+             * @description Whether whoever asks may create a work pool.
+             */
             may_create: boolean;
-            /** Teams */
+            /** Next Cursor */
+            next_cursor: string | null;
+            /** Pools */
+            pools: components["schemas"]["PoolSummary"][];
+            /**
+             * Teams
+             * @description Teams to which a pool can be given; empty where nothing belongs to teams.
+             */
             teams: string[];
+            /** Total */
+            total: number;
         };
         /**
          * PoolSource
@@ -665,82 +1239,124 @@ export interface components {
          * @description A work pool in a list.
          */
         PoolSummary: {
-            /** Name */
-            name: string;
-            /** Type */
-            type: string | null;
+            /**
+             * Concurrency Limit
+             * @description Most slots; null is no limit.
+             */
+            concurrency_limit: number | null;
+            /**
+             * Declared In
+             * @description The place of its definition, in words.
+             */
+            declared_in: string;
+            delivery: components["schemas"]["Delivery"] | null;
             /** Description */
             description: string | null;
+            /**
+             * May Edit
+             * @description Whether whoever asks may change it.
+             */
+            may_edit: boolean;
+            /** Name */
+            name: string;
+            /** Paused */
+            paused: boolean;
+            /** Queue Count */
+            queue_count: number;
+            /**
+             * Read Only
+             * @description Its definition is not to be changed here; it can be paused all the same.
+             */
+            read_only: boolean;
+            /**
+             * Reason
+             * @description Why it is invalid or can't start jobs; null if nothing is wrong.
+             */
+            reason: string | null;
+            /**
+             * Running
+             * @description Jobs that hold those slots.
+             */
+            running: number;
+            /** Slots Used */
+            slots_used: number;
+            source: components["schemas"]["PoolSource"];
+            /**
+             * Sparkline
+             * @description Slots used over the last hour, the oldest first: at most 60 points, evenly spaced.
+             */
+            sparkline: number[];
             /**
              * Status
              * @enum {string}
              */
             status: "READY" | "NOT_READY" | "PAUSED" | "INVALID";
-            /** Reason */
-            reason: string | null;
-            source: components["schemas"]["PoolSource"];
-            /** Declared In */
-            declared_in: string;
-            /** Read Only */
-            read_only: boolean;
             /** Team Name */
             team_name: string | null;
-            /** Paused */
-            paused: boolean;
-            delivery: components["schemas"]["Delivery"] | null;
-            /** Concurrency Limit */
-            concurrency_limit: number | null;
-            /** Slots Used */
-            slots_used: number;
-            /** Running */
-            running: number;
-            /** Waiting */
+            /**
+             * Type
+             * @description Kind of infrastructure; null if the definition can't be read.
+             */
+            type: string | null;
+            /**
+             * Waiting
+             * @description Tasks and jobs that wait for a slot.
+             */
             waiting: number;
-            /** Workers Online */
-            workers_online: number;
-            /** Workers */
+            /**
+             * Workers
+             * @description Workers that serve it, but for those that have stopped.
+             */
             workers: number;
-            /** Queue Count */
-            queue_count: number;
-            /** Sparkline */
-            sparkline: number[];
-            /** May Edit */
-            may_edit: boolean;
+            /**
+             * Workers Online
+             * @description Workers that can start its jobs now.
+             */
+            workers_online: number;
         };
         /**
          * PreviewAnswer
          * @description What a job would look like.
          */
         PreviewAnswer: {
-            /** Job Configuration */
-            job_configuration: unknown;
             /** Faults */
             faults: components["schemas"]["Fault"][];
-            /** Variables */
-            variables: components["schemas"]["VariableView"][];
-            /** Fields */
+            /**
+             * Fields
+             * @description In the order of the template; at most 1,000.
+             */
             fields: components["schemas"]["FieldView"][];
+            /**
+             * Job Configuration
+             * @description Null if there are faults. What only a real job or its worker knows stays a placeholder.
+             */
+            job_configuration: unknown;
             /** Masked */
             masked: boolean;
+            /** Variables */
+            variables: components["schemas"]["VariableView"][];
         };
         /** PreviewRequest */
         PreviewRequest: {
+            /**
+             * Base Job Template
+             * @description Null: the pool's; else one that is not stored yet.
+             */
+            base_job_template?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Job Variables
+             * @description As a task would set them.
+             */
+            job_variables?: {
+                [key: string]: unknown;
+            };
             /**
              * Queue
              * @default default
              */
             queue: string;
-            /** Job Variables */
-            job_variables?: {
-                [key: string]: unknown;
-            };
-            /**
-             * Base Job Template
-             * @default null
-             */
-            base_job_template: {
-                [key: string]: unknown;
-            } | null;
         };
         /**
          * Problem
@@ -748,9 +1364,15 @@ export interface components {
          */
         Problem: {
             code: components["schemas"]["ProblemCode"];
-            /** Detail */
+            /**
+             * Detail
+             * @description What is wrong, and what to do about it.
+             */
             detail: string;
-            /** Faults */
+            /**
+             * Faults
+             * @description Each thing that is wrong with what was sent, where there may be several.
+             */
             faults: components["schemas"]["Fault"][];
         };
         /**
@@ -764,35 +1386,32 @@ export interface components {
          * @description A queue after a change.
          */
         QueueAnswer: {
-            queue: components["schemas"]["QueueSummary"];
-            /** Moved */
-            moved: components["schemas"]["MovedQueue"][];
             /**
              * As Of
              * Format: date-time
              */
             as_of: string;
+            /**
+             * Moved
+             * @description Other queues whose priority changed with it.
+             */
+            moved: components["schemas"]["MovedQueue"][];
+            queue: components["schemas"]["QueueSummary"];
         };
         /**
          * QueueChange
          * @description What shall be different in a work queue. What is not named stays; null takes a value away.
          */
         QueueChange: {
+            /** Concurrency Limit */
+            concurrency_limit?: number | null;
+            /** Description */
+            description?: string | null;
             /**
              * Priority
-             * @default null
+             * @description May not be null. If it is taken, the queue that has it moves to the next, and so on until there is room.
              */
-            priority: number | null;
-            /**
-             * Concurrency Limit
-             * @default null
-             */
-            concurrency_limit: number | null;
-            /**
-             * Description
-             * @default null
-             */
-            description: string | null;
+            priority?: number | null;
             /** Set Job Variables */
             set_job_variables?: {
                 [key: string]: unknown;
@@ -805,36 +1424,48 @@ export interface components {
          * @description A page of a pool's queues, by priority.
          */
         QueueList: {
-            /** Queues */
-            queues: components["schemas"]["QueueSummary"][];
-            /** Total */
-            total: number;
-            /** Next Cursor */
-            next_cursor: string | null;
             /**
              * As Of
              * Format: date-time
              */
             as_of: string;
+            /** Next Cursor */
+            next_cursor: string | null;
+            /** Queues */
+            queues: components["schemas"]["QueueSummary"][];
+            /** Total */
+            total: number;
         };
         /**
          * QueueStatistics
          * @description One work queue over the window; lists have one value for each bucket.
          */
         QueueStatistics: {
-            /** Name */
-            name: string;
+            /**
+             * Claimed
+             * @description Jobs claimed in each bucket.
+             */
+            claimed: number[];
             /** Concurrency Limit */
             concurrency_limit: number | null;
-            /** Slots */
+            /** Name */
+            name: string;
+            /**
+             * Slots
+             * @description Slots used, on average over each bucket.
+             */
             slots: number[];
-            /** Claimed */
-            claimed: number[];
-            /** Wait P50 Seconds */
+            /**
+             * Wait P50 Seconds
+             * @description Median time from hand-over to claim of the jobs claimed in each bucket; null if there were none.
+             */
             wait_p50_seconds: (number | null)[];
             /** Wait P95 Seconds */
             wait_p95_seconds: (number | null)[];
-            /** Window Wait P50 Seconds */
+            /**
+             * Window Wait P50 Seconds
+             * @description The same over the whole window.
+             */
             window_wait_p50_seconds: number | null;
             /** Window Wait P95 Seconds */
             window_wait_p95_seconds: number | null;
@@ -844,16 +1475,39 @@ export interface components {
          * @description A work queue.
          */
         QueueSummary: {
-            /** Name */
-            name: string;
-            /** Priority */
-            priority: number;
+            /** Airflow Pool */
+            airflow_pool: string;
+            /**
+             * Airflow Slots
+             * @description Slots of that Airflow pool; -1 is no limit, null that there is none yet.
+             */
+            airflow_slots: number | null;
             /** Concurrency Limit */
             concurrency_limit: number | null;
             /** Description */
             description: string | null;
+            /**
+             * Job Variables
+             * @description Over the pool's, under the task's. Secrets are masked for who may not change the pool.
+             */
+            job_variables: {
+                [key: string]: unknown;
+            };
+            /** Last Polled At */
+            last_polled_at: string | null;
+            /** Name */
+            name: string;
             /** Paused */
             paused: boolean;
+            /**
+             * Priority
+             * @description 1 goes first.
+             */
+            priority: number;
+            /** Running */
+            running: number;
+            /** Slots Used */
+            slots_used: number;
             /**
              * Status
              * @enum {string}
@@ -861,20 +1515,6 @@ export interface components {
             status: "READY" | "NOT_READY" | "PAUSED";
             /** Waiting */
             waiting: number;
-            /** Running */
-            running: number;
-            /** Slots Used */
-            slots_used: number;
-            /** Last Polled At */
-            last_polled_at: string | null;
-            /** Job Variables */
-            job_variables: {
-                [key: string]: unknown;
-            };
-            /** Airflow Pool */
-            airflow_pool: string;
-            /** Airflow Slots */
-            airflow_slots: number | null;
         };
         /**
          * Stage
@@ -887,13 +1527,17 @@ export interface components {
          * @description How a pool was used.
          */
         StatisticsAnswer: {
+            /** Bucket Seconds */
+            bucket_seconds: number;
+            /** Concurrency Limit */
+            concurrency_limit: number | null;
             /** Pool */
             pool: string;
             /**
-             * Window
-             * @enum {string}
+             * Queues
+             * @description By priority; then queues that are no more.
              */
-            window: "1h" | "6h" | "24h" | "7d";
+            queues: components["schemas"]["QueueStatistics"][];
             /**
              * Since
              * Format: date-time
@@ -904,86 +1548,86 @@ export interface components {
              * Format: date-time
              */
             until: string;
-            /** Bucket Seconds */
-            bucket_seconds: number;
-            /** Concurrency Limit */
-            concurrency_limit: number | null;
-            /** Queues */
-            queues: components["schemas"]["QueueStatistics"][];
-            /** Wait Sample */
+            /**
+             * Wait Sample
+             * @description Of how many jobs wait times were taken: the newest, at most 10,000.
+             */
             wait_sample: number;
+            /**
+             * Window
+             * @enum {string}
+             */
+            window: "1h" | "6h" | "24h" | "7d";
         };
         /**
          * TemplateAnswer
          * @description The base job template of a pool.
          */
         TemplateAnswer: {
-            /** Pool */
-            pool: string;
-            /** Type */
-            type: string;
             /** Base Job Template */
             base_job_template: {
                 [key: string]: unknown;
             };
-            /** Is Default */
-            is_default: boolean;
             /** Default Template */
             default_template: {
                 [key: string]: unknown;
             } | null;
-            /** Masked */
+            /**
+             * Is Default
+             * @description It is the type's.
+             */
+            is_default: boolean;
+            /**
+             * Masked
+             * @description Secrets are masked, as whoever asks may not change it. It must not be sent back.
+             */
             masked: boolean;
+            /** Pool */
+            pool: string;
+            /** Type */
+            type: string;
         };
         /** TemplateRequest */
         TemplateRequest: {
-            /** Base Job Template */
+            /**
+             * Base Job Template
+             * @description Null: that of the type.
+             */
             base_job_template: {
                 [key: string]: unknown;
             } | null;
         };
         /** TimelineEntry */
         TimelineEntry: {
-            event: components["schemas"]["JobEvent"];
             /**
              * At
              * Format: date-time
              */
             at: string;
+            event: components["schemas"]["JobEvent"];
         };
         /**
          * TokenList
          * @description A page of tokens, the oldest first.
          */
         TokenList: {
-            /** Tokens */
-            tokens: components["schemas"]["TokenSummary"][];
-            /** Total */
-            total: number;
-            /** Next Cursor */
-            next_cursor: string | null;
             /**
              * As Of
              * Format: date-time
              */
             as_of: string;
+            /** Next Cursor */
+            next_cursor: string | null;
+            /** Tokens */
+            tokens: components["schemas"]["TokenSummary"][];
+            /** Total */
+            total: number;
         };
         /**
          * TokenMade
          * @description A token that was made. What opens the pool is shown this once.
          */
         TokenMade: {
-            /** Id */
-            id: string;
-            /** Pools */
-            pools: string[];
-            /**
-             * Status
-             * @enum {string}
-             */
-            status: "ACTIVE" | "EXPIRED" | "REVOKED";
-            /** Description */
-            description: string | null;
             /**
              * Created At
              * Format: date-time
@@ -991,12 +1635,26 @@ export interface components {
             created_at: string;
             /** Created By */
             created_by: string | null;
-            /** Expires At */
+            /** Description */
+            description: string | null;
+            /**
+             * Expires At
+             * @description Null: never.
+             */
             expires_at: string | null;
-            /** Revoked At */
-            revoked_at: string | null;
+            /** Id */
+            id: string;
             /** Last Used At */
             last_used_at: string | null;
+            /** Pools */
+            pools: string[];
+            /** Revoked At */
+            revoked_at: string | null;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "ACTIVE" | "EXPIRED" | "REVOKED";
             /** Token */
             token: string;
         };
@@ -1005,17 +1663,6 @@ export interface components {
          * @description A token of workers, without what would open anything.
          */
         TokenSummary: {
-            /** Id */
-            id: string;
-            /** Pools */
-            pools: string[];
-            /**
-             * Status
-             * @enum {string}
-             */
-            status: "ACTIVE" | "EXPIRED" | "REVOKED";
-            /** Description */
-            description: string | null;
             /**
              * Created At
              * Format: date-time
@@ -1023,67 +1670,93 @@ export interface components {
             created_at: string;
             /** Created By */
             created_by: string | null;
-            /** Expires At */
+            /** Description */
+            description: string | null;
+            /**
+             * Expires At
+             * @description Null: never.
+             */
             expires_at: string | null;
-            /** Revoked At */
-            revoked_at: string | null;
+            /** Id */
+            id: string;
             /** Last Used At */
             last_used_at: string | null;
+            /** Pools */
+            pools: string[];
+            /** Revoked At */
+            revoked_at: string | null;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "ACTIVE" | "EXPIRED" | "REVOKED";
         };
         /** ValidateAnswer */
         ValidateAnswer: {
+            /**
+             * Faults
+             * @description With pointers into the template.
+             */
+            faults: components["schemas"]["Fault"][];
             /** Valid */
             valid: boolean;
-            /** Faults */
-            faults: components["schemas"]["Fault"][];
         };
         /** ValidateRequest */
         ValidateRequest: {
-            /** Type */
-            type: string;
             /** Base Job Template */
             base_job_template: {
                 [key: string]: unknown;
             };
+            /** Type */
+            type: string;
         };
         /**
          * VariableView
          * @description A job variable, and where its value comes from.
          */
         VariableView: {
-            /** Name */
-            name: string;
-            /** Title */
-            title: string | null;
             /** Description */
             description: string | null;
-            /** Value */
-            value: unknown;
-            /** Source */
-            source: ("template" | "pool" | "queue" | "task") | null;
+            /**
+             * Json Schema
+             * @description What it may hold.
+             */
+            json_schema: unknown;
+            /** Name */
+            name: string;
             /** Required */
             required: boolean;
-            /** Used */
+            /**
+             * Source
+             * @description The last place that sets it; null if none does.
+             */
+            source: ("template" | "pool" | "queue" | "task") | null;
+            /** Title */
+            title: string | null;
+            /**
+             * Used
+             * @description Whether a placeholder in the job configuration asks for it.
+             */
             used: boolean;
-            /** Json Schema */
-            json_schema: unknown;
+            /** Value */
+            value: unknown;
         };
         /**
          * WorkerList
          * @description A page of workers, in the order in which they started.
          */
         WorkerList: {
-            /** Workers */
-            workers: components["schemas"]["WorkerSummary"][];
-            /** Total */
-            total: number;
-            /** Next Cursor */
-            next_cursor: string | null;
             /**
              * As Of
              * Format: date-time
              */
             as_of: string;
+            /** Next Cursor */
+            next_cursor: string | null;
+            /** Total */
+            total: number;
+            /** Workers */
+            workers: components["schemas"]["WorkerSummary"][];
         };
         /**
          * WorkerSummary
@@ -1091,50 +1764,64 @@ export interface components {
          */
         WorkerSummary: {
             /**
+             * Capacity
+             * @description Most slots that its jobs may hold; null is no limit of its own.
+             */
+            capacity: number | null;
+            /** Draining */
+            draining: boolean;
+            /**
+             * Hindrance
+             * @description Why it can't start jobs of this pool.
+             */
+            hindrance: string | null;
+            /** Hostname */
+            hostname: string;
+            /**
              * Id
              * Format: uuid
              */
             id: string;
-            /** Name */
-            name: string;
-            /** Hostname */
-            hostname: string;
+            /** Jobs */
+            jobs: number;
             /**
              * Kind
              * @enum {string}
              */
             kind: "embedded" | "standalone";
             /**
-             * Status
-             * @enum {string}
+             * Last Polled At
+             * Format: date-time
+             * @description When it was last heard of.
              */
-            status: "ONLINE" | "DRAINING" | "OFFLINE" | "STOPPED";
-            /** Pools */
+            last_polled_at: string;
+            /** Name */
+            name: string;
+            /**
+             * Pools
+             * @description Those it serves; null: all push pools.
+             */
             pools: string[] | null;
-            /** Queues */
+            /**
+             * Queues
+             * @description ``pool/queue``; null: all queues of its pools.
+             */
             queues: string[] | null;
-            /** Jobs */
-            jobs: number;
             /** Slots Used */
             slots_used: number;
-            /** Capacity */
-            capacity: number | null;
-            /** Draining */
-            draining: boolean;
-            /** Hindrance */
-            hindrance: string | null;
-            /** Team Name */
-            team_name: string | null;
             /**
              * Started At
              * Format: date-time
              */
             started_at: string;
             /**
-             * Last Polled At
-             * Format: date-time
+             * Status
+             * @description OFFLINE: three of its heartbeats are missing.
+             * @enum {string}
              */
-            last_polled_at: string;
+            status: "ONLINE" | "DRAINING" | "OFFLINE" | "STOPPED";
+            /** Team Name */
+            team_name: string | null;
             /** Version */
             version: string;
         };
@@ -1146,4 +1833,2399 @@ export interface components {
     pathItems: never;
 }
 export type $defs = Record<string, never>;
-export type operations = Record<string, never>;
+export interface operations {
+    get_dashboard: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DashboardAnswer"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    explain: {
+        parameters: {
+            query: {
+                dag_id: string;
+                run_id: string;
+                task_id: string;
+                /** @description -1: the task is not mapped */
+                map_index?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExplainAnswer"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_infrastructure_types: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InfrastructureTypeList"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_job: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the job */
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobDetail"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    cancel_job: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the job */
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CancelRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobDetail"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_pools: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the page before */
+                cursor?: string | null;
+                /** @description Most things on the page */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PoolList"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_pool: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewPool"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PoolDetail"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_pool: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the work pool */
+                pool: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PoolDetail"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    delete_pool: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the work pool */
+                pool: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    update_pool: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the work pool */
+                pool: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PoolChange"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PoolDetail"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_jobs: {
+        parameters: {
+            query?: {
+                /** @description States; may be repeated */
+                state?: components["schemas"]["JobState"][] | null;
+                /** @description Name of a work queue */
+                queue?: string | null;
+                dag_id?: string | null;
+                /** @description `next_cursor` of the page before */
+                cursor?: string | null;
+                /** @description Most things on the page */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Name of the work pool */
+                pool: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobList"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    pause_pool: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the work pool */
+                pool: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PoolDetail"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    preview_job: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the work pool */
+                pool: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PreviewRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PreviewAnswer"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_queues: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the page before */
+                cursor?: string | null;
+                /** @description Most things on the page */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Name of the work pool */
+                pool: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QueueList"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_queue: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the work pool */
+                pool: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewQueue"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QueueAnswer"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    delete_queue: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the work pool */
+                pool: string;
+                /** @description Name of the work queue, without its pool */
+                queue: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    update_queue: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the work pool */
+                pool: string;
+                /** @description Name of the work queue, without its pool */
+                queue: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["QueueChange"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QueueAnswer"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    pause_queue: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the work pool */
+                pool: string;
+                /** @description Name of the work queue, without its pool */
+                queue: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QueueAnswer"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    resume_queue: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the work pool */
+                pool: string;
+                /** @description Name of the work queue, without its pool */
+                queue: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QueueAnswer"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    resume_pool: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the work pool */
+                pool: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PoolDetail"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_statistics: {
+        parameters: {
+            query?: {
+                window?: "1h" | "6h" | "24h" | "7d";
+            };
+            header?: never;
+            path: {
+                /** @description Name of the work pool */
+                pool: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StatisticsAnswer"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_template: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the work pool */
+                pool: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TemplateAnswer"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    put_template: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the work pool */
+                pool: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TemplateRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TemplateAnswer"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_tokens: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the page before */
+                cursor?: string | null;
+                /** @description Most things on the page */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Name of the work pool */
+                pool: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenList"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_token: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the work pool */
+                pool: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewToken"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenMade"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    revoke_token: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the work pool */
+                pool: string;
+                /** @description Id of the token */
+                token_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_workers: {
+        parameters: {
+            query?: {
+                /** @description Also those that have stopped */
+                stopped?: boolean;
+                /** @description `next_cursor` of the page before */
+                cursor?: string | null;
+                /** @description Most things on the page */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Name of the work pool */
+                pool: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WorkerList"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    drain_worker: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the work pool */
+                pool: string;
+                /** @description Name or id of the worker */
+                worker: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WorkerSummary"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    resume_worker: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the work pool */
+                pool: string;
+                /** @description Name or id of the worker */
+                worker: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WorkerSummary"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    validate_template: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ValidateRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ValidateAnswer"];
+                };
+            };
+            /** @description not logged in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+}

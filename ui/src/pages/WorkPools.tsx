@@ -4,13 +4,14 @@ import { useParams } from "react-router-dom";
 
 import { readPlace } from "../links";
 import { PoolList } from "./PoolList";
+import { PoolPage } from "./PoolPage";
 
 /** The pages under Browse: what is shown is in the address. */
 export function WorkPools() {
-  const { pool } = readPlace(useParams()["*"] ?? "");
+  const { pool, tab } = readPlace(useParams()["*"] ?? "");
   return (
-    <Box height="100%" mx="auto" overflow="auto" p={{ base: 3, md: 5 }} width="100%">
-      {pool === undefined ? <PoolList /> : null}
+    <Box height="100%" overflow="auto" p={{ base: 3, md: 5 }} width="100%">
+      {pool === undefined ? <PoolList /> : <PoolPage key={pool} name={pool} tab={tab} />}
     </Box>
   );
 }
