@@ -41,7 +41,7 @@ test("a refusal is told in the question, which stays", async () => {
 });
 
 test("who only looks has nothing to press", async () => {
-  answering({ "GET pools": { ...listOf({ ...POOL, may_edit: false }), may_create: false } });
+  answering({ "GET pools": { ...listOf({ ...POOL, may_edit: false, may_operate: false }), may_create: false } });
   show(<WorkPools />);
 
   const pause = await screen.findByRole<HTMLButtonElement>("button", { name: "Pause" });

@@ -93,6 +93,7 @@ export const POOL: PoolDetail = {
   queue_count: 1,
   sparkline: [0, 1, 2, 1],
   may_edit: true,
+  may_operate: true,
   start_timeout_seconds: 600,
   start_attempts: 3,
   infrastructure_conn_id: null,

@@ -95,6 +95,18 @@ class Caller:
         if not self.may_edit(pool, team, method):
             raise HTTPException(403, _forbidden(method, "pools and connections", pool))
 
+    def may_operate(self, pool: str, team: str | None) -> bool:
+        """Say whether a pool may be paused, its workers drained and its jobs cancelled."""
+        return self.door.may_pool(self.user, "PUT", pool, team)
+
+    def check_operate(self, pool: str, team: str | None) -> None:
+        """Refuse who may not.
+
+        :raises HTTPException: 403.
+        """
+        if not self.may_operate(pool, team):
+            raise HTTPException(403, _forbidden("PUT", "pools", pool))
+
     def tasks(self, method: Method, dag_ids: Collection[str]) -> set[str]:
         """Return those of these DAGs with whose task instances the caller may do this."""
         return self.door.may_tasks(self.user, method, dag_ids)

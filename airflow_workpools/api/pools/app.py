@@ -46,10 +46,10 @@ def pool_app(services: Services, door: Door) -> FastAPI:
     add_handlers(app)
     text = f"the request is longer than {wire.MAX_BODY_BYTES} bytes"
     app.add_middleware(BodyLimit, most=wire.MAX_BODY_BYTES, text=text, refuse=lambda text: answer(413, text))
-    guards = Guards(door, services.pools)
+    guards = Guards(door, services.desk)
     for router in (
         pool_routes(guards, services.pools),
-        worker_routes(guards, services.pools),
+        worker_routes(guards, services.workers),
         job_routes(guards, services.jobs),
         template_routes(guards, services.templates),
     ):
@@ -62,7 +62,7 @@ def openapi_document() -> dict[str, Any]:
     from airflow_workpools.api.pools.services import Services
 
     nothing: Any = None
-    return pool_app(Services(nothing, nothing, nothing), nothing).openapi()
+    return pool_app(Services(*[nothing] * len(Services._fields)), nothing).openapi()
 
 
 def _operation_id(route: APIRoute) -> str:

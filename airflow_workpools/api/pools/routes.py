@@ -13,6 +13,7 @@ from airflow_workpools.api.pools.problems import statuses
 
 if TYPE_CHECKING:
     from airflow_workpools.api.pools.service import PoolService
+    from airflow_workpools.api.pools.workers import WorkerService
 
 PoolName = Annotated[str, Path(max_length=250, description="Name of the work pool")]
 QueueName = Annotated[str, Path(max_length=250, description="Name of the work queue, without its pool")]
@@ -131,8 +132,8 @@ def pool_routes(guards: Guards, service: "PoolService") -> APIRouter:
     return router
 
 
-def worker_routes(guards: Guards, service: "PoolService") -> APIRouter:
-    """Return the routes for workers and their tokens, and for all pools at a glance."""
+def worker_routes(guards: Guards, service: "WorkerService") -> APIRouter:
+    """Return the routes for workers and their tokens."""
     router = APIRouter()
     Reader = Annotated[Caller, guards.reads()]  # noqa: N806 - a type
 

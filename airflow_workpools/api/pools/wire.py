@@ -139,7 +139,9 @@ class PoolSummary(Answer):
     sparkline: list[float]
     """Slots used over the last hour, the oldest first: at most 60 points, evenly spaced."""
     may_edit: bool
-    """Whether whoever asks may change it."""
+    """Whether whoever asks may change its definition, queues, template and tokens."""
+    may_operate: bool
+    """Whether whoever asks may pause and resume it and its queues, drain its workers and cancel its jobs."""
 
 
 class PoolList(Answer):
@@ -348,7 +350,7 @@ class NewToken(Request):
     """A token to make."""
 
     description: Text | None = None
-    expires_in_seconds: Annotated[int, Field(ge=60, le=36_500 * 86_400)] | None = 90 * 86_400
+    expires_in_seconds: Annotated[int, Field(ge=60, le=36_500 * 86_400)] | None = 365 * 86_400
     """Null: it never expires."""
 
 

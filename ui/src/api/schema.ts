@@ -1055,7 +1055,7 @@ export interface components {
             /**
              * Expires In Seconds
              * @description Null: it never expires.
-             * @default 7776000
+             * @default 31536000
              */
             expires_in_seconds: number | null;
         };
@@ -1130,9 +1130,14 @@ export interface components {
             };
             /**
              * May Edit
-             * @description Whether whoever asks may change it.
+             * @description Whether whoever asks may change its definition, queues, template and tokens.
              */
             may_edit: boolean;
+            /**
+             * May Operate
+             * @description Whether whoever asks may pause and resume it and its queues, drain its workers and cancel its jobs.
+             */
+            may_operate: boolean;
             /** Name */
             name: string;
             /** Paused */
@@ -1254,9 +1259,14 @@ export interface components {
             description: string | null;
             /**
              * May Edit
-             * @description Whether whoever asks may change it.
+             * @description Whether whoever asks may change its definition, queues, template and tokens.
              */
             may_edit: boolean;
+            /**
+             * May Operate
+             * @description Whether whoever asks may pause and resume it and its queues, drain its workers and cancel its jobs.
+             */
+            may_operate: boolean;
             /** Name */
             name: string;
             /** Paused */

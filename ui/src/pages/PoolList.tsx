@@ -117,7 +117,7 @@ export function PauseButton({ pool, reload }: { pool: Pool; reload: () => void }
   return (
     <ConfirmButton
       act={() => api.pausePool(pool.name, !pool.paused)}
-      disabled={!pool.may_edit}
+      disabled={!pool.may_operate}
       done={reload}
       label={pool.paused ? "Resume" : "Pause"}
       title={pool.paused ? `Resume work pool ${pool.name}?` : `Pause work pool ${pool.name}?`}

@@ -155,7 +155,7 @@ function PauseSwitch({ pool, queue, reload }: Props & { queue: Queue }) {
       <SwitchField
         change={() => setAsking(true)}
         checked={!queue.paused}
-        disabled={!pool.may_edit}
+        disabled={!pool.may_operate}
         hideLabel
         label={`Queue ${queue.name} delivers jobs`}
         why="You may look at this queue, but not change it."

@@ -75,7 +75,7 @@ function Row({ pool, worker, reload }: { pool: PoolDetail; worker: Worker; reloa
         {worker.status !== "STOPPED" && worker.kind === "standalone" && (
           <ConfirmButton
             act={() => api.drainWorker(pool.name, worker.id, !worker.draining)}
-            disabled={!pool.may_edit}
+            disabled={!pool.may_operate}
             done={reload}
             label={worker.draining ? "Resume" : "Drain"}
             title={`${worker.draining ? "Resume" : "Drain"} worker ${worker.name}?`}
