@@ -62,7 +62,7 @@ def masked_template(template: Mapping[str, Any], is_secret: Callable[[str], bool
     properties = variables.get("properties")
     if isinstance(properties, Mapping):
         variables["properties"] = {
-            name: _masked_schema(name, schema, is_secret) for name, schema in properties.items()
+            name: masked_schema(name, schema, is_secret) for name, schema in properties.items()
         }
     return {
         "variables": variables,
@@ -70,7 +70,8 @@ def masked_template(template: Mapping[str, Any], is_secret: Callable[[str], bool
     }
 
 
-def _masked_schema(name: str, schema: Any, is_secret: Callable[[str], bool]) -> Any:
+def masked_schema(name: str, schema: Any, is_secret: Callable[[str], bool]) -> Any:
+    """Return the schema of a job variable with the values in it replaced that are secret."""
     if not isinstance(schema, Mapping):
         return schema
     return {

@@ -37,21 +37,17 @@ def job_page(
     after: tuple[datetime, UUID] | None = None,
     limit: int,
 ) -> JobPage:
-    """Return a page of a pool's jobs, with one statement for each state.
+    """Return a page of a pool's jobs, with one statement.
 
     :param after: hand-over and id of the last job of the page before.
     """
-    lists = [
-        [
-            rows.job_record(row)
-            for row in session.execute(
-                statements.page(pool, state, queue=queue, dag_id=dag_id, after=after, limit=limit + 1)
-            )
-        ]
-        for state in (JobState if states is None else sorted(set(states)))
-    ]
-    # One that changes its state meanwhile may be found twice. Ids are in the order of their digits, as in databases.
-    found = {job.id: job for one in lists for job in one}
-    merged = sorted(found.values(), key=lambda job: job.id)
-    merged.sort(key=lambda job: job.handed_over_at, reverse=True)
-    return JobPage(merged[:limit], len(merged) > limit)
+    statement = statements.page(
+        pool,
+        set(JobState if states is None else states),
+        queue=queue,
+        dag_id=dag_id,
+        after=after,
+        limit=limit + 1,
+    )
+    found = [rows.job_record(row) for row in session.execute(statement)]
+    return JobPage(found[:limit], len(found) > limit)

@@ -11,7 +11,7 @@ from airflow_workpools.api.pools import wire_jobs
 from airflow_workpools.api.pools.problems import faults_of
 from airflow_workpools.core.changes import Changes
 from airflow_workpools.core.dry_run import dry_run, fields_of, unknown_job, variables_in
-from airflow_workpools.core.masking import masked, masked_template
+from airflow_workpools.core.masking import masked, masked_schema, masked_template
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pointers import pointer
 from airflow_workpools.core.templates import BaseJobTemplate, merge_variables
@@ -96,16 +96,10 @@ class TemplateService:
             job = dry_run(template, *layers, context=unknown_job(WorkQueueRef(name, queue.name)))
         except InvalidJobVariables as error:
             faults = faults_of(error.problems)
-        hide = None if reveal else self.desk.is_secret
         return wire_jobs.PreviewAnswer(
-            job_configuration=job if hide is None else masked(job, hide),
+            job_configuration=job if reveal else masked(job, self.desk.is_secret),
             faults=faults,
-            variables=[
-                one
-                if hide is None
-                else one.model_copy(update={"value": masked(one.value, hide, name=one.name)})
-                for one in _variables(template, layers)
-            ],
+            variables=[one if reveal else self._hidden(one) for one in _variables(template, layers)],
             fields=[
                 wire_jobs.FieldView(
                     pointer=pointer(field.path), locked=not field.variables, variables=list(field.variables)
@@ -113,6 +107,15 @@ class TemplateService:
                 for field in islice(fields_of(template), MAX_FIELDS)
             ],
             masked=not reveal,
+        )
+
+    def _hidden(self, one: wire_jobs.VariableView) -> wire_jobs.VariableView:
+        is_secret = self.desk.is_secret
+        return one.model_copy(
+            update={
+                "value": masked(one.value, is_secret, name=one.name),
+                "json_schema": masked_schema(one.name, one.json_schema, is_secret),
+            }
         )
 
 

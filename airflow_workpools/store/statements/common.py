@@ -98,7 +98,8 @@ def _(element: _SecondsSince, compiler: SQLCompiler, **options: Any) -> str:
 @compiles(_SecondsSince, "sqlite")
 def _(element: _SecondsSince, compiler: SQLCompiler, **options: Any) -> str:
     since, until = (compiler.process(part, **options) for part in element.clauses)
-    return f"((julianday({until}) - julianday({since})) * 86400.0)"
+    # Days with a fraction: right to some tens of microseconds.
+    return f"ROUND((julianday({until}) - julianday({since})) * 86400.0, 3)"
 
 
 @compiles(_SecondsSince, "mysql")
@@ -108,7 +109,7 @@ def _(element: _SecondsSince, compiler: SQLCompiler, **options: Any) -> str:
 
 
 def seconds_since(since: datetime, until: ColumnElement[Any]) -> ColumnElement[float]:
-    """Return the time from one moment to that in a column; SQLite knows it to some tens of microseconds."""
+    """Return the time from one moment to that in a column; on SQLite in whole milliseconds."""
     return _SecondsSince(literal(since, UtcDateTime), until)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Integer, and_, case, cast, func, literal, or_, select, true
+from sqlalchemy import Integer, and_, case, cast, func, literal, or_, select, true, union_all
 
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.store.statements.common import active, seconds_since, whole
@@ -70,21 +70,21 @@ def waits(pool: str, state: JobState, since: datetime, limit: int) -> Select[Any
 
 def page(
     pool: str,
-    state: JobState,
+    states: Collection[JobState],
     *,
     queue: str | None,
     dag_id: str | None,
     after: tuple[datetime, UUID] | None,
     limit: int,
 ) -> Select[Any]:
-    """Jobs of a pool in one state, the newest hand-over first, without workloads.
+    """Jobs of a pool in some states, the newest hand-over first, without workloads.
 
-    One state for each statement: then an index has them in this order, and no more rows are read than are shown.
+    Each state is asked by itself: then an index has its jobs in this order, and no more rows are read than are shown.
 
     :param after: hand-over and id of the last job of the page before.
     """
     columns = [column for column in jobs.c if column is not jobs.c.workload]
-    conditions = [_of_pool_in_state(pool, state)]
+    conditions = []
     if queue is not None:
         conditions.append(jobs.c.queue == queue)
     if dag_id is not None:
@@ -92,11 +92,17 @@ def page(
     if after is not None:
         at, id_ = after
         # The first alone is what an index can begin with.
-        conditions += [
-            jobs.c.handed_over_at <= at,
-            or_(jobs.c.handed_over_at < at, jobs.c.id > id_),
-        ]
-    return select(*columns).where(*conditions).order_by(jobs.c.handed_over_at.desc(), jobs.c.id).limit(limit)
+        conditions += [jobs.c.handed_over_at <= at, or_(jobs.c.handed_over_at < at, jobs.c.id > id_)]
+    of_states = [
+        select(*columns)
+        .where(_of_pool_in_state(pool, state), *conditions)
+        .order_by(jobs.c.handed_over_at.desc(), jobs.c.id)
+        .limit(limit)
+        .subquery()
+        for state in sorted(states)
+    ]
+    found = union_all(*map(select, of_states)).subquery()
+    return select(found).order_by(found.c.handed_over_at.desc(), found.c.id).limit(limit)
 
 
 def _of_pool_in_state(pool: str, state: JobState) -> Condition:
