@@ -39,7 +39,7 @@ POOLS: dict[str, dict[str, Any]] = {
             "low": {"priority": 10},
         },
     },
-    "narrow": {"concurrency_limit": 1, "description": PROBE, "queues": {"low": {"description": PROBE}}},
+    "narrow": {"concurrency_limit": 1, "description": "One at a time"},
     "elsewhere": {
         "delivery": "pull",
         "concurrency_limit": 20,
@@ -58,7 +58,7 @@ class Site:
         self.airflow = airflow
         self.browser = browser
         self.runs: dict[str, str] = {}
-        self._contexts: list[BrowserContext] = []
+        self._contexts: dict[Any, BrowserContext] = {}
 
     def page(
         self, path: str = "", *, role: str | None = None, scheme: Any = "light", width: int = 1440
@@ -67,15 +67,16 @@ class Site:
 
         :param role: of who looks; None is the admin that everyone is here.
         """
-        headers = {"Authorization": f"Bearer {self.token(role)}"} if role else {}
-        context = self.browser.new_context(
-            base_url=self.airflow.local.api.url,
-            viewport={"width": width, "height": 1000},
-            color_scheme=scheme,
-            extra_http_headers=headers,
-        )
-        context.set_default_timeout(PATIENCE_SECONDS * 1000)
-        self._contexts.append(context)
+        key = (role, scheme, width)
+        # One for all who look alike: what Airflow's UI is made of is loaded once.
+        if (context := self._contexts.get(key)) is None:
+            context = self._contexts[key] = self.browser.new_context(
+                base_url=self.airflow.local.api.url,
+                viewport={"width": width, "height": 1000},
+                color_scheme=scheme,
+                extra_http_headers={"Authorization": f"Bearer {self.token(role)}"} if role else {},
+            )
+            context.set_default_timeout(PATIENCE_SECONDS * 1000)
         page = context.new_page()
         page.goto(path or "/")
         return page
@@ -103,8 +104,9 @@ class Site:
 
     def close(self) -> None:
         """Close all pages."""
-        while self._contexts:
-            self._contexts.pop().close()
+        for context in self._contexts.values():
+            for page in context.pages:
+                page.close()
 
 
 @pytest.fixture(scope="package")

@@ -17,7 +17,7 @@ export function PageLink({ to, children, strong = false }: { to: string; childre
 /** A table that scrolls to the side where there is no room, also with the keys. */
 export function DataTable({ label, head, children }: { label: string; head: readonly ReactNode[]; children: ReactNode }) {
   return (
-    <Table.ScrollArea aria-label={label} borderRadius="md" borderWidth="1px" role="region" tabIndex={0}>
+    <Table.ScrollArea aria-label={label} borderRadius="md" borderWidth="1px" role="region" tabIndex={0} whiteSpace="normal">
       <Table.Root size="sm" verticalAlign="top">
         <Table.Header>
           <Table.Row>
