@@ -8,7 +8,7 @@
 #   make bench   the store and the scheduler's loop, and plots          make bench BENCH=local: beside LocalExecutor
 #                                                                       make bench BENCH=containers: Docker, Kubernetes
 #                                                                       make bench BENCH=pull: workers over HTTP
-#   make ui      the pages of Airflow's UI (needs Node.js)         make ui-test checks them
+#   make ui      the pages of Airflow's UI (needs Node.js)               make uitest checks them
 #   make build   the wheel, in dist/
 #   make docs    check every example in README and docs/
 #   make openapi write the documents of worker API and pool API anew
@@ -106,8 +106,8 @@ ui/node_modules/.installed: ui/package.json ui/package-lock.json tools/node.sh
 ui: ui/node_modules/.installed
 	@cd ui && npm run --silent build
 
-.PHONY: ui-test
-ui-test: ui/node_modules/.installed
+.PHONY: uitest
+uitest: ui/node_modules/.installed
 	@cd ui && npm run --silent check && npm run --silent test
 
 .PHONY: build

@@ -5,10 +5,11 @@ export function counted(number: number, word: string): string {
   return `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
 }
 
-/** A duration as people say it: "0.4 s", "12 s", "3 min 5 s", "2 h 10 min", "4 d 3 h". */
+/** A duration as people say it: "440 ms", "1.2 s", "12 s", "3 min 5 s", "2 h 10 min", "4 d 3 h". */
 export function duration(seconds: number | null | undefined): string {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "–";
   const whole = Math.max(0, seconds);
+  if (whole > 0 && whole < 1) return `${Math.max(1, Math.round(whole * 1000))} ms`;
   if (whole < 10) return `${Number(whole.toFixed(1))} s`;
   const total = Math.round(whole);
   if (total < 60) return `${total} s`;

@@ -4,8 +4,9 @@ import { expect, test } from "vitest";
 import { ago, between, counted, duration, words } from "../src/format";
 
 test.each([
-  [0.04, "0 s"],
-  [0.44, "0.4 s"],
+  [0, "0 s"],
+  [0.0402, "40 ms"],
+  [1.23, "1.2 s"],
   [12.4, "12 s"],
   [185, "3 min 5 s"],
   [7800, "2 h 10 min"],

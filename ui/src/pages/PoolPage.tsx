@@ -41,7 +41,12 @@ export function PoolPage({ name, tab }: { name: string; tab: Tab }) {
 function Loaded({ pool, tab, reload }: { pool: PoolDetail; tab: Tab; reload: () => void }) {
   const navigate = useNavigate();
   const show: Record<Tab, () => React.ReactNode> = {
-    queues: () => <QueuesTab pool={pool} reload={reload} />,
+    queues: () => (
+      <Stack gap={5}>
+        <QueuesTab pool={pool} reload={reload} />
+        <StatisticsCharts pool={pool} />
+      </Stack>
+    ),
     jobs: () => <JobsTab pool={pool} />,
     workers: () => <WorkersTab pool={pool} />,
     template: () => <TemplateTab pool={pool} reload={reload} />,
@@ -50,7 +55,6 @@ function Loaded({ pool, tab, reload }: { pool: PoolDetail; tab: Tab; reload: () 
   return (
     <Stack gap={5}>
       <Head pool={pool} reload={reload} />
-      <StatisticsCharts pool={pool} />
       <Tabs.Root
         lazyMount
         onValueChange={({ value }) => void navigate(poolLink(pool.name, value as Tab), { replace: true })}
