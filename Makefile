@@ -8,6 +8,7 @@
 #   make bench   the store and the scheduler's loop, and plots          make bench BENCH=local: beside LocalExecutor
 #                                                                       make bench BENCH=containers: Docker, Kubernetes
 #                                                                       make bench BENCH=pull: workers over HTTP
+#   make ui      the pages of Airflow's UI (needs Node.js)               make uitest checks them
 #   make build   the wheel, in dist/
 #   make docs    check every example in README and docs/
 #   make openapi write the documents of worker API and pool API anew
@@ -95,6 +96,20 @@ bench: $(BENCH_STAMP) $(if $(filter pull,$(BENCH)),$(EDGE_STAMP))
 docs: $(STAMP)
 	@$(BIN)/python -m pytest -q tests/unit/test_docs.py $(ARGS)
 
+# What npm has installed, as the lock file says.
+ui/node_modules/.installed: ui/package.json ui/package-lock.json tools/node.sh
+	@tools/node.sh
+	@cd ui && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+.PHONY: ui
+ui: ui/node_modules/.installed
+	@cd ui && npm run --silent build
+
+.PHONY: uitest
+uitest: ui/node_modules/.installed
+	@cd ui && npm run --silent check && npm run --silent test
+
 .PHONY: build
 build: $(STAMP)
 	@rm -rf dist
@@ -118,4 +133,4 @@ clean:
 
 .PHONY: distclean
 distclean: clean
-	rm -rf .venv .venv-pre .venv-edge .venv-pre-edge
+	rm -rf .venv .venv-pre .venv-edge .venv-pre-edge ui/node_modules airflow_workpools/ui/dist

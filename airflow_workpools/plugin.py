@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Airflow's plugin manager is told: the priority weight strategies of work queues, where logs of tasks are,
-and the APIs of people and of workers."""
+the APIs of people and of workers, and the pages in Airflow's UI."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ class WorkpoolsPlugin(AirflowPlugin):
 
     @property
     def fastapi_apps(self) -> list[Any]:
-        """Return pool API and worker API. Only the API server asks, when it starts: then it learns where logs are."""
+        """Return pool API, worker API and what serves the pages.
+
+        Only the API server asks, when it starts: then it learns where logs are.
+        """
+        from airflow_workpools import ui
         from airflow_workpools.airflow_private.task_logs import read_logs_with
         from airflow_workpools.api.mounted import mounted_worker_app
         from airflow_workpools.api.pools.mounted import mounted_pool_app
@@ -29,7 +33,15 @@ class WorkpoolsPlugin(AirflowPlugin):
 
         read_logs_with(task_logs().read)
         return [
-            # Before the other, under whose prefix its own is: the first that fits is asked.
+            # Before the last one, under whose prefix theirs are: the first that fits is asked.
+            *ui.fastapi_apps(),
             {"app": mounted_pool_app(), "url_prefix": POOLS_MOUNT, "name": "Work pools"},
             {"app": mounted_worker_app(), "url_prefix": MOUNT, "name": "Workers of work pools"},
         ]
+
+    @property
+    def react_apps(self) -> list[Any]:
+        """Return the pages, if this installation has them."""
+        from airflow_workpools import ui
+
+        return ui.react_apps()

@@ -104,8 +104,17 @@ def _no_worker() -> str | None:
     return None
 
 
+def chromium() -> str | None:
+    """Return the browser, or None if there is none."""
+    return shutil.which("chromium")
+
+
 def _no_browser() -> str | None:
-    return None if shutil.which("chromium") else "Chromium is missing (apt-get install chromium)"
+    if chromium() is None:
+        return "Chromium is missing (apt-get install chromium)"
+    if not (Path(__file__).parents[1] / "airflow_workpools/ui/dist/workpools.js").exists():
+        return "the pages are not built (make ui)"
+    return None
 
 
 def _no_own_engine() -> str | None:
