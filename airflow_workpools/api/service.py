@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from airflow_workpools.api import translate, wire
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
     from airflow_workpools.core.worker_tokens import WorkerToken
     from airflow_workpools.store.protocol import JobStore
     from airflow_workpools.store.records import ClaimedJob
+
+
+CHECKED_FOR = timedelta(minutes=1)
+"""A worker that was found to be of a token is not looked up again for so long."""
+MOST_CHECKED = 10_000
+"""Most workers that are remembered."""
 
 
 class ReadPools(Protocol):
@@ -59,6 +66,9 @@ class WorkerService:
     """When a poll of each queue was stored last: the heartbeats of a hundred workers need not look that up."""
     _described: dict[str, tuple[WorkPool, wire.Pool]] = field(default_factory=dict, repr=False)
     """How each pool is told of, as long as it stays as it is: a base job template is long."""
+    _checked: dict[UUID, tuple[WorkerRecord, datetime]] = field(default_factory=dict, repr=False)
+    """Workers that were found to be of a token, and when. Whose a worker is changes only when its token opens nothing
+    any more, and that is looked up with every request."""
 
     # -- the worker itself ----------------------------------------------------------------------------------
 
@@ -92,6 +102,7 @@ class WorkerService:
             )
             if known is not None and known.state is WorkerState.DRAINING:
                 self.store.drain_worker(worker.id)
+        self._checked.pop(worker.id, None)
         self._poll(worker, pools, now)
         return self._heartbeat(worker.id, request.hindered, now)
 
@@ -168,13 +179,22 @@ class WorkerService:
     def check_worker(self, token: WorkerToken, worker_id: UUID, pools: Iterable[str] = ()) -> WorkerRecord:
         """Make sure that a worker is one of this token's, and that it may ask for jobs of these pools; return it.
 
+        Its pools and queues are what they were within the last minute; do not go by its state here.
+
         :raises NotFound: if there is no such worker of this token's.
         :raises PoolRefused: if a pool is not the token's.
         """
         _check_pools(token, pools)
+        now = self.clock()
+        known = self._checked.get(worker_id)
+        if known is not None and known[0].token_id == token.id and abs(now - known[1]) < CHECKED_FOR:
+            return known[0]
         worker = self.store.worker(worker_id)
         if worker.token_id != token.id:
             raise NotFound(f"worker {worker_id} is not registered; it has to register before anything else")
+        if len(self._checked) >= MOST_CHECKED:
+            self._checked.clear()
+        self._checked[worker_id] = worker, now
         return worker
 
     # -- work pools -----------------------------------------------------------------------------------------

@@ -240,6 +240,23 @@ def test_a_heartbeat_reads_of_its_own_worker_only(api: Api, monkeypatch: pytest.
     assert set(read) == {worker.id}
 
 
+def test_whose_a_worker_is_is_looked_up_once_a_minute_and_for_every_other_token(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, other = api.client(), api.client()
+    worker = api.online(client)
+    client.heartbeat(worker.id, hindered={}, now=NOW)
+    read = rows_read_of_workers(monkeypatch)
+    client.heartbeat(worker.id, hindered={}, now=NOW)
+    assert read == [worker.id]  # to store it, not to see whose it is
+    with pytest.raises(NotFound, match="register"):
+        other.heartbeat(worker.id, hindered={}, now=NOW)
+    assert read == [worker.id] * 2
+    api.now += timedelta(minutes=1)
+    client.heartbeat(worker.id, hindered={}, now=NOW)
+    assert read == [worker.id] * 4
+
+
 def test_a_claim_reads_of_other_workers_only_where_they_matter(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
