@@ -9,6 +9,7 @@
 #                                                                       make bench BENCH=containers: Docker, Kubernetes
 #                                                                       make bench BENCH=pull: workers over HTTP
 #   make ui      the pages of Airflow's UI (needs Node.js)               make uitest checks them
+#                                                                       make pictures: those in the docs, anew
 #   make build   the wheel, in dist/
 #   make docs    check every example in README and docs/
 #   make openapi write the documents of worker API and pool API anew
@@ -109,6 +110,10 @@ ui: ui/node_modules/.installed
 .PHONY: uitest
 uitest: ui/node_modules/.installed
 	@cd ui && npm run --silent check && npm run --silent test
+
+.PHONY: pictures
+pictures: $(STAMP) ui
+	@WORKPOOLS_PICTURES=1 $(BIN)/python -m pytest -q -m browser tests/browser $(ARGS)
 
 .PHONY: build
 build: $(STAMP)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m airflow_workpools.execute_workload --json-path FILE`` does what
-``python -m airflow.sdk.execution_time.execute_workload`` does, with two thirds of its CPU.
+``python -m airflow.sdk.execution_time.execute_workload`` does, with 0.6 of its CPU.
 
 Images of ``airflow workpools image build`` have it; any image has that has this provider.
 """

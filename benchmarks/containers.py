@@ -30,7 +30,7 @@ class Size:
     """How much is measured, and how often."""
 
     created: int = 200
-    rounds: int = 2
+    rounds: int = 3
     pods: int = 40
     pods_seconds: float = 60.0
     observed: int = 1000

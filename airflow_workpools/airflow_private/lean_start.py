@@ -3,8 +3,9 @@
 
 What a person waits for there is Python importing Airflow. ``airflow.sdk.execution_time.execute_workload`` goes through
 the executors, and with them through the models of the metadata database that no task may use; it imports a parser of
-Python that only virtual environment operators need; and Python's garbage collector goes again and again over what was
-imported, of which nothing is garbage. Without these three a start takes two thirds of the CPU.
+Python that only virtual environment operators need; it reads a list of metrics with the slow one of two YAML parsers;
+and Python's garbage collector goes again and again over what was imported, of which nothing is garbage. Without these
+four a start takes 0.6 of the CPU.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def can_run(text: str) -> bool:
 
 def run_task(text: str) -> None:
     """Run the task of a workload under Airflow's supervisor; its log goes to standard output, too, line by line."""
-    with _no_collecting(), _libcst_when_needed():
+    with _no_collecting(), _libcst_when_needed(), _yaml_by_libyaml():
         supervise, task = _imported(text)
     supervise(
         ti=task.ti,
@@ -96,6 +97,21 @@ def _no_collecting() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@contextmanager
+def _yaml_by_libyaml() -> Iterator[None]:
+    """Have YAML read by libyaml meanwhile, where that is: the same in an eighth of the time."""
+    yaml: Any = import_module("yaml")  # it comes without types
+    loader = getattr(yaml, "CSafeLoader", None)
+    if loader is None:
+        yield
+        return
+    slow, yaml.safe_load = yaml.safe_load, lambda stream: yaml.load(stream, loader)
+    try:
+        yield
+    finally:
+        yaml.safe_load = slow
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from airflow_workpools.core.pools import (
     place_queue,
 )
 from airflow_workpools.errors import Conflict, InvalidInput, InvalidWorkPool, NotFound
-from airflow_workpools.infrastructure.registry import template_checks, unusable_kinds
+from airflow_workpools.infrastructure.registry import template_checks, unusable_kinds, variable_checks
 from airflow_workpools.store.pool_sources import CONN_TYPE, ENV_PREFIX
 from airflow_workpools.store.team_edits import check_team
 
@@ -211,6 +211,7 @@ class PoolEditor:
             description=description or None,
             unusable_types=unusable_kinds(),
             template_checks=template_checks(),
+            variable_checks=variable_checks(),
             default_start_timeout_seconds=self.settings.start_timeout_seconds,
         )
         self._check_airflow_pools(pool)

@@ -73,15 +73,18 @@ class _Steps:
 def slots_used(
     session: Session, pools: Collection[str] | None, buckets: Buckets
 ) -> dict[WorkQueueRef, QueueUsage]:
-    """Return how the queues of pools were used, with two statements; None is of all pools.
+    """Return how the queues of pools were used, with three statements; None is of all pools.
 
     A queue that had no job then is absent.
     """
     steps: dict[WorkQueueRef, _Steps] = defaultdict(_Steps)
-    taken = session.execute(statements.claims(pools, buckets.since, buckets.seconds))
-    given_back = session.execute(statements.ends(pools, buckets.since, buckets.seconds))
-    for sign, rows in ((1, taken), (-1, given_back)):
-        for row in rows:
+    asked = pools, buckets.since, buckets.seconds
+    for sign, statement in (
+        (1, statements.claims(*asked, over=False)),
+        (1, statements.claims(*asked, over=True)),
+        (-1, statements.ends(*asked)),
+    ):
+        for row in session.execute(statement):
             _add(steps[WorkQueueRef(row.pool, row.queue)], row, sign, buckets)
     return {ref: _usage(of_queue, buckets) for ref, of_queue in steps.items()}
 

@@ -6,14 +6,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_workpools.cli.local_airflow import SCHEDULER
 from tests.airflow.harness import ROOT, AirflowInstance, held_at_once, seconds
+from tests.airflow.separate import RunningWorker, worker_command, worker_environment
 from tests.postgres import postgres_server
 
 if TYPE_CHECKING:
@@ -87,12 +90,14 @@ def contained(
         stack.callback(instance.stop)
         instance.start()
         instance.create_pool("here")
-        instance.create_pool(
-            "there",
-            type=request.param,
-            concurrency_limit=LIMIT,
-            job_variables={**platform.job_variables, "env": {"WORKPOOLS_TEST_CONTAINER": "yes"}},
-        )
+        for name, delivery in (("there", "push"), ("pulled", "pull")):
+            instance.create_pool(
+                name,
+                type=request.param,
+                delivery=delivery,
+                concurrency_limit=LIMIT,
+                job_variables={**platform.job_variables, "env": {"WORKPOOLS_TEST_CONTAINER": "yes"}},
+            )
         yield Contained(instance, request.param, platform)
 
 
@@ -140,6 +145,28 @@ def test_a_task_that_is_marked_failed_is_asked_to_end_and_its_container_goes(con
     assert contained.job(task)["state"] in ("cancelled", "succeeded")
     contained.wait_until_nothing_is_left()
     airflow.wait(lambda: "was asked to end" in airflow.log(task), what="what on_kill said")
+
+
+@pytest.mark.parametrize("how", ["cleared", "run deleted"])
+def test_a_container_goes_when_its_task_is_not_wanted_any_more(contained: Contained, how: str) -> None:
+    airflow = contained.airflow
+    task = contained.start("long_wait")
+    airflow.wait(lambda: "has begun to wait" in airflow.log(task), what="the task's own code")
+    run, launched = f"dags/long_wait/dagRuns/{task.run_id}", contained.platform.names()
+    began = time.monotonic()
+    if how == "cleared":
+        airflow.clear(task)
+    else:
+        airflow.api.call("PATCH", run, {"state": "failed"})  # Airflow refuses to delete a run that runs
+        airflow.api.call("DELETE", run)
+    what = "its container to go"
+    # Ten seconds are meant; machines that run tests have other things to do, too.
+    airflow.wait(lambda: not launched & contained.platform.names(), timeout=30, what=what)
+    print(f"{how}: its container was gone after {time.monotonic() - began:.1f} s")
+    if how == "cleared":
+        airflow.wait(lambda: airflow.running("long_wait", task.run_id), what="the task to run anew")
+        airflow.api.call("PATCH", run, {"state": "failed"})
+    contained.wait_until_nothing_is_left()
 
 
 def test_a_task_that_fails_has_its_own_reason_in_its_log(contained: Contained) -> None:
@@ -194,6 +221,41 @@ def test_a_container_goes_on_and_runs_once_when_who_started_it_is_killed(
     assert (job["state"], job["reason"]) == ("succeeded", None)
     assert seconds(job["ended_at"]) - seconds(job["started_at"]) > 20
     contained.wait_until_nothing_is_left()
+
+
+@pytest.mark.worker
+def test_a_worker_elsewhere_starts_containers_and_has_them_again_when_it_was_killed(
+    contained: Contained, tmp_path: Path
+) -> None:
+    airflow = contained.airflow
+    token = airflow.workpools("token", "create", "--pool", "pulled").strip()
+    made = worker_environment(tmp_path, dags=DAGS, url=airflow.api.url, trace=airflow.trace)
+    environment = {**made, **contained.platform.environment, "AIRFLOW_WORKPOOLS_TOKEN": token}
+    command = worker_command("pulled", "--name", "elsewhere")
+    with ExitStack() as stack:
+
+        def start() -> RunningWorker:
+            worker = RunningWorker(command, environment, tmp_path / "worker.log")
+            stack.callback(worker.end)
+            return worker
+
+        first = start()
+        (task,) = airflow.run("moved_pulled", timeout=240)
+        assert "runs in a container: yes" in contained.log(task)
+        task = contained.start("sleeps_pulled")
+        airflow.wait(lambda: "has begun to sleep" in airflow.log(task), what="the task's own code")
+        launched = contained.platform.names()
+        first.signal(signal.SIGKILL)
+        first.process.wait()
+        second = start()
+        (after,) = airflow.wait_run("sleeps_pulled", task.run_id, timeout=240)
+        assert (len(launched), after.try_number) == (1, 1)
+        assert contained.log(after).count("has begun to sleep") == 1
+        job = contained.job(after)
+        assert (job["state"], job["reason"]) == ("succeeded", None)
+        contained.wait_until_nothing_is_left()
+        assert "Traceback" not in second.said()
+        assert token not in second.said()
 
 
 def _id_of(job: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ The tests are in the order of their file: what one changes, the next ones find c
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 
@@ -36,10 +37,11 @@ def pool_row(page: Page, name: str) -> Locator:
 
 
 def picture(page: Page, name: str) -> None:
-    """Make a picture for the docs."""
+    """Make a picture; of the docs, if they are to have new ones (``make pictures``)."""
     # What moves is at rest, and nothing is under the pointer.
     page.mouse.move(0, 0)
-    page.screenshot(path=IMAGES / f"{name}.png", animations="disabled")
+    path = IMAGES / f"{name}.png" if os.environ.get("WORKPOOLS_PICTURES") else None
+    assert page.screenshot(path=path, animations="disabled")
 
 
 def test_the_list_shows_all_pools_as_they_are(site: Site, axe: Axe) -> None:

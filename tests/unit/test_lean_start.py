@@ -7,6 +7,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+import yaml
+
 from airflow_workpools.airflow_private.lean_start import can_run
 
 if TYPE_CHECKING:
@@ -46,6 +49,29 @@ print([name for name in ("airflow.executors.base_executor", "airflow.models.task
        if name in sys.modules])
 """
     assert python(program).splitlines()[-2:] == ["ValidationError", "[]"]
+
+
+def test_no_yaml_is_read_by_the_slow_parser_and_afterwards_all_is_as_before() -> None:
+    program = """
+import yaml
+from airflow_workpools.airflow_private import lean_start
+before, read = yaml.safe_load, []
+class Counting(yaml.SafeLoader):
+    def __init__(self, stream):
+        read.append(stream)
+        super().__init__(stream)
+yaml.SafeLoader = Counting
+with lean_start._libcst_when_needed(), lean_start._yaml_by_libyaml():
+    print(yaml.safe_load("{a: [1, 2.5, null, 2026-01-01]}") == before("{a: [1, 2.5, null, 2026-01-01]}"))
+    try:
+        lean_start._imported("{}")
+    except Exception as error:
+        print(type(error).__name__)
+print(len(read), yaml.safe_load is before)
+"""
+    if not yaml.__with_libyaml__:
+        pytest.skip("PyYAML was built without libyaml")
+    assert python(program).splitlines()[-3:] == ["True", "ValidationError", "1 True"]
 
 
 def test_what_is_no_task_is_left_to_airflow() -> None:

@@ -9,6 +9,7 @@ import re
 import pytest
 
 from airflow_workpools.api.app import openapi_document
+from airflow_workpools.api.pools import wire as pools
 from airflow_workpools.api.wire import MOUNT, PATH, ProblemCode
 from tests.unit.test_docs import ROOT
 from tools.openapi import DOCUMENTS, FOLDER
@@ -32,3 +33,20 @@ def test_the_reference_page_has_every_call_and_every_refusal() -> None:
     assert {code for _, code in refusals} == {code.value for code in ProblemCode}
     some = next(iter(openapi_document()["paths"].values()))["post"]["responses"]
     assert {status for status, _ in refusals} == set(some) - {"200"}
+
+
+def test_the_page_of_the_pool_api_has_every_route_and_every_refusal() -> None:
+    page = (ROOT / "docs/reference/pool-api.md").read_text()
+    paths = DOCUMENTS["pool-v1.json"]()["paths"]
+    assert f"{pools.MOUNT}{pools.PATH}/" in page
+    routes = {
+        f"{method.upper()} {path.removeprefix(pools.PATH)}"
+        for path, methods in paths.items()
+        for method in methods
+    }
+    assert set(re.findall(r"`((?:GET|POST|PUT|PATCH|DELETE) /[^`]*)`", page.split("## Who may")[0])) == routes
+    refusals = re.findall(r"^\| (\d+) \| `(\w+)`", page, re.MULTILINE)
+    assert {code for _, code in refusals} == {code.value for code in pools.ProblemCode}
+    said = {status for methods in paths.values() for one in methods.values() for status in one["responses"]}
+    # That a method is not known there, no route can say.
+    assert {status for status, _ in refusals} == {status for status in said if status >= "400"} | {"405"}

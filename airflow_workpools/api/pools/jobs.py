@@ -51,6 +51,7 @@ WINDOWS: Mapping[str, timedelta] = {
     "7d": timedelta(days=7),
 }
 GLANCE_ROWS = 8
+_KEPT_TIMES: Mapping[str, float] = {"1h": 1, "6h": 4, "24h": 16, "7d": 60}
 _P50, _P95 = 0.5, 0.95
 
 
@@ -196,7 +197,10 @@ class JobService:
     def get_statistics(self, name: str, window: wire_jobs.Window) -> wire_jobs.StatisticsAnswer:
         with self.desk.reading() as context:
             pool = context.valid_pool(name)
-            used = self.kept.get((name, window), lambda: _used(context, name, window))
+            # The longer the time, the more there is to read, and the less does a moment matter.
+            used = self.kept.get(
+                (name, window), lambda: _used(context, name, window), times=_KEPT_TIMES[window]
+            )
             return _statistics(pool, window, used)
 
     def get_dashboard(self, caller: Caller) -> wire_jobs.DashboardAnswer:

@@ -39,11 +39,14 @@ class Kept(Generic[T]):
     _asking: set[Hashable] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def get(self, key: Hashable, ask: Callable[[], T]) -> T:
-        """Return the answer for a key; ask anew if there is none, or it is too old."""
+    def get(self, key: Hashable, ask: Callable[[], T], *, times: float = 1) -> T:
+        """Return the answer for a key; ask anew if there is none, or it is too old.
+
+        :param times: so many times as long as others this one is good.
+        """
         with self._lock:
             known = self._answers.get(key)
-            fresh = known is not None and self.monotonic() - known[0] < self.seconds
+            fresh = known is not None and self.monotonic() - known[0] < self.seconds * times
             if known is not None and (fresh or key in self._asking):
                 return known[1]
             self._asking.add(key)

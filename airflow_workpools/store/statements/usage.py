@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Integer, and_, case, cast, func, literal, or_, select, true, union_all
 
 from airflow_workpools.core.jobs import JobState
-from airflow_workpools.store.statements.common import active, seconds_since, whole
+from airflow_workpools.store.statements.common import active, occupying, seconds_since, whole
 from airflow_workpools.store.tables import jobs
 
 if TYPE_CHECKING:
@@ -24,11 +24,14 @@ _BEFORE = -1
 """Number of the bucket in which all is that was before the first."""
 
 
-def claims(names: Collection[str] | None, since: datetime, bucket_seconds: float) -> Select[Any]:
-    """Slots that jobs took, by pool, queue and bucket, of jobs that held some at ``since`` or later."""
-    held_later = or_(
-        and_(active, jobs.c.state != JobState.PENDING.value), and_(~active, jobs.c.ended_at >= since)
-    )
+def claims(
+    names: Collection[str] | None, since: datetime, bucket_seconds: float, *, over: bool
+) -> Select[Any]:
+    """Slots that jobs took, by pool, queue and bucket, of jobs that held some at ``since`` or later.
+
+    :param over: of jobs that have ended, or of those that hold slots now: one statement for each, as each has an index.
+    """
+    held_later = and_(~active, jobs.c.ended_at >= since) if over else occupying
     return _by_bucket(names, jobs.c.claimed_at, since, bucket_seconds).where(
         held_later, jobs.c.claimed_at.is_not(None)
     )
