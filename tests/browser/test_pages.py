@@ -7,7 +7,6 @@ The tests are in the order of their file: what one changes, the next ones find c
 from __future__ import annotations
 
 import os
-import os
 import re
 from collections.abc import Callable
 
