@@ -112,7 +112,10 @@ def chromium() -> str | None:
 def _no_browser() -> str | None:
     if chromium() is None:
         return "Chromium is missing (apt-get install chromium)"
-    if not (Path(__file__).parents[1] / "airflow_workpools/ui/dist/workpools.js").exists():
+    root = Path(__file__).parents[1]
+    # The second comes with what builds the first, and looks for faults of accessibility.
+    needed = ("airflow_workpools/ui/dist/workpools.js", "ui/node_modules/axe-core/axe.min.js")
+    if not all((root / path).exists() for path in needed):
         return "the pages are not built (make ui)"
     return None
 
