@@ -10,7 +10,6 @@
 #                                                                       make bench BENCH=pull: workers over HTTP
 #   make ui      the pages of Airflow's UI (needs Node.js)               make uitest checks them
 #                                                                       make pictures: those in the docs, anew
-#   make pictures  of the pages, for the docs: made anew by their tests
 #   make build   the wheel, in dist/
 #   make docs    check every example in README and docs/
 #   make openapi write the documents of worker API and pool API anew
@@ -115,11 +114,6 @@ uitest: ui/node_modules/.installed
 .PHONY: pictures
 pictures: $(STAMP) ui
 	@WORKPOOLS_PICTURES=1 $(BIN)/python -m pytest -q -m browser tests/browser $(ARGS)
-
-# After a deliberate change of the pages: the pictures in the docs.
-.PHONY: pictures
-pictures: $(STAMP) ui
-	@WORKPOOLS_PICTURES=1 $(BIN)/python -m pytest -q tests/browser
 
 .PHONY: build
 build: $(STAMP)

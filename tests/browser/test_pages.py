@@ -38,11 +38,10 @@ def pool_row(page: Page, name: str) -> Locator:
 
 
 def picture(page: Page, name: str) -> None:
-    """Make a picture; of the docs, if they are to have new ones (``make pictures``)."""
+    """Make a picture: one of the docs, if they are to have new ones (``make pictures``)."""
     # What moves is at rest, and nothing is under the pointer.
     page.mouse.move(0, 0)
-    path = IMAGES / f"{name}.png" if os.environ.get("WORKPOOLS_PICTURES") else None
-    assert page.screenshot(path=path, animations="disabled")
+    page.screenshot(path=IMAGES / f"{name}.png", animations="disabled")
 
 
 def test_the_list_shows_all_pools_as_they_are(site: Site, axe: Axe) -> None:
