@@ -21,7 +21,9 @@
     │   ├── VersionRefused          426
     │   └── TooManyAttempts         429
     ├── WorkerApiError
-    │   ├── ApiRefused                   final: token, version or work pool are not what the API server takes
+    │   ├── ApiRefused                   token, version or work pool are not what the API server takes
+    │   │   ├── TokenNotTaken                until there is another one
+    │   │   └── VersionNotTaken              final for this process
     │   └── ApiUnavailable               try again later
     │       └── ApiNotThere              something else answers at this address, or it can't be trusted
     └── ImageError                       an image could not be built, pulled or pushed
@@ -124,7 +126,15 @@ class WorkerApiError(WorkpoolsError):
 
 
 class ApiRefused(WorkerApiError):
-    """The API server refuses this worker, and saying it again would not help; the message says what to do."""
+    """The API server refuses this worker, until somebody changes something; the message says what to do."""
+
+
+class TokenNotTaken(ApiRefused):
+    """The worker's token opens nothing (any more); another one may."""
+
+
+class VersionNotTaken(ApiRefused):
+    """Worker and API server are of versions that do not understand each other."""
 
 
 class ApiUnavailable(WorkerApiError):

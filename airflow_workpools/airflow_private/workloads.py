@@ -11,10 +11,11 @@ import os
 import selectors
 import signal
 import sys
+import time
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -216,7 +217,7 @@ def run_workload(
     cleared; Airflow must not hear of that as a failure.
 
     :param on_begun: called when the task's own code is about to run: all that Airflow does before is over then.
-    :param log_to_output: whether :func:`log_to_output` has made the workload.
+    :param log_to_output: whether :func:`log_to_output` has made the workload: the job is one of a worker elsewhere.
     """
     from airflow.executors.base_executor import BaseExecutor
     from airflow.executors.workloads import ExecuteTask
@@ -225,11 +226,15 @@ def run_workload(
         _to_call_when_begun.append(on_begun)
     else:
         on_begun()  # it does not tell when its own code begins; it must not keep tasks from starting
+    if log_to_output:
+        _wait_for_api_server()
     twice = log_to_output and workload.log_path is not None
     BaseExecutor.run_workload(workload, server=server, subprocess_logs_to_stdout=twice)
     return 0
 
 
+_LONGEST_PAUSE = 10.0
+"""Longest time in seconds between two tries to reach an API server that is away."""
 _to_call_when_begun: list[Callable[[], None]] = []
 
 
@@ -248,10 +253,31 @@ def _supervise_promptly() -> None:
     - It passes on the signal to end, so that the task's ``on_kill`` is called. Since 3.4 it would ignore the signal
       and wait for the task's end: it takes it to mean that a machine is shut down, but here a job is to stop.
     - It is where it shows that a task's own code begins: just before, the task tells its rendered fields.
+
+    Where jobs reach the API server from far away (:func:`_wait_for_api_server`), a heartbeat that fails does not end
+    the task before Airflow itself would give it up. Each is tried once, so that the task is not left alone for long.
     """
     from airflow.sdk.execution_time import coordinator, supervisor
 
     class PromptSubprocess(supervisor.ActivitySubprocess):
+        patience_seconds: ClassVar[float] = 0.0
+
+        def _send_heartbeat_if_needed(self) -> None:
+            with _asked_once(self.client) if self.patience_seconds else nullcontext():
+                super()._send_heartbeat_if_needed()
+
+        def _handle_heartbeat_failures(self, error: Exception) -> None:
+            if time.monotonic() - self._last_successful_heartbeat >= self.patience_seconds:
+                if self.patience_seconds:
+                    self.failed_heartbeats = supervisor.MAX_FAILED_HEARTBEATS - 1  # with this one all
+                super()._handle_heartbeat_failures(error)
+            elif not self.failed_heartbeats:
+                self.failed_heartbeats = 1  # back to none with one that is taken
+                supervisor.log.warning(
+                    "The API server does not answer; the task goes on",
+                    error=str(error) or type(error).__name__,
+                )
+
         def _handle_request(self, msg: Any, *more: Any, **named: Any) -> None:
             if isinstance(msg, supervisor.SetRenderedFields):  # its answer is what the task waits for
                 while _to_call_when_begun:
@@ -267,6 +293,38 @@ def _supervise_promptly() -> None:
     supervisor.ActivitySubprocess = PromptSubprocess
     if hasattr(coordinator, "_warm_shutdown_signals"):
         coordinator._warm_shutdown_signals = nullcontext
+
+
+def _wait_for_api_server() -> None:
+    """Let a task go on while the API server does not answer, nearly as long as Airflow waits before it gives it up.
+
+    After that its next try may run, so it must not. What else it says, its end above all, is repeated for as long.
+    """
+    from airflow.sdk.api import client
+    from airflow.sdk.execution_time import supervisor
+    from tenacity import stop_after_delay, stop_all, wait_random_exponential
+
+    patience = 0.9 * supervisor.HEARTBEAT_TIMEOUT
+    supervisor.ActivitySubprocess.patience_seconds = patience
+    repeated = getattr(client.Client.request, "retry", None)
+    if repeated is not None:
+        repeated.stop = stop_all(repeated.stop, stop_after_delay(patience))
+        longest = min(_LONGEST_PAUSE, client.API_RETRY_WAIT_MAX)
+        repeated.wait = wait_random_exponential(min=client.API_RETRY_WAIT_MIN, max=longest)
+
+
+@contextmanager
+def _asked_once(client: Any) -> Iterator[None]:
+    """Let a client of the Execution API give up at the first failure."""
+    once = getattr(type(client).request, "__wrapped__", None)
+    if once is None:
+        yield
+        return
+    client.request = once.__get__(client)
+    try:
+        yield
+    finally:
+        del client.request
 
 
 @cache

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_workpools.core.worker_tokens import TokenParts, WorkerToken
     from airflow_workpools.store.tokens import TokenStore
 
-ANOTHER = "make another one with `airflow workpools token create`, and start the worker with it"
+ANOTHER = "make another one with `airflow workpools token create`"
 _MOST_GOOD = 10_000
 
 
@@ -68,7 +68,8 @@ class Access:
             raise TokenRefused(f"{what}; {ANOTHER}")
         now = self.clock()
         if problem := token.problem(now):
-            self._note(parts, address, good=False)
+            # No guess: whoever has it once had a good one. Workers go on showing it until they have another.
+            self._forget(parts)
             raise TokenRefused(f"{problem}; {ANOTHER}")
         self._note(parts, address, good=True)
         if token.use_is_due(now):
@@ -87,14 +88,17 @@ class Access:
             )
 
     def _note(self, parts: TokenParts | None, address: str, *, good: bool) -> None:
+        if parts is not None and not good:
+            self._forget(parts)
         with self._lock:
-            key = None if parts is None else (parts.id, parts.hash)
-            if good and key is not None:
-                self._good[key] = None
-                self._good.move_to_end(key)
+            if parts is not None and good:
+                self._good[parts.id, parts.hash] = None
+                self._good.move_to_end((parts.id, parts.hash))
                 if len(self._good) > _MOST_GOOD:
                     self._good.popitem(last=False)
             else:
-                if key is not None:
-                    self._good.pop(key, None)
                 self._failed.failed(address, self.monotonic())
+
+    def _forget(self, parts: TokenParts) -> None:
+        with self._lock:
+            self._good.pop((parts.id, parts.hash), None)

@@ -42,6 +42,9 @@ def mounted_worker_app() -> FastAPI:
             refresh_secrets_pools(settings)
         return work_pools(settings, fresh=fresh)
 
-    service = WorkerService(store=store, read_pools=read_pools, mint_token=mint_workload_token, clock=clock)
-    access = Access(tokens=TokenStore(), clock=clock, version=__version__)
+    tokens = TokenStore()
+    service = WorkerService(
+        store=store, read_pools=read_pools, mint_token=mint_workload_token, opens=tokens.opens, clock=clock
+    )
+    access = Access(tokens=tokens, clock=clock, version=__version__)
     return worker_app(service, access, NewsDesk(store))

@@ -16,8 +16,8 @@ from airflow_workpools.core.logs import MAX_CHUNK_BYTES, LogChunk
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import Delivery, InvalidPool, WorkPool
 from airflow_workpools.errors import Conflict, InvalidInput, NotFound, PoolRefused, TokenRefused, TooLarge
-from airflow_workpools.store import rules
-from airflow_workpools.store.records import JobFilter, WorkerKind, WorkerRecord
+from airflow_workpools.store import claim_rules, rules
+from airflow_workpools.store.records import JobFilter, WorkerKind, WorkerRecord, WorkerState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -35,17 +35,25 @@ class ReadPools(Protocol):
     def __call__(self, *, fresh: bool = False) -> Mapping[str, WorkPool | InvalidPool]: ...
 
 
+class OpensAnything(Protocol):
+    """Says of a worker token whether it opens anything (any more)."""
+
+    def __call__(self, token_id: str, *, now: datetime) -> bool: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class WorkerService:
     """Does what a worker asks. Methods may block; threads share it.
 
     :param mint_token: makes a workload token for a task instance, valid so many seconds.
+    :param opens: says of a worker token, by its id, whether it opens anything (any more).
     :param clock: tells the time by which everything here is judged.
     """
 
     store: JobStore
     read_pools: ReadPools
     mint_token: Callable[[UUID, float], str]
+    opens: OpensAnything
     clock: Callable[[], datetime]
     _polled_at: dict[WorkQueueRef, datetime] = field(default_factory=dict, repr=False)
     """When a poll of each queue was stored last: the heartbeats of a hundred workers need not look that up."""
@@ -60,8 +68,10 @@ class WorkerService:
         :raises PoolRefused: if one of its pools is not the token's, not there, or not a pull pool.
         """
         _check_pools(token, request.pools)
-        pools = self._pull_pools(request.pools)
         now = self.clock()
+        known, instead_of = self._known(token, request.worker_id, now)
+        # Who has been there before may have jobs of the pools that are left.
+        pools = self._pull_pools(request.pools) if known is None else self._served(request.pools)
         worker = WorkerRecord(
             id=request.worker_id,
             name=request.name,
@@ -76,15 +86,37 @@ class WorkerService:
             version=version[:64],
             hindered=_hindered(request.hindered, request.pools),
         )
-        with contextlib.suppress(NotFound):
-            if self.store.worker(worker.id).token_id != token.id:
-                raise TokenRefused(
-                    f"worker {worker.id} has registered with another token; start it anew, with an id of its own"
-                )
         with contextlib.suppress(Conflict):  # it has been said before
-            self.store.register_worker(worker, now=now, token_id=token.id, call=request.call_number)
+            self.store.register_worker(
+                worker, now=now, token_id=token.id, instead_of=instead_of, call=request.call_number
+            )
+            if known is not None and known.state is WorkerState.DRAINING:
+                self.store.drain_worker(worker.id)
         self._poll(worker, pools, now)
         return self._heartbeat(worker.id, request.hindered, now)
+
+    def _known(
+        self, token: WorkerToken, worker_id: UUID, now: datetime
+    ) -> tuple[WorkerRecord | None, str | None]:
+        """Return who has registered under an id, and the token that this one stands in for, if it does.
+
+        A worker may come with another token when its own opens nothing any more, and the other is for its pools: that
+        is how tokens are changed while workers run. Before, knowing a worker's id is of no use to other tokens.
+
+        :raises TokenRefused: if the worker is another token's.
+        """
+        try:
+            known = self.store.worker(worker_id)
+        except NotFound:
+            return None, None
+        if known.token_id == token.id:
+            return known, None
+        if known.token_id is None or self.opens(known.token_id, now=now):
+            raise TokenRefused(
+                f"worker {worker_id} has registered with another token; start it anew, with an id of its own"
+            )
+        _check_pools(token, known.pools or ())
+        return known, known.token_id
 
     def _pull_pools(self, names: Collection[str]) -> list[WorkPool]:
         """Return those of these pools that can be read.
@@ -183,7 +215,7 @@ class WorkerService:
         jobs = self.store.claim(
             request.worker_id,
             self._served(request.pools),
-            room=rules.ANY_ROOM,
+            room=claim_rules.ANY_ROOM,
             most=request.most,
             now=self.clock(),
             call=request.call_number,

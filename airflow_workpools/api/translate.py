@@ -13,6 +13,7 @@ from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import Delivery, PoolSource, WorkPool, WorkQueue
 from airflow_workpools.core.templates import BaseJobTemplate
 from airflow_workpools.infrastructure.base import Handle
+from airflow_workpools.store import rules
 from airflow_workpools.store.records import ClaimedJob, Report, ReportOutcome
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def handle_to_wire(handle: Handle | None) -> wire.JobHandle | None:
         kind=handle.kind,
         data=dict(handle.data),
         conn_id=handle.conn_id,
-        failed_start=handle.failed_start,
+        failed_start=None if handle.failed_start is None else rules.fit_text(handle.failed_start),
     )
 
 
@@ -137,7 +138,7 @@ def report_to_wire(report: Report, *, now: datetime) -> wire.JobReport:
         state=report.state,
         handle=handle_to_wire(report.handle),
         exit_code=report.exit_code,
-        reason=report.reason,
+        reason=None if report.reason is None else rules.fit_text(report.reason),
         started_seconds_ago=None if report.started_at is None else ago(report.started_at, now),
         start_attempts=report.start_attempts,
     )

@@ -13,6 +13,7 @@ from airflow_workpools.cli.output import fail
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.errors import InvalidInput, WorkpoolsError
 from airflow_workpools.settings import Settings
+from airflow_workpools.worker.credential import WHERE_FROM, check_token, read_token
 from airflow_workpools.worker.standalone import WorkerOptions, run_standalone_worker
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def options(args: Namespace, settings: Settings) -> WorkerOptions:
     return WorkerOptions(
         url=url,
         token=_token(args.token_file),
+        token_file=None if args.token_file is None else Path(args.token_file).absolute(),
         pools=pools,
         queues=_queues(args.work_queue, pools),
         name=args.name or f"{socket.gethostname()}-{'-'.join(pools)}"[:128],
@@ -70,23 +72,13 @@ def options(args: Namespace, settings: Settings) -> WorkerOptions:
 
 
 def _token(path: str | None) -> str:
-    where = f"--token-file {path}" if path else f"environment variable {TOKEN}"
     if path:
-        try:
-            token = Path(path).read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(f"the token can't be read from {path}: {error}") from None
-    else:
-        # Not passed on: what the worker starts must not have it.
-        token = os.environ.pop(TOKEN, "").strip()
+        return read_token(Path(path))
+    # Not passed on: what the worker starts must not have it.
+    token = os.environ.pop(TOKEN, "").strip()
     if not token:
-        raise InvalidInput(
-            f"there is no token in {where}. One is made where Airflow's database can be reached: "
-            "airflow workpools token create; it goes into a file (--token-file) or into the environment"
-        )
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise InvalidInput(f"what is in {where} is no token: it must be one word of plain characters")
-    return token
+        raise InvalidInput(f"there is no token in environment variable {TOKEN}. {WHERE_FROM}")
+    return check_token(token)
 
 
 def _queues(names: list[str] | None, pools: tuple[str, ...]) -> tuple[WorkQueueRef, ...] | None:

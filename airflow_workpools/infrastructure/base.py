@@ -249,6 +249,26 @@ class MayLeaveBehind(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class LivingJob:
+    """A job that runs, as an infrastructure finds it by itself."""
+
+    handle: Handle
+    labels: Mapping[str, str]
+    """Those of its :class:`LaunchSpec`."""
+    attempt: int
+    """How often it had failed to start before."""
+
+
+@runtime_checkable
+class RemembersJobs(Protocol):
+    """An infrastructure of this host alone that knows of the jobs which earlier workers have left running on it."""
+
+    async def alive(self) -> Sequence[LivingJob]:
+        """Return all jobs that run, whoever launched them."""
+        ...
+
+
 @runtime_checkable
 class CanRenew(Protocol):
     """An infrastructure that can give a job which has not started yet a fresh workload, whose token lasts longer."""

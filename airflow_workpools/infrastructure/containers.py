@@ -8,6 +8,7 @@ Execution API is. The workload, which carries the job's token, goes into a file.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,10 @@ INSTALLATION_LABEL = f"{LABEL_PREFIX}installation"
 
 MAX_LABEL_VALUE = 63
 """Longest value of a label on Kubernetes; elsewhere the same is used, so that labels look alike."""
+_PATIENCE = tuple(
+    f"AIRFLOW__WORKERS__{option}"
+    for option in ("EXECUTION_API_RETRIES", "EXECUTION_API_RETRY_WAIT_MAX", "MAX_FAILED_HEARTBEATS")
+)
 _HASH_LENGTH = 8
 _NOT_IN_LABEL = re.compile(r"[^A-Za-z0-9._-]+")
 _NOT_IN_NAME = re.compile(r"[^a-z0-9-]+")
@@ -97,7 +102,8 @@ def runtime_environment() -> dict[str, str]:
     }
     if everyone and "=" not in everyone:
         environment["AIRFLOW__CORE__EXECUTOR"] = everyone
-    return environment
+    # How long tasks wait for an API server that is away, where that was set for this worker.
+    return environment | {name: os.environ[name] for name in _PATIENCE if name in os.environ}
 
 
 def merged_environment(defaults: Mapping[str, str], variables: Mapping[str, str | None]) -> dict[str, str]:

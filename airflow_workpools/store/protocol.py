@@ -150,11 +150,13 @@ class WorkerStore(Protocol):
         *,
         now: datetime,
         token_id: str | None = None,
+        instead_of: str | None = None,
         call: int | None = None,
     ) -> None:
         """Make a worker known, or known again, as online from now.
 
         :param token_id: of the token that it has shown; only with that one it may come again.
+        :param instead_of: of the token with which it came before, if that opens nothing any more.
         :param call: the number of this call, see :meth:`claim`.
         :raises Conflict: if it registered with another token, or the call was overtaken.
         """

@@ -47,6 +47,11 @@ class TokenStore(Transactions):
 
         return self._transaction(work)
 
+    def opens(self, token_id: str, *, now: datetime) -> bool:
+        """Say whether a token opens anything (any more)."""
+        token = self.find(token_id)
+        return token is not None and token.problem(now) is None
+
     def all(self) -> list[WorkerToken]:
         """Return every token, the oldest first."""
         return self._transaction(lambda session: list(map(_token, session.execute(statements.all_tokens()))))

@@ -38,6 +38,7 @@ class WorkerSide(ClaimSide):
         *,
         now: datetime,
         token_id: str | None = None,
+        instead_of: str | None = None,
         call: int | None = None,
     ) -> None:
         row = rows.worker_row(worker, now) | {"token_id": token_id}
@@ -45,7 +46,9 @@ class WorkerSide(ClaimSide):
         def work(session: Session) -> None:
             if add(session, workers, row | {"call_number": call}):
                 return
-            change = statements.change_worker(worker.id, **row).where(statements.of_token(token_id))
+            change = statements.change_worker(worker.id, **row).where(
+                statements.of_token(token_id, instead_of)
+            )
             if not changed(session, change):
                 raise Conflict(
                     f"worker {worker.id} has registered with another token; start it with a new id"

@@ -20,11 +20,15 @@ from airflow_workpools.errors import (
     Conflict,
     InvalidInput,
     NotFound,
+    TokenNotTaken,
+    VersionNotTaken,
     WorkpoolsError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from airflow_workpools.worker.credential import Credential
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -34,9 +38,9 @@ TELL_SILENCE_SECONDS = 60.0
 """After this time without an answer it is said for how long there was none."""
 
 _MEANING: dict[ProblemCode, type[WorkpoolsError]] = {
-    ProblemCode.TOKEN: ApiRefused,
+    ProblemCode.TOKEN: TokenNotTaken,
     ProblemCode.POOL: ApiRefused,
-    ProblemCode.VERSION: ApiRefused,
+    ProblemCode.VERSION: VersionNotTaken,
     ProblemCode.WORKER: NotFound,
     ProblemCode.REPEATED: Conflict,
     ProblemCode.INVALID: InvalidInput,
@@ -50,31 +54,27 @@ class ApiLine:
     """Sends requests of one worker; threads may share it.
 
     :param transport: how requests are sent, for tests.
-    :raises InvalidInput: if the URL or the token is none, or there are no certificates in the file.
+    :raises InvalidInput: if the URL is none, or there are no certificates in the file.
     """
 
     def __init__(
         self,
         url: str,
-        token: str,
+        credential: Credential,
         *,
         verify: bool | str = True,
         timeout_seconds: float,
         transport: httpx.BaseTransport | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        if not token.isascii() or not token.isprintable() or " " in token or not token:
-            raise InvalidInput(
-                "what was given is no token; it must look like wpt_…, as `token create` has shown it"
-            )
         self.url = url
+        self._credential = credential
         self._timeout_seconds = timeout_seconds
         self._monotonic = monotonic
         self._silent_since: float | None = None
         self._http = httpx.Client(
             base_url=f"{_checked_url(url)}{wire.MOUNT}{wire.PATH}/",
             headers={
-                "Authorization": f"Bearer {token}",
                 wire.VERSION_HEADER: __version__,
                 "User-Agent": f"airflow-workpools/{__version__}",
             },
@@ -99,7 +99,7 @@ class ApiLine:
         body = request.model_dump_json().encode()
         started = self._monotonic()
         try:
-            response = self._send(name, body, self._timeout_seconds + wait_seconds)
+            response = self._send_with_token(name, body, self._timeout_seconds + wait_seconds)
             read = _read(response, answer, self.url)
         except ApiUnavailable as error:
             if self._silent_since is None:
@@ -110,9 +110,24 @@ class ApiLine:
         self._silent_since = None
         return read
 
-    def _send(self, name: str, body: bytes, timeout_seconds: float) -> httpx.Response:
+    def _send_with_token(self, name: str, body: bytes, timeout_seconds: float) -> httpx.Response:
+        """Send a request; if its token is not taken, with another one, if there is one by now.
+
+        :raises TokenNotTaken: if there is none that is taken.
+        """
+        while True:
+            token = self._credential.to_show()
+            response = self._send(name, body, token, timeout_seconds)
+            refusal = _refusal_of(response)
+            if refusal is None:
+                if response.is_success:
+                    self._credential.taken(token)
+                return response
+            self._credential.refused(token, refusal)
+
+    def _send(self, name: str, body: bytes, token: str, timeout_seconds: float) -> httpx.Response:
         timeout = httpx.Timeout(timeout_seconds, connect=min(CONNECT_SECONDS, self._timeout_seconds))
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
         for attempt in (1, 2):
             try:
                 return self._http.post(name, content=body, headers=headers, timeout=timeout)
@@ -147,7 +162,10 @@ def _verification(verify: bool | str) -> ssl.SSLContext | bool:
     if not isinstance(verify, str):
         return verify
     try:
-        return ssl.create_default_context(cafile=verify)
+        # Beside the public authorities, as in the client that tasks have.
+        context = httpx.create_ssl_context()
+        context.load_verify_locations(cafile=verify)
+        return context
     except (OSError, ssl.SSLError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InvalidInput(f"the certificates in {verify!r} cannot be read: {reason}") from error
@@ -159,8 +177,8 @@ def _unreachable(error: httpx.TransportError, url: str) -> ApiUnavailable:
     text = str(error) or type(error).__name__
     if "SSL" in text or "CERTIFICATE" in text.upper():
         return ApiNotThere(
-            f"the API server at {url} can't be trusted: {text}. Give the file of the authorities that its certificate "
-            "is from, or use the name that is in the certificate"
+            f"the API server at {url} can't be trusted: {text}. Name the file of the authorities that its certificate "
+            "is from as [api] ssl_cert (AIRFLOW__API__SSL_CERT) where the worker runs, or use the name that is in it"
         )
     return ApiUnavailable(f"the API server at {url} can't be reached: {text}")
 
@@ -180,6 +198,17 @@ def _read(response: httpx.Response, answer: type[Answer], url: str) -> Answer:
     except ValidationError:
         raise _strange(response, url) from None
     raise _MEANING[problem.code](problem.detail)
+
+
+def _refusal_of(response: httpx.Response) -> TokenNotTaken | None:
+    """Return why the token was not taken; None if it is not known to be refused."""
+    if response.status_code != httpx.codes.UNAUTHORIZED:
+        return None
+    try:
+        problem = wire.Problem.model_validate_json(response.content)
+    except ValidationError:
+        return None
+    return TokenNotTaken(problem.detail) if problem.code is ProblemCode.TOKEN else None
 
 
 def _strange(response: httpx.Response, url: str) -> WorkpoolsError:

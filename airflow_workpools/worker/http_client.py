@@ -6,11 +6,14 @@ It is the API server's time that counts: where times are to be told, they are to
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from pydantic import ValidationError
 
 from airflow_workpools import __version__
 from airflow_workpools.api import translate, wire
@@ -18,9 +21,11 @@ from airflow_workpools.errors import InvalidInput
 from airflow_workpools.store import rules
 from airflow_workpools.store.records import Wish
 from airflow_workpools.worker.api_line import ApiLine
+from airflow_workpools.worker.credential import Credential
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
     from uuid import UUID
 
     import httpx
@@ -64,11 +69,16 @@ class HttpClient:
 
     A worker's id is that of one process: calls are numbered from one on in each, and a number takes effect once.
 
-    Every call raises :class:`~airflow_workpools.errors.ApiUnavailable` if the API server does not answer, and
-    :class:`~airflow_workpools.errors.ApiRefused` if it will never do what is asked.
+    Every call raises :class:`~airflow_workpools.errors.ApiUnavailable` if the API server does not answer,
+    :class:`~airflow_workpools.errors.ApiRefused` if it does not do what is asked until somebody changes something, and
+    :class:`~airflow_workpools.errors.InvalidInput` if what is said can't be so, or can't be said.
+
+    A token that is not taken any more is read anew from its file. The worker has to register again then: a worker is
+    known with its token.
 
     :param url: of Airflow's API server, as people reach it: ``[api] base_url``.
     :param token: what ``airflow workpools token create`` has shown.
+    :param token_file: where there may be another one, when that is not taken any more.
     :param kinds: kinds of infrastructure that this worker can use.
     :param pools: work pools that it serves.
     :param queues: the work queues to which it restricts itself; None: all of those pools.
@@ -84,6 +94,7 @@ class HttpClient:
         kinds: frozenset[str],
         pools: tuple[str, ...],
         queues: tuple[WorkQueueRef, ...] | None = None,
+        token_file: Path | None = None,
         verify: bool | str = True,
         timeout_seconds: float = TIMEOUT_SECONDS,
         transport: httpx.BaseTransport | None = None,
@@ -102,7 +113,7 @@ class HttpClient:
         self._told_of_clock = False
         self._line = ApiLine(
             self.url,
-            token,
+            Credential(token, token_file, monotonic),
             verify=verify,
             timeout_seconds=timeout_seconds,
             transport=transport,
@@ -132,12 +143,12 @@ class HttpClient:
             slots=worker.slots,
             started_seconds_ago=translate.ago(worker.started_at, now),
             heartbeat_seconds=worker.heartbeat_seconds,
-            hindered=dict(worker.hindered),
+            hindered=_fitting(worker.hindered),
         )
         self._compare_clocks(self._line.call("register", request, wire.WorkerAnswer), now)
 
     def heartbeat(self, worker_id: UUID, *, hindered: Mapping[str, str], now: datetime) -> WorkerState:
-        request = wire.HeartbeatRequest(worker_id=worker_id, hindered=dict(hindered))
+        request = wire.HeartbeatRequest(worker_id=worker_id, hindered=_fitting(hindered))
         answer = self._line.call("heartbeat", request, wire.WorkerAnswer)
         self._compare_clocks(answer, now)
         return answer.state
@@ -232,9 +243,11 @@ class HttpClient:
     def report(self, worker_id: UUID, reports: Sequence[Report], *, now: datetime) -> list[ReportOutcome]:
         outcomes: list[ReportOutcome] = []
         for some in _parts(reports):
-            request = wire.ReportRequest(
-                worker_id=worker_id, reports=[translate.report_to_wire(report, now=now) for report in some]
-            )
+            with _or_invalid():
+                request = wire.ReportRequest(
+                    worker_id=worker_id,
+                    reports=[translate.report_to_wire(report, now=now) for report in some],
+                )
             answer = self._line.call("report", request, wire.ReportAnswer)
             outcomes += map(translate.outcome_from_wire, answer.outcomes)
         return outcomes
@@ -317,8 +330,9 @@ class HttpClient:
     ) -> Mapping[UUID, LogEnd]:
         ends: dict[UUID, LogEnd] = {}
         for some in _of_size(chunks):
-            chunks_ = [translate.chunk_to_wire(chunk) for chunk in some]
-            request = wire.AppendLogRequest(worker_id=worker_id, chunks=chunks_)
+            with _or_invalid():
+                chunks_ = [translate.chunk_to_wire(chunk) for chunk in some]
+                request = wire.AppendLogRequest(worker_id=worker_id, chunks=chunks_)
             ends |= _ends(self._line.call("append_log", request, wire.LogEndsAnswer))
         return ends
 
@@ -331,6 +345,24 @@ class HttpClient:
                 off,
             )
         self._told_of_clock = abs(off) > CLOCK_OFF_SECONDS
+
+
+def _fitting(hindered: Mapping[str, str]) -> dict[str, str]:
+    """Return what hinders pools in words that can be sent."""
+    return {name: rules.fit_text(reason) for name, reason in hindered.items()}
+
+
+@contextlib.contextmanager
+def _or_invalid() -> Iterator[None]:
+    """Say of something that can't be said what the API server would say of it.
+
+    :raises InvalidInput: instead of pydantic's error.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False, include_context=False)
+        raise InvalidInput(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in problems) from None
 
 
 def _jobs(answer: wire.JobsAnswer) -> list[ClaimedJob]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from airflow_workpools.core.backoff import Backoff
 from airflow_workpools.core.logs import LogChunk, LogEnd, cut, redact
-from airflow_workpools.errors import InfrastructureError, InfrastructureUnavailable
+from airflow_workpools.errors import InfrastructureError, InfrastructureUnavailable, InvalidInput
 from airflow_workpools.infrastructure.base import HasLog
 from airflow_workpools.worker.waiting import wait_for
 
@@ -236,14 +236,30 @@ class LogShipper:
         while full:
             chunks = self._next_chunks()
             if chunks:
-                ends = await asyncio.to_thread(
-                    self.client.append_log, self.worker_id, chunks, now=self.clock()
-                )
+                ends = await self._append(chunks)
                 for last in {chunk.job_id: chunk for chunk in chunks}.values():
                     self._note(last, ends.get(last.job_id))
             for one in self._logs.values():
                 one.room.set()
             full = sum(chunk.size for chunk in chunks) >= MAX_CALL_BYTES
+
+    async def _append(self, chunks: list[LogChunk]) -> dict[UUID, LogEnd]:
+        """Have chunks stored. A log of which some is not taken, for good, is given up, and keeps no other waiting."""
+        try:
+            return dict(
+                await asyncio.to_thread(self.client.append_log, self.worker_id, chunks, now=self.clock())
+            )
+        except InvalidInput as error:
+            jobs = list(dict.fromkeys(chunk.job_id for chunk in chunks))
+            if len(jobs) == 1:
+                log.error("Worker: the log of job %s is not taken, and given up: %s", jobs[0], error)
+                return {}
+        half = set(jobs[: len(jobs) // 2])
+        parts = (
+            [chunk for chunk in chunks if chunk.job_id in half],
+            [chunk for chunk in chunks if chunk.job_id not in half],
+        )
+        return {**await self._append(parts[0]), **await self._append(parts[1])}
 
     def _next_chunks(self) -> list[LogChunk]:
         chunks: list[LogChunk] = []

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from airflow_workpools.core.pools import WorkPool
+    from airflow_workpools.errors import WorkpoolsError
     from airflow_workpools.infrastructure.base import Infrastructure
     from airflow_workpools.store.records import ClaimedJob, Report, WorkerRecord
     from airflow_workpools.worker.client import WorkerClient
@@ -109,7 +110,12 @@ class Worker:
         self._beat_now = asyncio.Event()
         self._beats_to_take_over = 0
         self._stop = asyncio.Event()
-        self._roof = Roof(self._stop, max_retry=self.times.max_retry)
+        self._roof = Roof(
+            self._stop,
+            max_retry=self.times.max_retry,
+            may_end=lambda: not (self._tracked or self._recovery.sought or self._launcher.job_ids),
+            on_unknown=self._beat_now.set,
+        )
         self._logs = LogShipper(
             worker_id=self.record.id,
             client=self.client,
@@ -157,6 +163,7 @@ class Worker:
             known=self._known,
             start_attempts=self._start_attempts,
             launch=lambda jobs: self._launcher.begin(jobs, self._sites.pools),
+            being_launched=lambda: self._launcher.job_ids,
             kept=self._kept,
             note_kept=self._outbox.note_kept,
         )
@@ -269,6 +276,11 @@ class Worker:
         self._claiming.look()
 
     @property
+    def refusal(self) -> WorkpoolsError | None:
+        """Why the worker has ended by itself, if it has."""
+        return self._roof.refusal
+
+    @property
     def job_count(self) -> int:
         """How many jobs the worker has."""
         return len(self._held())
@@ -379,21 +391,29 @@ class Worker:
                 self.client.heartbeat, self.record.id, hindered=self._hindered(), now=self.clock()
             )
         except NotFound:
-            state = WorkerState.STOPPED
+            state = None
         self._roof.outages.works()
         self.on_heartbeat()
-        self._claiming.drained(state is WorkerState.DRAINING)
-        if state is WorkerState.STOPPED:
-            await self._come_back()
+        if state is not None:
+            self._claiming.drained(state is WorkerState.DRAINING)
+        if state in (None, WorkerState.STOPPED):
+            await self._come_back(state)
         if self._beats_to_take_over <= 0 and self.may_judge():
             await self._recovery.take_over()
+            await self._recovery.stop_strangers(self._launcher.installation)
             self._beats_to_take_over = self.times.heartbeats_per_take_over
         self._beats_to_take_over -= 1
         await wait_for(self._beat_now, self.times.heartbeat)
 
-    async def _come_back(self) -> None:
-        """Come online again after a silence for which others took this worker for dead, and maybe its jobs."""
-        log.warning("Worker: was silent for so long that it was taken for dead; coming online again")
+    async def _come_back(self, state: WorkerState | None) -> None:
+        """Come online again after a silence for which others took this worker for dead, and maybe its jobs.
+
+        :param state: None: it is not known; its token is another now, maybe.
+        """
+        if state is None:
+            log.info("Worker: is not known any more, or not with this token; coming online again")
+        else:
+            log.warning("Worker: was silent for so long that it was taken for dead; coming online again")
         await asyncio.to_thread(self.client.register, self._record(), now=self.clock())
         await self._recovery.forget_what_others_have()
 

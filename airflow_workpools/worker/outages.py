@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST_REASONS = 5
+"""Of one outage no more reasons are told at once: some hold a number that is another every time."""
 FIRST_SECONDS = 60.0
 """After this time it is told again; then after twice the time, and so on."""
 MOST_SECONDS = 3600.0
@@ -29,7 +31,8 @@ class Outages:
     _since: float | None = None
     _next: float = 0.0
     _interval: float = FIRST_SECONDS
-    _said: str = ""
+    _said: set[str] = field(default_factory=set)
+    """The reasons that were told of this outage."""
 
     def fails(self, error: Exception) -> None:
         """Note a call that failed."""
@@ -44,12 +47,13 @@ class Outages:
             self._interval = min(2 * self._interval, MOST_SECONDS)
             self._next = now + self._interval
             log.warning("Worker: for %.0f min: %s. Trying on", (now - self._since) / 60, reason)
-        elif reason != self._said:
+        elif reason not in self._said and len(self._said) < MOST_REASONS:
             log.warning("Worker: %s. Trying on", reason)
-        self._said = reason
+        self._said.add(reason)
 
     def works(self) -> None:
         """Note a call that was answered."""
         if self._since is not None:
             log.info("Worker: the API server answers again, after %.0f s", self.monotonic() - self._since)
-            self._since, self._said = None, ""
+            self._since = None
+            self._said.clear()

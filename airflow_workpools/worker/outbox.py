@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_workpools.core.jobs import ENDED
+from airflow_workpools.errors import InvalidInput
 from airflow_workpools.worker import reports
 from airflow_workpools.worker.sites import Leftover
 from airflow_workpools.worker.waiting import wait_for
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from airflow_workpools.worker.client import WorkerClient
     from airflow_workpools.worker.journal import Journal
     from airflow_workpools.worker.tracking import Tracked
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -91,6 +95,11 @@ class Outbox:
             del self._reports[: len(told)]
             # What another worker has taken over is for that one to look at, and to remove.
             ours = {outcome.job_id for outcome in outcomes if outcome.state is not None}
+            for foreign in {outcome.job_id for outcome in outcomes} - ours:
+                log.info(
+                    "Worker: job %s is not this worker's any more; what became of it is for another to tell",
+                    foreign,
+                )
             for report in batch:
                 tracked = self._of.get(report.job_id)
                 last = report.state in ENDED or (report.handle is not None and report.handle.failed_start)
@@ -107,7 +116,7 @@ class Outbox:
 
     async def _report(self, batch: list[Report]) -> list[ReportOutcome]:
         try:
-            outcomes = await asyncio.to_thread(self.client.report, self.record.id, batch, now=self.clock())
+            outcomes = await self._say(batch)
         except Exception:
             if self.journal is not None:
                 new = [report for report in batch if self._kept.get(report.job_id) != report]
@@ -119,6 +128,25 @@ class Outbox:
             await asyncio.to_thread(self.journal.forget, told)
             self._kept = {id_: report for id_, report in self._kept.items() if id_ not in told}
         return outcomes
+
+    async def _say(self, batch: list[Report]) -> list[ReportOutcome]:
+        """Tell the store; one report that it does not take, for good, keeps no other from being told."""
+        try:
+            return await asyncio.to_thread(self.client.report, self.record.id, batch, now=self.clock())
+        except InvalidInput as error:
+            if len(batch) > 1:
+                half = len(batch) // 2
+                return [*await self._say(batch[:half]), *await self._say(batch[half:])]
+            return await self._say_less(batch[0], str(error))
+
+    async def _say_less(self, report: Report, problem: str) -> list[ReportOutcome]:
+        log.error("Worker: what is to be told of job %s is not taken: %s", report.job_id, problem)
+        bare = reports.bare(report, problem)
+        try:
+            return await asyncio.to_thread(self.client.report, self.record.id, [bare], now=self.clock())
+        except InvalidInput as error:
+            log.error("Worker: nothing can be told of job %s: %s", report.job_id, error)
+            return []
 
     def _is_covered(self, report: Report) -> bool:
         """Say whether with this report all was told that the journal has of its job."""

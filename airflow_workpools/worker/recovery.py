@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from airflow_workpools.core.jobs import ENDED, JobState
 from airflow_workpools.errors import InfrastructureUnavailable
-from airflow_workpools.infrastructure.base import bound_to_host
+from airflow_workpools.infrastructure.base import RemembersJobs, bound_to_host
 from airflow_workpools.worker import reports
 from airflow_workpools.worker.sites import Leftover
-from airflow_workpools.worker.tracking import Sought, Tracked
+from airflow_workpools.worker.tracking import Sought, Tracked, grace_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable
@@ -41,6 +41,7 @@ class Recovery:
     :param known: tells of which jobs the worker knows, however far it is with them.
     :param start_attempts: says how often a job is launched at most.
     :param launch: launches jobs.
+    :param being_launched: tells which jobs are being launched.
     :param kept: returns what an earlier worker could not tell of a job, if it was kept.
     :param note_kept: takes note of it.
     """
@@ -54,6 +55,7 @@ class Recovery:
     known: Callable[[], Collection[UUID]]
     start_attempts: Callable[[ClaimedJob], int]
     launch: Callable[[list[ClaimedJob]], None]
+    being_launched: Callable[[], Collection[UUID]]
     kept: Callable[[ClaimedJob], Report | None]
     note_kept: Callable[[Report], None]
     sought: dict[UUID, Sought] = field(default_factory=dict)
@@ -108,12 +110,41 @@ class Recovery:
         for id_ in gone:
             self.sought.pop(id_, None)
             tracked = self.tracked.get(id_)
-            if tracked is not None and id_ in revoked and _can_stop(tracked):
+            if tracked is not None and id_ in revoked and self._can_stop(tracked):
                 log.warning("Worker: job %s was given up meanwhile, and is stopped", id_)
                 tracked.revoked, tracked.cancel_reason = True, REVOKED
             else:
                 self.tracked.pop(id_, None)
         self.be_unsure()
+
+    def _can_stop(self, tracked: Tracked) -> bool:
+        """Say whether what runs, or is about to, is this worker's alone.
+
+        On infrastructure of several hosts another worker may have begun to look after it, under the same name.
+        """
+        is_there = tracked.handle is not None or tracked.job.id in self.being_launched()
+        return is_there and tracked.site.is_open and bound_to_host(tracked.site.opened)
+
+    async def stop_strangers(self, installation: str) -> None:
+        """Stop what an earlier worker has left running here and the store has given up: its next try may run already.
+
+        :param installation: which Airflow this is. Jobs of others, and of pools that this worker does not serve, are
+            left alone: of those the store would not say what they are.
+        """
+        for site in list(self.sites):
+            if not (site.is_open and installation and isinstance(site.infrastructure, RemembersJobs)):
+                continue
+            alive = {
+                one.handle.job_id: one
+                for one in await site.infrastructure.alive()
+                if one.labels.get("installation") == installation
+                and one.labels.get("work_pool") in self.sites.pools
+            }
+            unknown = {id_: alive[id_].attempt for id_ in alive.keys() - set(self.known())}
+            revoked = unknown and await asyncio.to_thread(self.client.revoked, self.record.id, unknown)
+            for id_ in set(revoked) - set(self.known()):
+                log.warning("Worker: job %s of an earlier worker was given up meanwhile, and is stopped", id_)
+                await site.opened.stop(alive[id_].handle, grace_seconds=grace_of(alive[id_].handle))
 
     async def find_lost(self) -> None:
         """Look after jobs that the store gave to this worker, but whose claim or adoption failed half-way.
@@ -244,11 +275,3 @@ class Recovery:
                 now=self.clock(),
                 start_attempts=again,
             )
-
-
-def _can_stop(tracked: Tracked) -> bool:
-    """Say whether what runs is this worker's alone.
-
-    On infrastructure of several hosts another worker may have begun to look after it, under the same name.
-    """
-    return tracked.handle is not None and tracked.site.is_open and bound_to_host(tracked.site.opened)

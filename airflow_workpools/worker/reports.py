@@ -87,6 +87,15 @@ def of_claim(job: ClaimedJob, report: Report) -> Report:
     return replace(report, start_attempts=job.start_attempts)
 
 
+def bare(report: Report, problem: str) -> Report:
+    """Return what can be told of a job in any case, where the store does not take what there is to tell.
+
+    :param problem: why not.
+    """
+    reason = None if report.reason is None else f"the reason was not taken: {problem}"
+    return replace(report, handle=None, exit_code=None, started_at=None, reason=reason)
+
+
 def merge(reports: list[Report]) -> list[Report]:
     """Keep the last report of each job, with the handle and the start that an earlier one may have carried."""
     latest: dict[UUID, Report] = {}

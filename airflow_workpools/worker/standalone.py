@@ -33,7 +33,7 @@ from airflow_workpools.errors import (
 from airflow_workpools.infrastructure.process import ElsewhereProcessInfrastructure, ProcessRunner
 from airflow_workpools.infrastructure.registry import infrastructure_class, kinds, unusable_kinds
 from airflow_workpools.store.records import MISSED_HEARTBEATS, WorkerKind, WorkerRecord
-from airflow_workpools.worker.execution_api import use_execution_api_under
+from airflow_workpools.worker.execution_api import use_execution_api_under, wait_for_execution_api
 from airflow_workpools.worker.healthcheck import Healthcheck
 from airflow_workpools.worker.http_client import HttpClient
 from airflow_workpools.worker.journal import Journal
@@ -69,6 +69,8 @@ class WorkerOptions:
 
     url: str
     token: str
+    token_file: Path | None = None
+    """Where the token is from, and where there may be another one later; None: it was in the environment."""
     pools: tuple[str, ...]
     queues: tuple[WorkQueueRef, ...] | None = None
     name: str
@@ -96,6 +98,7 @@ def run_standalone_worker(options: WorkerOptions) -> None:
 
     forbid_database()
     use_execution_api_under(options.url)
+    wait_for_execution_api()
     home = StandaloneHome(options.home, options.name)
     with home.locked():
         types = _first_contact(options)
@@ -116,6 +119,7 @@ def _client(options: WorkerOptions) -> HttpClient:
         kinds=frozenset(kinds()) - unusable_kinds().keys(),
         pools=options.pools,
         queues=options.queues,
+        token_file=options.token_file,
         verify=options.certificates or True,
     )
 
@@ -260,6 +264,8 @@ async def _serve(options: WorkerOptions, home: StandaloneHome, runner: ProcessRu
     if health is not None:
         health.close()
     log.info("Worker '%s' has ended; jobs that go on: %d", options.name, worker.job_count)
+    if worker.refusal is not None:
+        raise worker.refusal
 
 
 def _class_of(kind: str) -> Any:

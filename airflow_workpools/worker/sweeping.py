@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 
 from airflow_workpools.errors import InfrastructureUnavailable
 from airflow_workpools.infrastructure.base import MayLeaveBehind
-from airflow_workpools.worker.wishes import DEFAULT_GRACE_SECONDS
+from airflow_workpools.worker.tracking import grace_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from datetime import datetime, timedelta
     from uuid import UUID
 
-    from airflow_workpools.infrastructure.base import Handle
     from airflow_workpools.worker.client import WorkerClient
     from airflow_workpools.worker.sites import Site, Sites
 
@@ -75,13 +74,9 @@ class Sweeper:
             if seen[handle.job_id].ended:
                 await infrastructure.cleanup(handle)
             else:
-                await infrastructure.stop(handle, grace_seconds=_grace_of(handle))
+                await infrastructure.stop(handle, grace_seconds=grace_of(handle))
         log.info(
             "Worker: removed from %s what was left of jobs that are over: %s",
             site.key.kind,
             ", ".join(str(handle.job_id) for handle in of_these),
         )
-
-
-def _grace_of(handle: Handle) -> float:
-    return float(handle.data.get("stop_grace_seconds", DEFAULT_GRACE_SECONDS))

@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from airflow_workpools.store.records import ClaimedJob
     from airflow_workpools.worker.sites import Site
 
+DEFAULT_GRACE_SECONDS = 30.0
+
+
+def grace_of(handle: Handle) -> float:
+    """Return how long a job has to end, once it was asked to."""
+    seconds = handle.data.get("stop_grace_seconds")
+    return DEFAULT_GRACE_SECONDS if seconds is None else float(seconds)
+
 
 @dataclass
 class Tracked:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_workpools.errors import InfrastructureUnavailable
+from airflow_workpools.worker.tracking import grace_of
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from airflow_workpools.worker.tracking import Tracked
 
 log = logging.getLogger(__name__)
-
-DEFAULT_GRACE_SECONDS = 30.0
 
 
 @dataclass(kw_only=True)
@@ -43,9 +42,10 @@ class Wishes:
         """Ask which jobs shall be cancelled, and begin to stop them."""
         if not self.tracked and not self.launcher.job_ids:
             return
-        wishes = await asyncio.to_thread(self.client.wishes, self.record.id)
         for given_up in [one for one in self.tracked.values() if one.revoked and not one.stopping]:
-            self._begin_to_stop(given_up)
+            if given_up.handle is not None:  # else it is being launched
+                self._begin_to_stop(given_up)
+        wishes = await asyncio.to_thread(self.client.wishes, self.record.id)
         self._since = {wish.job_id: self._since[wish.job_id] for wish in wishes if wish.job_id in self._since}
         for id_, reason in wishes:
             tracked = self.tracked.get(id_)
@@ -66,7 +66,7 @@ class Wishes:
     async def _stop(self, tracked: Tracked) -> None:
         assert tracked.handle is not None
         try:
-            await tracked.site.opened.stop(tracked.handle, grace_seconds=_grace(tracked))
+            await tracked.site.opened.stop(tracked.handle, grace_seconds=grace_of(tracked.handle))
         except Exception as error:  # the next look tries again
             tracked.stopping = False
             known = isinstance(error, InfrastructureUnavailable)
@@ -83,8 +83,3 @@ class Wishes:
         for task in list(self._stops):
             task.cancel()
         await asyncio.gather(*self._stops, return_exceptions=True)
-
-
-def _grace(tracked: Tracked) -> float:
-    assert tracked.handle is not None
-    return float(tracked.handle.data.get("stop_grace_seconds", DEFAULT_GRACE_SECONDS))

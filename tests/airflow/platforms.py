@@ -15,8 +15,8 @@ from airflow_workpools.infrastructure.containers import LABEL_PREFIX
 from airflow_workpools.infrastructure.docker.engine import OF_KUBERNETES
 from tests.images import task_image
 
-POOL = "there"
-"""The work pool whose jobs are looked at."""
+POOLS = ("there", "pulled")
+"""The work pools whose jobs are looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +39,12 @@ def docker_engine(dags: Path) -> Iterator[ContainerPlatform]:
     from tests.containers import client
 
     engine = client()
-    label = f"{LABEL_PREFIX}work_pool={POOL}"
+    label = f"{LABEL_PREFIX}work_pool"
 
     def containers() -> list[Any]:
         found = engine.containers.list(all=True, filters={"label": label}, ignore_removed=True)
         # The cluster of other tests may run its pods on this engine.
-        return [one for one in found if OF_KUBERNETES not in one.labels]
+        return [one for one in found if OF_KUBERNETES not in one.labels and one.labels[label] in POOLS]
 
     try:
         yield ContainerPlatform(

@@ -9,12 +9,14 @@ import signal
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_workpools.cli.local_airflow import SCHEDULER
 from tests.airflow.harness import ROOT, AirflowInstance, held_at_once, seconds
+from tests.airflow.separate import RunningWorker, worker_command, worker_environment
 from tests.postgres import postgres_server
 
 if TYPE_CHECKING:
@@ -88,12 +90,14 @@ def contained(
         stack.callback(instance.stop)
         instance.start()
         instance.create_pool("here")
-        instance.create_pool(
-            "there",
-            type=request.param,
-            concurrency_limit=LIMIT,
-            job_variables={**platform.job_variables, "env": {"WORKPOOLS_TEST_CONTAINER": "yes"}},
-        )
+        for name, delivery in (("there", "push"), ("pulled", "pull")):
+            instance.create_pool(
+                name,
+                type=request.param,
+                delivery=delivery,
+                concurrency_limit=LIMIT,
+                job_variables={**platform.job_variables, "env": {"WORKPOOLS_TEST_CONTAINER": "yes"}},
+            )
         yield Contained(instance, request.param, platform)
 
 
@@ -216,6 +220,41 @@ def test_a_container_goes_on_and_runs_once_when_who_started_it_is_killed(
     assert (job["state"], job["reason"]) == ("succeeded", None)
     assert seconds(job["ended_at"]) - seconds(job["started_at"]) > 20
     contained.wait_until_nothing_is_left()
+
+
+@pytest.mark.worker
+def test_a_worker_elsewhere_starts_containers_and_has_them_again_when_it_was_killed(
+    contained: Contained, tmp_path: Path
+) -> None:
+    airflow = contained.airflow
+    token = airflow.workpools("token", "create", "--pool", "pulled").strip()
+    made = worker_environment(tmp_path, dags=DAGS, url=airflow.api.url, trace=airflow.trace)
+    environment = {**made, **contained.platform.environment, "AIRFLOW_WORKPOOLS_TOKEN": token}
+    command = worker_command("pulled", "--name", "elsewhere")
+    with ExitStack() as stack:
+
+        def start() -> RunningWorker:
+            worker = RunningWorker(command, environment, tmp_path / "worker.log")
+            stack.callback(worker.end)
+            return worker
+
+        first = start()
+        (task,) = airflow.run("moved_pulled", timeout=240)
+        assert "runs in a container: yes" in contained.log(task)
+        task = contained.start("sleeps_pulled")
+        airflow.wait(lambda: "has begun to sleep" in airflow.log(task), what="the task's own code")
+        launched = contained.platform.names()
+        first.signal(signal.SIGKILL)
+        first.process.wait()
+        second = start()
+        (after,) = airflow.wait_run("sleeps_pulled", task.run_id, timeout=240)
+        assert (len(launched), after.try_number) == (1, 1)
+        assert contained.log(after).count("has begun to sleep") == 1
+        job = contained.job(after)
+        assert (job["state"], job["reason"]) == ("succeeded", None)
+        contained.wait_until_nothing_is_left()
+        assert "Traceback" not in second.said()
+        assert token not in second.said()
 
 
 def _id_of(job: dict[str, Any]) -> str:

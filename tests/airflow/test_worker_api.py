@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real API server has the worker API: a worker that reaches nothing else gets a real task's job."""
+"""A real API server has the worker API: a worker that reaches nothing else gets a real task's job.
+
+And the pool API, with Airflow's logins.
+"""
 
 from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -79,3 +84,65 @@ def test_nothing_of_it_is_open_without_a_token(airflow: AirflowInstance) -> None
         assert answer.status_code in (401, 422)
         assert answer.json()["code"] in ("token", "invalid")
     assert httpx.get(f"{airflow.api.url}/workpools/openapi.json").status_code == 404
+
+
+# -- the pool API, which people ask, is beside it ---------------------------------------------------------------
+
+MINT = """
+import sys
+from airflow.api_fastapi.app import create_auth_manager
+from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+for role in sys.argv[1:]:
+    print("token", create_auth_manager().generate_jwt(SimpleAuthManagerUser(username=role, role=role, teams=None)))
+"""
+
+
+@pytest.fixture(scope="module")
+def logins(airflow: AirflowInstance) -> dict[str, dict[str, str]]:
+    """Headers with logins of Airflow's own, by role."""
+    roles = ("viewer", "op")
+    done = subprocess.run(
+        [sys.executable, "-c", MINT, *roles],
+        env=airflow.local.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    tokens = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("token ")]
+    return {role: {"Authorization": f"Bearer {token}"} for role, token in zip(roles, tokens, strict=True)}
+
+
+def test_a_viewer_looks_and_an_op_changes_and_is_written_down(
+    airflow: AirflowInstance, logins: dict[str, dict[str, str]]
+) -> None:
+    base = f"{airflow.api.url}/workpools/api/v1"
+    viewer, op = logins["viewer"], logins["op"]
+    listed = httpx.get(f"{base}/pools", headers=viewer, timeout=60).json()
+    pools = {pool["name"]: pool for pool in listed["pools"]}
+    assert pools.keys() == {"crash", "default"}
+    assert (pools["default"]["status"], pools["default"]["workers_online"]) == ("READY", 1)
+    assert not listed["may_create"]
+    (job, *_) = httpx.get(f"{base}/pools/crash/jobs?state=failed", headers=viewer, timeout=60).json()["jobs"]
+    assert job["dag_id"] == "survivors"
+    where = {name: job[name] for name in ("dag_id", "run_id", "task_id", "map_index")}
+    told = httpx.get(f"{base}/explain", params=where, headers=viewer, timeout=60).json()
+    assert told["job"] is None or told["job"]["dag_id"] == "survivors"
+    assert (
+        httpx.get(f"{base}/jobs/{job['id']}", headers=viewer, timeout=60).json()["reason"] == "no room here"
+    )
+
+    assert httpx.post(f"{base}/pools/crash/pause", headers=viewer, timeout=60).status_code == 403
+    assert httpx.post(f"{base}/pools/crash/pause", headers=op, timeout=60).json()["status"] == "PAUSED"
+    made = httpx.post(f"{base}/pools", json={"name": "made", "type": "process"}, headers=op, timeout=60)
+    assert made.status_code == 201
+    assert "made" in airflow.workpools("list", "-o", "json")
+    assert httpx.delete(f"{base}/pools/made", headers=op, timeout=60).status_code == 204
+    rows = airflow.rows("select event, owner from log where event like 'workpools%' order by id")
+    assert [(row["event"], row["owner"]) for row in rows] == [
+        ("workpools_pause", "op"),
+        ("workpools_create", "op"),
+        ("workpools_delete", "op"),
+    ]
+    # A login that is shown counts, and not that here everybody else is an admin.
+    nonsense = {"Authorization": "Bearer nonsense"}
+    assert httpx.get(f"{base}/pools", headers=nonsense, timeout=60).status_code == 403

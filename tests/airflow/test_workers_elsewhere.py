@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
+import time
+import uuid
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,8 @@ import pytest
 from airflow_workpools.infrastructure.process.files import JobDirectories
 from airflow_workpools.infrastructure.process.proc import kill_family
 from tests.airflow.harness import ROOT, AirflowInstance
+from tests.airflow.separate import RunningWorker, over_tls, worker_command, worker_environment
+from tests.engines import Certificates
 from tests.namespace import Namespace, namespace
 from tests.postgres import postgres_server
 
@@ -31,73 +34,45 @@ pytestmark = [pytest.mark.airflow, pytest.mark.worker, pytest.mark.postgres]
 
 DAGS = ROOT / "tests/airflow/dags_elsewhere"
 POOL = "elsewhere"
-
-
-class RunningWorker:
-    """A worker of the namespace, and what it writes."""
-
-    def __init__(self, command: list[str], environment: dict[str, str], output: Path) -> None:
-        self.output = output
-        with output.open("ab") as file:
-            self.process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
-            )
-
-    def said(self) -> str:
-        return self.output.read_text(errors="replace")
-
-    def signal(self, number: int) -> None:
-        self.process.send_signal(number)
-
-    def end(self) -> None:
-        """Take it away, if it is there."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+OUTAGE_SECONDS = 120
 
 
 class Elsewhere:
     """An Airflow with a pull pool, and a place from which only its API server can be reached."""
 
-    def __init__(self, airflow: AirflowInstance, place: Namespace, home: Path) -> None:
+    def __init__(
+        self, airflow: AirflowInstance, place: Namespace, home: Path, *, scheme: str = "http"
+    ) -> None:
         self.airflow = airflow
         self.place = place
         self.home = home
+        self.url = f"{scheme}://127.0.0.1:{place.port}"
         self.token = airflow.workpools("token", "create", "--pool", POOL).strip()
         self._started: list[RunningWorker] = []
 
     def environment(self) -> dict[str, str]:
-        """Return all that a worker has: no database that answers, and no secret of Airflow's."""
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        return {
-            **kept,
-            "AIRFLOW_HOME": str(self.home),
-            "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__CORE__EXECUTOR": "airflow_workpools.WorkPoolExecutor",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql+psycopg2://nobody:nothing@127.0.0.1:9/none",
-            "AIRFLOW__WORKPOOLS__WORKER_HEARTBEAT_INTERVAL": "2",
-            "AIRFLOW__WORKPOOLS__API_URL": f"http://127.0.0.1:{self.place.port}",
-            "WORKPOOLS_TEST_TRACE": str(self.airflow.trace),
-            "AIRFLOW_WORKPOOLS_TOKEN": self.token,
-        }
+        made = worker_environment(self.home, dags=DAGS, url=self.url, trace=self.airflow.trace)
+        return {**made, "AIRFLOW_WORKPOOLS_TOKEN": self.token}
 
     def command(self, *arguments: str, pool: str = POOL) -> list[str]:
-        start = ["-m", "airflow", "workpools", "worker", "start", "--pool", pool, *arguments]
-        return [*self.place.prefix, sys.executable, *start]
+        return [*self.place.prefix, *worker_command(pool, *arguments)]
 
-    def start(self, name: str, *arguments: str) -> RunningWorker:
+    def start(self, name: str, *arguments: str, **environment: str) -> RunningWorker:
         """Start a worker and wait until it is online."""
         before = self.online()
-        output = self.home / f"{name}.log"
-        worker = RunningWorker(self.command("--name", name, *arguments), self.environment(), output)
-        self._started.append(worker)
+        worker = self.begin_to_start(name, *arguments, **environment)
 
         def is_online() -> bool:
             assert worker.process.poll() is None, worker.said()
             return bool(self.online() - before)
 
         self.airflow.wait(is_online, what=f"worker {name} to be online", timeout=90)
+        return worker
+
+    def begin_to_start(self, name: str, *arguments: str, **environment: str) -> RunningWorker:
+        command = self.command("--name", name, *arguments)
+        worker = RunningWorker(command, {**self.environment(), **environment}, self.home / f"{name}.log")
+        self._started.append(worker)
         return worker
 
     def run(self, *arguments: str, **changes: Any) -> subprocess.CompletedProcess[str]:
@@ -142,7 +117,7 @@ class Elsewhere:
         (row,) = self.airflow.rows("select * from workpool_job where run_id = :run_id", run_id=task.run_id)
         return row
 
-    def clean_up(self) -> None:
+    def close(self) -> None:
         """End the workers of a test, and let no process of a job live on."""
         self.place.mend()
         for worker in self._started:
@@ -177,7 +152,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
 @pytest.fixture
 def elsewhere(shared: Elsewhere) -> Iterator[Elsewhere]:
     yield shared
-    shared.clean_up()
+    shared.close()
 
 
 def test_tasks_run_where_only_the_api_server_can_be_reached_and_their_logs_are_in_airflow(
@@ -268,13 +243,90 @@ def test_a_worker_that_is_killed_and_started_while_the_api_server_is_away_loses_
     elsewhere.place.cut()
     worker.signal(signal.SIGKILL)
     worker.process.wait()
-    again = RunningWorker(
-        elsewhere.command("--name", "twice"), elsewhere.environment(), elsewhere.home / "again.log"
-    )
-    elsewhere._started.append(again)
+    worker.output.unlink()
+    again = elsewhere.begin_to_start("twice")
     elsewhere.airflow.wait(lambda: "Jobs go on" in again.said(), what="the worker to tell of the outage")
     elsewhere.place.mend()
     assert "this task was released" in elsewhere.finish(task)
+
+
+def test_while_the_api_server_is_away_for_long_jobs_go_on_and_end_and_each_task_succeeds_once(
+    elsewhere: Elsewhere,
+) -> None:
+    """By itself Airflow ends a task half a minute after its API server has gone."""
+    worker = elsewhere.start("outlasts")
+    goes_on, ends, dies = (
+        elsewhere.begin(dag_id) for dag_id in ("goes_on", "ends_meanwhile", "dies_meanwhile")
+    )
+    tasks, reports = (goes_on, ends, dies), elsewhere.home / "workpools/worker-outlasts/reports"
+
+    def states() -> list[str]:
+        return [elsewhere.job(task)["state"] for task in tasks]
+
+    elsewhere.airflow.wait(lambda: states() == ["running"] * 3, what="all to be told")
+    elsewhere.place.cut()
+    back_at = time.monotonic() + OUTAGE_SECONDS
+    elsewhere.airflow.release("ends_meanwhile")
+    process = JobDirectories(reports.parent).of(uuid.UUID(str(elsewhere.job(dies)["id"]))).process()
+    assert process is not None
+    kill_family(process.identity.pid)
+    elsewhere.airflow.wait(lambda: list(reports.glob("*.json")), what="what can't be told to be kept")
+    elsewhere.airflow.wait(
+        lambda: [one for one in elsewhere.airflow.executions(ends.run_id) if one.event == "end"],
+        what="a task to end meanwhile",
+    )
+    time.sleep(max(0.0, back_at - time.monotonic()))
+    assert worker.process.poll() is None
+    assert states() == ["running"] * 3
+    elsewhere.place.mend()
+    assert "this task was released" in elsewhere.finish(goes_on)
+    assert "this task was released" in elsewhere.finish(ends)
+    elsewhere.airflow.wait_run("dies_meanwhile", dies.run_id, state="failed")
+    elsewhere.airflow.wait(lambda: elsewhere.job(dies)["ended_at"], what="its job to end")
+    assert "SIGKILL" in elsewhere.job(dies)["reason"]
+    elsewhere.airflow.wait(lambda: not list(reports.glob("*.json")), what="what was kept to be forgotten")
+    assert worker.said().count("Jobs go on") == 1
+
+
+def test_a_token_is_changed_while_a_worker_works_and_no_job_is_lost(elsewhere: Elsewhere) -> None:
+    file = elsewhere.home / "rotated.token"
+
+    def make() -> str:
+        made = json.loads(elsewhere.airflow.workpools("token", "create", "--pool", POOL, "-o", "json"))
+        file.write_text(made["token"] + "\n")
+        return str(made["id"])
+
+    old = make()
+    worker = elsewhere.start("rotates", "--token-file", str(file))
+    task = elsewhere.begin("rotated")
+    make()
+    elsewhere.airflow.workpools("token", "revoke", old)
+    elsewhere.airflow.wait(lambda: f"another token in {file}" in worker.said(), what="it to read the file")
+    assert "this task was released" in elsewhere.finish(task)
+    assert "Traceback" not in worker.said()
+
+
+def test_over_tls_a_worker_and_its_tasks_trust_whom_they_are_told_to(
+    elsewhere: Elsewhere, tmp_path: Path
+) -> None:
+    certificates = Certificates(tmp_path)
+    certificates.make()
+    airflow = elsewhere.airflow
+    with (
+        over_tls(airflow.local.ports.api, certificates) as port,
+        namespace(port) as place,
+        contextlib.closing(Elsewhere(airflow, place, tmp_path / "home", scheme="https")) as safe,
+    ):
+        safe.home.mkdir()
+        refused = safe.run("--name", "wary")
+        assert refused.returncode == 1
+        (line,) = [one for one in refused.stderr.splitlines() if one.startswith("Error: ")]
+        assert f"the API server at https://127.0.0.1:{port} can't be trusted" in line
+        assert "[api] ssl_cert" in line
+        worker = safe.start("trusts", AIRFLOW__API__SSL_CERT=str(tmp_path / "ca.pem"))
+        task = safe.begin("encrypted")
+        assert "this task was released" in safe.finish(task)
+        assert "Traceback" not in worker.said()
 
 
 def test_once_means_what_there_is_now(elsewhere: Elsewhere) -> None:

@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_workpools.worker import claiming
 from tests.mariadb import mariadb_server
 from tests.postgres import postgres_server
 from tests.store.databases import airflow, engine_for
+from tests.store.hosts import Host
 from tests.store.rigs import Rig, memory_rig, sql_rig
+from tests.store.worker_api import serving
+from tests.unit.process_platform import ElsewhereProcessPlatform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import sqlalchemy as sa
 
@@ -97,3 +102,14 @@ def rig(request: pytest.FixtureRequest) -> Rig:
     if request.param == "memory":
         return memory_rig()
     return sql_rig(request.getfixturevalue(f"{request.param}_engine"))
+
+
+@pytest.fixture
+def host(sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    """A host of standalone workers, and a server of the worker API with a store that is empty."""
+    # No call waits for so long that the end of a test waits for it.
+    monkeypatch.setattr(claiming, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(claiming, "WAIT_WHEN_FULL_SECONDS", 0.5)
+    rig = sql_rig(sqlite_engine)
+    with serving(rig, rig.airflow.session) as api, ElsewhereProcessPlatform(tmp_path) as platform:
+        yield Host(api, platform)

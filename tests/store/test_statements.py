@@ -12,10 +12,10 @@ import sqlalchemy as sa
 
 from airflow_workpools.core.jobs import ENDED, OCCUPYING, JobState, sources_of
 from airflow_workpools.core.names import WorkQueueRef
-from airflow_workpools.store import rules
+from airflow_workpools.store import claim_rules
 from airflow_workpools.store.records import JobFilter, Report
 from airflow_workpools.store.rows import job_row
-from airflow_workpools.store.statements import claim, common, executor, reconcile, run_time, worker
+from airflow_workpools.store.statements import claim, common, executor, reconcile, run_time, usage, worker
 from airflow_workpools.store.tables import jobs
 from tests.store.rigs import NOW, SCHEDULER, Rig, later, new_job, sql_rig, work_pool
 
@@ -180,7 +180,7 @@ def test_thousands_of_jobs_take_a_statement_for_every_five_hundred(sql: Rig, eng
 
 # -- plans ---------------------------------------------------------------------------------------------------
 
-HEADS = {"low": rules.Head(10, 64), "high": rules.Head(None, 64)}
+HEADS = {"low": claim_rules.Head(10, 64), "high": claim_rules.Head(None, 64)}
 ID = uuid.uuid4()
 QUESTIONS = {
     "workpool_job_waiting": [
@@ -252,6 +252,41 @@ def test_frequent_questions_are_answered_from_their_index(history: sa.Engine) ->
             assert found, f"{index}, question {number}: {plan}"
             assert "Seq Scan on workpool_job" not in plan
             assert "SCAN workpool_job\n" not in f"{plan}\n"
+
+
+PAGES: dict[str, dict[str, Any]] = {
+    "workpool_job_over_of_pool": {"queue": None, "dag_id": None},
+    "workpool_job_over_of_queue": {"queue": "high", "dag_id": None},
+    "workpool_job_over_of_dag": {"queue": None, "dag_id": "dag"},
+}
+"""What pages of jobs are filtered by, and the index that has them in their order."""
+
+
+@pytest.mark.parametrize("index", PAGES)
+def test_pages_of_jobs_are_read_in_the_order_of_an_index(history: sa.Engine, index: str) -> None:
+    if history.dialect.name == "mysql":
+        pytest.skip("has no indexes of a part of the rows")
+    for after in (None, (later(3000), ID)):
+        page = usage.page("etl", {JobState.FAILED}, after=after, limit=51, **PAGES[index])
+        plan = plan_of(history, page)
+        assert index in plan
+        assert "Seq Scan on workpool_job" not in plan
+        page = usage.page(
+            "etl", {JobState.SUCCEEDED, JobState.PENDING}, after=after, limit=51, **PAGES[index]
+        )
+        assert "SCAN workpool_job\n" not in f"{plan_of(history, page)}\n"
+
+
+def test_the_past_is_read_from_where_it_begins(history: sa.Engine) -> None:
+    lately = later(5900)
+    for question in (
+        usage.claims(None, lately, 60.0, over=True),
+        usage.ends(["etl"], lately, 60.0),
+        usage.claims(None, lately, 60.0, over=False),
+    ):
+        plan = plan_of(history, question)
+        assert "Seq Scan on workpool_job" not in plan
+        assert "SCAN workpool_job\n" not in f"{plan}\n"
 
 
 def test_the_head_of_a_line_is_read_without_sorting_the_line(history: sa.Engine) -> None:

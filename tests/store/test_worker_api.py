@@ -333,7 +333,7 @@ CALLS = (
     "wishes",
     "renew",
 )
-CALLS += ("heartbeat", "take_over", "stop")
+CALLS += ("heartbeat", "take_over", "stop", "installation", "wait", "over", "revoked")
 
 
 class Worker:
@@ -365,6 +365,8 @@ class Worker:
         client, id_ = self.client, self.worker.id
         self.keep_on(lambda: client.register(self.worker, now=NOW))
         self.keep_on(client.pools)
+        self.keep_on(client.installation)
+        self.keep_on(lambda: client.wait_for_work(id_, most=1, seconds=0))
         self.keep_on(lambda: client.heartbeat(id_, hindered={}, now=NOW))
         for _ in range(3):  # with every heartbeat
             for job in self.once(lambda: client.take_over(id_, "there", now=NOW)):
@@ -375,6 +377,9 @@ class Worker:
             self.keep_on(lambda: client.wishes(id_))
         for job in self.once(lambda: client.mine(id_)):
             self.run(job)
+        ids = [job_id for job_id, _ in self.launched]
+        assert set(self.keep_on(lambda: client.revoked(id_, dict.fromkeys(ids, 0)))) == set(ids)
+        assert self.keep_on(lambda: client.over(ids, before=datetime.now(timezone.utc))) == set()
         self.keep_on(lambda: client.stop(id_, now=NOW))
 
     def run(self, job: ClaimedJob) -> None:

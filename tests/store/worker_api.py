@@ -107,6 +107,7 @@ def serving(rig: Rig, session_factory: Any, **pools: WorkPool) -> Iterator[Api]:
         store=rig.store,
         read_pools=api.read_pools,
         mint_token=lambda ti, seconds: f"token of {ti} for {seconds:.0f} s",
+        opens=api.tokens.opens,
         clock=lambda: api.now,
     )
     api.access = Access(tokens=api.tokens, clock=lambda: api.now, version=__version__)

@@ -30,6 +30,8 @@ class FakeExecutionApi(ThreadingHTTPServer):
         self.requests: list[tuple[str, str, Any]] = []
         """Method, path and body of each request, in order."""
         self.tokens: set[str | None] = set()
+        self.away = False
+        """Whether it hangs up on whoever asks."""
         self.connection: dict[str, Any] = {}
         """What a connection test has to test."""
 
@@ -47,6 +49,9 @@ class _Handler(BaseHTTPRequestHandler):
     server: FakeExecutionApi
 
     def _answer(self) -> None:
+        if self.server.away:
+            self.close_connection = True
+            return
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length) or b"null")
         path = self.path.partition("?")[0]

@@ -47,6 +47,9 @@ class ScriptedTask:
     def do_exit(self, script: dict[str, Any], _diary: Path) -> int:
         return int(script["code"])
 
+    def do_end_by_itself(self, _script: dict[str, Any], _diary: Path) -> int:
+        return 0
+
     def do_write(self, script: dict[str, Any], diary: Path) -> int:
         """Write lines, and end, or go on until someone opens the pipe for writing."""
         for line in script["lines"]:

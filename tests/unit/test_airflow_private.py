@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_workpools.airflow_private import tries
+from airflow_workpools.airflow_private.logins import is_secret_name
 from airflow_workpools.airflow_private.task_logs import read_logs_with
+from airflow_workpools.api.pools.access import COOKIE
 from tests.dag_reader import WITH_ALIAS, airflow_environment, run
 
 if TYPE_CHECKING:
@@ -205,3 +207,25 @@ def _not_implemented(*_: Any) -> None:
 
 def _never(*_: Any) -> None:
     raise AssertionError("the task's host was asked")
+
+
+def test_a_login_is_asked_for_as_airflow_itself_does() -> None:
+    # The contract tests of the pool API go through all of it; this says what to look at when they fail.
+    import inspect
+
+    from airflow.api_fastapi.auth.managers.base_auth_manager import BaseAuthManager
+    from airflow.api_fastapi.core_api import security
+
+    assert list(inspect.signature(security.get_user).parameters)[:1] == ["request"]
+    assert len(inspect.signature(security.get_user).parameters) == 3
+    assert security.COOKIE_NAME_JWT_TOKEN == COOKIE
+    for name in ("is_authorized_pool", "is_authorized_connection", "is_authorized_dag"):
+        assert {"method", "details", "user"} <= inspect.signature(
+            getattr(BaseAuthManager, name)
+        ).parameters.keys()
+
+
+def test_airflow_says_what_is_a_secret_by_its_name() -> None:
+    assert is_secret_name("DB_PASSWORD")
+    assert is_secret_name("api_key")
+    assert not is_secret_name("image")

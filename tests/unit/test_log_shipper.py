@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from airflow_workpools.core.jobs import JobState
-from airflow_workpools.core.logs import LogEnd, lines_of
+from airflow_workpools.core.logs import LogChunk, LogEnd, lines_of
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import PoolSource, WorkPool, parse_work_pool
 from airflow_workpools.core.templates import BaseJobTemplate
-from airflow_workpools.errors import InfrastructureError
+from airflow_workpools.errors import InfrastructureError, InvalidInput
 from airflow_workpools.store.records import NewJob, WorkerKind, WorkerRecord
 from airflow_workpools.task_logs import read_chunks
 from airflow_workpools.testing import FakeInfrastructureWithLog, FakePlatform, MemoryStore
@@ -345,6 +345,28 @@ def test_a_log_that_is_too_long_is_read_no_further_and_its_job_ends_well():
             await until(lambda: stage.infrastructures[0].cleanups)
 
     play(scenario)
+
+
+def test_a_log_that_is_not_taken_is_given_up_and_keeps_no_other_waiting(caplog: pytest.LogCaptureFixture):
+    async def scenario(stage: Stage) -> None:
+        async with working(stage.worker()):
+            jobs = [await stage.started() for _ in range(5)]
+            bad, take = jobs[2], stage.store.append_log
+
+            def refuse(worker_id: uuid.UUID, chunks: list[LogChunk], **more: Any) -> dict[uuid.UUID, LogEnd]:
+                if any(chunk.job_id == bad for chunk in chunks):
+                    raise InvalidInput("it can't be so")
+                return take(worker_id, chunks, **more)
+
+            stage.store.append_log = refuse  # type: ignore[method-assign,assignment]
+            for job in jobs:
+                stage.platform.write(job, "a line\n")
+                stage.platform.end(job)
+            await until(lambda: all(stage.state(job) is JobState.SUCCEEDED for job in jobs))
+            assert [stage.log(job) for job in jobs] == [["a line"], ["a line"], [], ["a line"], ["a line"]]
+
+    play(scenario)
+    assert "is not taken, and given up: it can't be so" in caplog.text
 
 
 def test_no_token_is_stored():

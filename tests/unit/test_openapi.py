@@ -1,22 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The document of the worker API is that of its code, and its reference page names every call."""
+"""The documents of the APIs are those of their code, and the reference pages name every call."""
 
 from __future__ import annotations
 
 import json
 import re
 
+import pytest
+
 from airflow_workpools.api.app import openapi_document
+from airflow_workpools.api.pools import wire as pools
 from airflow_workpools.api.wire import MOUNT, PATH, ProblemCode
 from tests.unit.test_docs import ROOT
+from tools.openapi import DOCUMENTS, FOLDER
 
-COMMITTED = ROOT / "airflow_workpools/api/openapi/worker-v1.json"
 PAGE = (ROOT / "docs/reference/worker-api.md").read_text()
 
 
-def test_the_committed_document_is_that_of_the_code() -> None:
-    # Otherwise: make openapi, and look at the difference: an older worker has to understand it.
-    assert json.loads(COMMITTED.read_text()) == json.loads(json.dumps(openapi_document()))
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_the_committed_document_is_that_of_the_code(name: str) -> None:
+    # Otherwise: make openapi, and look at the difference: an older worker, or the UI, has to understand it.
+    assert json.loads((FOLDER / name).read_text()) == json.loads(json.dumps(DOCUMENTS[name]()))
 
 
 def test_the_reference_page_has_every_call_and_every_refusal() -> None:
@@ -29,3 +33,20 @@ def test_the_reference_page_has_every_call_and_every_refusal() -> None:
     assert {code for _, code in refusals} == {code.value for code in ProblemCode}
     some = next(iter(openapi_document()["paths"].values()))["post"]["responses"]
     assert {status for status, _ in refusals} == set(some) - {"200"}
+
+
+def test_the_page_of_the_pool_api_has_every_route_and_every_refusal() -> None:
+    page = (ROOT / "docs/reference/pool-api.md").read_text()
+    paths = DOCUMENTS["pool-v1.json"]()["paths"]
+    assert f"{pools.MOUNT}{pools.PATH}/" in page
+    routes = {
+        f"{method.upper()} {path.removeprefix(pools.PATH)}"
+        for path, methods in paths.items()
+        for method in methods
+    }
+    assert set(re.findall(r"`((?:GET|POST|PUT|PATCH|DELETE) /[^`]*)`", page.split("## Who may")[0])) == routes
+    refusals = re.findall(r"^\| (\d+) \| `(\w+)`", page, re.MULTILINE)
+    assert {code for _, code in refusals} == {code.value for code in pools.ProblemCode}
+    said = {status for methods in paths.values() for one in methods.values() for status in one["responses"]}
+    # That a method is not known there, no route can say.
+    assert {status for status, _ in refusals} == {status for status in said if status >= "400"} | {"405"}

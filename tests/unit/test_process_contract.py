@@ -5,7 +5,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.infrastructure_contract import InfrastructureContract, LogContract
+from tests.unit.infrastructure_contract import (
+    InfrastructureContract,
+    LeftBehindContract,
+    LogContract,
+)
 from tests.unit.process_platform import ElsewhereProcessPlatform, ProcessPlatform
 
 if TYPE_CHECKING:
@@ -20,7 +24,7 @@ class TestProcessInfrastructure(InfrastructureContract):
             yield platform
 
 
-class TestElsewhereProcessInfrastructure(InfrastructureContract, LogContract):
+class TestElsewhereProcessInfrastructure(InfrastructureContract, LogContract, LeftBehindContract):
     @pytest.fixture
     def platform(self, tmp_path: Path) -> Iterator[ElsewhereProcessPlatform]:
         with ElsewhereProcessPlatform(tmp_path) as platform:

@@ -285,6 +285,71 @@ def test_the_traceback_of_a_task_elsewhere_is_in_its_log(rig: Rig) -> None:
     assert line["error_detail"][0]["exc_value"] == "as it should"
 
 
+@pytest.mark.usefixtures("logs_to_output")
+def test_the_end_of_a_task_elsewhere_is_told_when_the_api_server_is_back(rig: Rig) -> None:
+    """Airflow was told to try once here."""
+
+    async def outage(infrastructure: ProcessInfrastructure, handle: Handle) -> None:
+        await asyncio.to_thread(eventually, rig.note.exists)
+        rig.api.away = True
+        await infrastructure.stop(handle, grace_seconds=60)
+        await asyncio.to_thread(eventually, lambda: rig.note.read_text() == "killed kindly")
+        await asyncio.sleep(1)
+        assert not (await infrastructure.observe([handle]))[handle.job_id].ended
+        assert not rig.api.asked("/state")
+        rig.api.away = False
+
+    seen = rig.run(rig.spec("waits"), meanwhile=outage)
+    assert seen.exit_code == 0
+    assert rig.api.asked("/state")
+
+
+def test_a_task_elsewhere_goes_on_without_the_api_server_as_long_as_airflow_waits_for_it(
+    tmp_path: Path,
+) -> None:
+    program = """
+import sys, time, uuid
+from types import SimpleNamespace
+import httpx
+from airflow.sdk.api.client import Client
+from airflow.sdk.execution_time import supervisor
+from airflow_workpools.airflow_private import workloads as private
+
+asked, killed = [], []
+private._supervise_promptly()
+private._wait_for_api_server()
+supervisor.MIN_HEARTBEAT_INTERVAL = 0
+
+def away(request):
+    asked.append(request)
+    raise httpx.ConnectError("away", request=request)
+
+made = object.__new__(supervisor.ActivitySubprocess)
+made.id, made._process = uuid.uuid4(), SimpleNamespace(pid=1)
+made._terminal_state, made._last_heartbeat_attempt, made.failed_heartbeats = None, 0.0, 0
+made.client = Client(base_url="http://x", token="", transport=httpx.MockTransport(away))
+supervisor.ActivitySubprocess.kill = lambda self, *_, **__: killed.append(1)
+made._last_successful_heartbeat = time.monotonic() - 0.8 * supervisor.HEARTBEAT_TIMEOUT
+began = time.monotonic()
+for _ in range(9):
+    made._send_heartbeat_if_needed()
+said = [len(asked), len(killed), time.monotonic() - began < 5]
+made._last_successful_heartbeat = time.monotonic() - 0.95 * supervisor.HEARTBEAT_TIMEOUT
+made._send_heartbeat_if_needed()
+said += [len(asked), len(killed)]
+
+stop = Client.request.retry.stop
+state = lambda attempt, seconds: SimpleNamespace(attempt_number=attempt, seconds_since_start=seconds)
+print(*said, stop(state(1000, 260)), stop(state(1, 280)), stop(state(1000, 280)))
+"""
+    environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    environment.pop("AIRFLOW__WORKERS__EXECUTION_API_RETRIES", None)
+    said = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert said.stdout.splitlines()[-1:] == ["9 0 True 10 1 False False True"], said.stdout + said.stderr
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
 def test_a_job_of_another_user_may_write_its_log(rig: Rig) -> None:
     spec = rig.spec("hello", user="nobody")

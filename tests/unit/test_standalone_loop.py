@@ -6,14 +6,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import uuid
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from airflow_workpools.core.jobs import JobState
-from airflow_workpools.errors import ApiUnavailable
+from airflow_workpools.errors import ApiUnavailable, InvalidInput
 from airflow_workpools.infrastructure.base import Handle
 from airflow_workpools.store.records import Report
 from airflow_workpools.worker.client import SqlClient
@@ -201,6 +203,75 @@ def test_an_outage_is_told_at_once_then_at_growing_intervals_and_when_it_is_over
         f"for {minutes} min" for minutes in (1, 3, 7, 15, 31, 63)
     ]
     assert said[-1] == "Worker: the API server answers again, after 7200 s"
+
+
+def test_reasons_that_come_in_turn_are_told_once_each_and_no_more_than_a_few(
+    caplog: pytest.LogCaptureFixture,
+):
+    outages = Outages(monotonic=lambda: 0.0)
+    for _ in range(50):
+        for reason in ("it does not answer", "it can't be reached"):
+            outages.fails(ApiUnavailable(reason))
+    assert len(caplog.records) == 2
+    for seconds in range(50):
+        outages.fails(ApiUnavailable(f"none is looked at for {seconds} s"))
+    assert len(caplog.records) == 5
+
+
+# -- what is not taken --------------------------------------------------------------------------------------
+
+
+def test_a_report_that_is_not_taken_keeps_no_other_from_being_told(caplog: pytest.LogCaptureFixture):
+    async def scenario(stage: Stage) -> None:
+        stage.pools["etl"] = etl(concurrency_limit=None)
+        jobs = [stage.hand_over() for _ in range(5)]
+        bad = jobs[2]
+        take = stage.store.report
+
+        def refuse(worker_id: Any, reports: list[Report], **more: Any) -> Any:
+            if any(one.job_id == bad and one.handle is not None for one in reports):
+                raise InvalidInput("the handle is no JSON")
+            return take(worker_id, reports, **more)
+
+        stage.store.report = refuse  # type: ignore[method-assign]
+        async with working(stage.worker()) as infrastructure:
+            await until(lambda: all(stage.record(job).state is JobState.SUBMITTED for job in jobs))
+            for job in jobs:
+                infrastructure.ends(job, 3, "exit code 3: its own")
+            await until(lambda: all(stage.record(job).state is JobState.FAILED for job in jobs))
+            await until(lambda: set(infrastructure.cleaned) == set(jobs))
+        assert stage.record(bad).reason == "the reason was not taken: the handle is no JSON"
+        assert stage.record(jobs[1]).reason == "exit code 3: its own"
+
+    play(scenario)
+    assert "what is to be told of job" in caplog.text
+
+
+def test_what_is_another_workers_to_tell_is_said_to_be_so(caplog: pytest.LogCaptureFixture):
+    async def scenario(stage: Stage) -> None:
+        job, worker = stage.hand_over(), stage.worker()
+        async with working(worker) as infrastructure:
+            await until(lambda: stage.record(job).state is JobState.SUBMITTED)
+            take = stage.store.report
+            stage.store.report = lambda _, *rest, **more: take(uuid.uuid4(), *rest, **more)  # type: ignore
+            infrastructure.ends(job)
+            await until(lambda: f"job {job} is not this worker's any more" in caplog.text)
+            assert stage.record(job).state is JobState.SUBMITTED
+
+    caplog.set_level(logging.INFO, logger="airflow_workpools.worker.outbox")
+    play(scenario)
+
+
+def test_a_worker_that_is_not_known_any_more_registers_again_at_once_whoever_hears_of_it():
+    async def scenario(stage: Stage) -> None:
+        worker = prepared(stage.worker(), times=replace(QUICK, heartbeat=3600))
+        async with working(worker) as infrastructure:
+            await until(lambda: stage.store.run_state(now=stage.now).workers)
+            stage.store.purge(before=stage.now + timedelta(hours=1), limit=99)
+            job = stage.hand_over()
+            await until(lambda: [spec.job_id for spec in infrastructure.launched] == [job])
+
+    play(scenario)
 
 
 # -- what is kept on disk -----------------------------------------------------------------------------------

@@ -190,6 +190,27 @@ def test_a_worker_that_comes_back_late_stops_what_was_given_up_meanwhile():
     play(scenario)
 
 
+def test_a_launch_that_was_under_way_when_its_job_was_given_up_is_stopped_when_it_is_through():
+    """Else it would run with nobody to look after it, beside its next try."""
+
+    async def scenario(stage: Stage) -> None:
+        job, worker = stage.hand_over(), stage.worker()
+        infrastructure = worker.infrastructures["process"]
+        infrastructure.holds = lambda _: True  # type: ignore[attr-defined]
+        async with working(worker) as infrastructure:
+            await until(lambda: infrastructure.asked == [job])
+            (lost,) = stage.store.run_state(now=stage.now).workers
+            assert (
+                stage.store.give_up_lost([lost], bound={"etl": 1}, now=stage.now, grace_seconds=1).failed == 1
+            )
+            await until(lambda: _state_of(stage, worker.record.id) is WorkerState.ONLINE)
+            infrastructure.holds = lambda _: False
+            await until(lambda: infrastructure.cleaned == [job])
+            assert infrastructure.stopped == [job]
+
+    play(scenario)
+
+
 def test_a_worker_that_comes_back_late_leaves_to_others_what_others_can_see():
     """On a cluster another worker may have begun to look after a job, under the same name."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import http.server
+import json
 import logging
 import os
 import signal
@@ -26,6 +27,7 @@ from airflow_workpools.cli.worker_start import TOKEN, options
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.errors import Conflict, InvalidInput
 from airflow_workpools.settings import Settings
+from airflow_workpools.worker import standalone
 from airflow_workpools.worker.healthcheck import Healthcheck
 from airflow_workpools.worker.standalone import QueueCheck, check_pools
 from airflow_workpools.worker.standalone_home import StandaloneHome
@@ -144,6 +146,18 @@ def test_every_pool_that_cannot_be_served_is_named(tmp_path: Path):
     assert "'etl' is of type 'process', not 'docker'" in text
     assert "'gone' can't be served: there is no such work pool" in text
     assert "'other' can't be served: it is a push pool" in text
+
+
+@pytest.mark.usefixtures("token")
+def test_a_type_that_cannot_be_used_here_is_told_of_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    hint = 'Install what it needs: pip install "airflow-provider-workpools[docker]"'
+    monkeypatch.setattr(standalone, "unusable_kinds", lambda: {"docker": hint})
+    problem = "it is of type 'docker', which this worker can't use"
+    with pytest.raises(InvalidInput) as refused:
+        check_pools(read(tmp_path), {}, {"etl": problem})
+    assert f"work pool 'etl' can't be served: {problem}: {hint}" in str(refused.value)
 
 
 @pytest.mark.usefixtures("token")
@@ -301,6 +315,18 @@ def test_an_api_server_that_is_not_there_yet_is_waited_for_without_a_database(en
     assert "t0k3n" not in said
 
 
+def test_log_lines_are_json_where_airflow_says_so(environment: dict[str, str]):
+    environment["AIRFLOW__LOGGING__JSON_LOGS"] = "True"
+    with subprocess.Popen(
+        command("--url", "http://127.0.0.1:9"), env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        lines = (json.loads(line) for line in process.stdout if line.startswith("{"))
+        line = next(one for one in lines if "can't be reached" in one["event"])
+        process.kill()
+    assert line["level"] == "warning"
+
+
 def program(environment: dict[str, str], text: str) -> list[str]:
     """Run a program and return the lines that it wrote."""
     done = subprocess.run(
@@ -353,6 +379,27 @@ print(get_execution_api_server_url())
 """,
     )
     assert said[-1] == (configured or "https://airflow.example.com/prefix/execution/")
+
+
+@pytest.mark.parametrize("set_", [False, True], ids=["as Airflow has it", "as somebody has set it"])
+def test_containers_wait_for_the_api_server_as_long_as_airflow_waits_for_them(
+    environment: dict[str, str], set_: bool
+):
+    if set_:
+        environment["AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS"] = "9"
+    said = program(
+        environment,
+        """
+from airflow_workpools.worker.execution_api import wait_for_execution_api
+wait_for_execution_api()
+from airflow_workpools.infrastructure.containers import runtime_environment
+print(sorted((k, v) for k, v in runtime_environment().items() if "__WORKERS__" in k))
+""",
+    )
+    retries = "('AIRFLOW__WORKERS__EXECUTION_API_RETRIES', '28')"
+    pause = "('AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX', '10.0')"
+    beats = f"('AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS', '{9 if set_ else 1}')"
+    assert said[-1] == (f"[{beats}]" if set_ else f"[{retries}, {pause}, {beats}]")
 
 
 def test_connections_are_found_without_a_database(environment: dict[str, str]):

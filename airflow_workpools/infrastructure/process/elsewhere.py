@@ -11,10 +11,11 @@ import asyncio
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_workpools.infrastructure.process.infrastructure import ProcessInfrastructure
+from airflow_workpools.infrastructure.process.infrastructure import ProcessInfrastructure, handle_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
+    from datetime import datetime
     from uuid import UUID
 
     from airflow_workpools.infrastructure.base import Handle
@@ -59,6 +60,20 @@ class ElsewhereProcessInfrastructure(ProcessInfrastructure):
         super()._on_exit(job_id, exit_)
         if job_id in self._ended:
             self._ended[job_id].set()
+
+    async def left_behind(self, installation: str, *, before: datetime) -> Sequence[Handle]:
+        """Return the jobs of an Airflow whose directories are in this home, and did not change since this time."""
+
+        def look() -> list[Handle]:
+            return [
+                handle_of(job_id, directory, process)
+                for job_id, directory in self._directories
+                if directory.changed_at() < before.timestamp()
+                and (process := directory.process()) is not None
+                and process.labels.get("installation") == installation
+            ]
+
+        return await asyncio.to_thread(look)
 
     async def cleanup(self, handle: Handle) -> None:
         """Remove the job's directory, and with it what the job wrote."""

@@ -79,7 +79,9 @@ class JobProcess:
     host: str = field(default_factory=socket.gethostname)
     stop_grace_seconds: float | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
-    """For people who look into the directory."""
+    """For people who look into the directory, and for who finds it and does not know the job."""
+    attempt: int = 0
+    """How often the job had failed to start before."""
 
     @classmethod
     def from_json(cls, text: str | bytes) -> JobProcess | None:
@@ -91,6 +93,7 @@ class JobProcess:
                 host=values["host"],
                 stop_grace_seconds=values["stop_grace_seconds"],
                 labels=values["labels"],
+                attempt=values.get("attempt", 0),
             )
         except (ValueError, TypeError, KeyError):
             return None
@@ -102,6 +105,7 @@ class JobProcess:
                 "host": self.host,
                 "stop_grace_seconds": self.stop_grace_seconds,
                 "labels": dict(self.labels),
+                "attempt": self.attempt,
             }
         )
 
@@ -136,6 +140,18 @@ class JobDirectory:
         """Return who runs, or ran, this job; None if nobody does yet."""
         text = self._read("pid")
         return None if text is None else JobProcess.from_json(text)
+
+    def lives(self, process: JobProcess) -> bool:
+        """Say whether the process that runs this job does so still."""
+        stat = process.identity.stat()
+        return stat is not None and not stat.has_ended and self.exit() is None
+
+    def changed_at(self) -> float:
+        """Return when something in it has changed last, in seconds since 1970."""
+        try:
+            return max(entry.stat().st_mtime for entry in (self.path, *self.path.iterdir()))
+        except OSError:
+            return math.inf  # it changes right now
 
     def open_exit(self) -> int:
         """Open the file that takes the job's exit; to be used with :func:`write_exit`."""
@@ -228,7 +244,7 @@ class JobDirectories:
         before = (now - older_than).timestamp()
         removed = 0
         for job_id, directory in self:
-            if job_id in known_ids or _changed_at(directory.path) > before or _may_live(directory):
+            if job_id in known_ids or directory.changed_at() > before or _may_live(directory):
                 continue
             directory.remove()
             removed += 1
@@ -238,13 +254,6 @@ class JobDirectories:
     def _empty_trash(self) -> None:
         for trash in self.path.glob(f"{_TRASH}*"):
             shutil.rmtree(trash, ignore_errors=True)
-
-
-def _changed_at(path: Path) -> float:
-    try:
-        return max(entry.stat().st_mtime for entry in (path, *path.iterdir()))
-    except OSError:
-        return math.inf  # it changes right now
 
 
 def _may_live(directory: JobDirectory) -> bool:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from airflow_workpools.core.backoff import Backoff
 from airflow_workpools.core.exits import explain_exit
 from airflow_workpools.errors import InfrastructureUnavailable, LaunchRejected
-from airflow_workpools.infrastructure.base import Handle, LaunchSpec, Observation, Phase
+from airflow_workpools.infrastructure.base import Handle, LaunchSpec, LivingJob, Observation, Phase
 from airflow_workpools.infrastructure.process.client import ProcessRunner
 from airflow_workpools.infrastructure.process.files import JobDirectories, JobDirectory, JobExit, JobProcess
 from airflow_workpools.infrastructure.process.job import LaunchRequest
@@ -190,7 +190,7 @@ class ProcessInfrastructure:
         process = directory.process()
         if process is None:
             raise InfrastructureUnavailable(f"{directory.path} disappeared while the job was launched")
-        yield _handle(spec.job_id, directory, process)
+        yield handle_of(spec.job_id, directory, process)
 
     def _request(self, spec: LaunchSpec) -> LaunchRequest:
         try:
@@ -210,6 +210,7 @@ class ProcessInfrastructure:
             workload=spec.workload,
             server=self._api_url,
             labels=spec.labels,
+            attempt=spec.attempt,
             log_to_output=self.logs_to_output,
         )
 
@@ -219,8 +220,24 @@ class ProcessInfrastructure:
         for job_id in job_ids:
             directory = self._directories.of(job_id)
             if (process := directory.process()) is not None:
-                found[job_id] = _handle(job_id, directory, process)
+                found[job_id] = handle_of(job_id, directory, process)
         return found
+
+    async def alive(self) -> Sequence[LivingJob]:
+        """Return the jobs in this home whose process runs."""
+
+        def look() -> list[LivingJob]:
+            return [
+                LivingJob(
+                    handle=handle_of(job_id, directory, process),
+                    labels=process.labels,
+                    attempt=process.attempt,
+                )
+                for job_id, directory in self._directories
+                if (process := directory.process()) is not None and directory.lives(process)
+            ]
+
+        return await asyncio.to_thread(look)
 
     # -- observe --------------------------------------------------------------------------------------------
 
@@ -331,7 +348,7 @@ class ProcessInfrastructure:
         return JobDirectory(path) if is_jobs else self._directories.of(handle.job_id)
 
 
-def _handle(job_id: UUID, directory: JobDirectory, process: JobProcess) -> Handle:
+def handle_of(job_id: UUID, directory: JobDirectory, process: JobProcess) -> Handle:
     return Handle(
         job_id=job_id,
         kind=ProcessInfrastructure.kind,

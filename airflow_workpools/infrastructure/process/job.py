@@ -75,6 +75,7 @@ class LaunchRequest:
     workload: str = field(repr=False)
     server: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    attempt: int = 0
     log_to_output: bool = False
     """Whether the task's log goes to standard output, instead of into Airflow's log folder."""
 
@@ -88,6 +89,7 @@ class LaunchRequest:
             workload=frame["workload"],
             server=frame["server"],
             labels=frame["labels"],
+            attempt=frame["attempt"],
             log_to_output=frame["log_to_output"],
         )
 
@@ -100,6 +102,7 @@ class LaunchRequest:
             "workload": self.workload,
             "server": self.server,
             "labels": dict(self.labels),
+            "attempt": self.attempt,
             "log_to_output": self.log_to_output,
         }
 
@@ -199,6 +202,7 @@ def _this_process(request: LaunchRequest) -> JobProcess:
         identity=identity,
         stop_grace_seconds=request.variables.stop_grace_seconds,
         labels={**request.variables.labels, **request.labels},
+        attempt=request.attempt,
     )
 
 

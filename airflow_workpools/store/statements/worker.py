@@ -49,9 +49,10 @@ def begin_call(worker_id: uuid.UUID, number: int) -> Update:
     return change_worker(worker_id, call_number=number).where(earlier)
 
 
-def of_token(token_id: str | None) -> Condition:
-    """Workers that registered with a token, or that need none."""
-    return workers.c.token_id.is_not_distinct_from(token_id)
+def of_token(token_id: str | None, instead_of: str | None = None) -> Condition:
+    """Workers that registered with a token, or with the one that it stands in for, or that need none."""
+    of_it = workers.c.token_id.is_not_distinct_from(token_id)
+    return of_it if instead_of is None else or_(of_it, workers.c.token_id == instead_of)
 
 
 def touch_worker(

@@ -9,8 +9,8 @@ import time
 from airflow.exceptions import AirflowException
 from airflow.sdk import DAG, BaseOperator, task
 
-HERE, THERE = "here", "there"
-"""A pool of processes, and one of containers."""
+HERE, THERE, PULLED = "here", "there", "pulled"
+"""A pool of processes, one of containers, and one of containers that a worker elsewhere starts."""
 
 
 class Waits(BaseOperator):
@@ -29,7 +29,7 @@ def who() -> None:
     print(f"runs in a container: {os.environ.get('WORKPOOLS_TEST_CONTAINER', 'no')}")
 
 
-for pool in (HERE, THERE):
+for pool in (HERE, THERE, PULLED):
     with DAG(f"moved_{pool}", schedule=None, default_args={"work_queue": pool}):
         task(who)()
 
@@ -58,14 +58,15 @@ with DAG("talks", schedule=None, default_args={"work_queue": THERE}):
 with DAG("long_wait", schedule=None, default_args={"work_queue": THERE}):
     Waits(task_id="wait")
 
-with DAG("sleeps", schedule=None, default_args={"work_queue": THERE}):
+for dag_id, pool in (("sleeps", THERE), ("sleeps_pulled", PULLED)):
+    with DAG(dag_id, schedule=None, default_args={"work_queue": pool}):
 
-    @task
-    def sleep() -> None:
-        print("has begun to sleep")
-        time.sleep(25)
+        @task
+        def sleep() -> None:
+            print("has begun to sleep")
+            time.sleep(25)
 
-    sleep()
+        sleep()
 
 with DAG("fails", schedule=None, default_args={"work_queue": THERE}):
 
