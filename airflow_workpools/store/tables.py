@@ -242,7 +242,7 @@ for _index, *_columns in (
         *_NEWEST_FIRST,
         postgresql_where=jobs.c.ended_at.is_not(None),
         sqlite_where=jobs.c.ended_at.is_not(None),
-    ).ddl_if(callable_=lambda _ddl, _target, _bind, *, dialect, **_: dialect.name != "mysql")
+    ).ddl_if(dialect=("postgresql", "sqlite"))
 """Pages of a pool's jobs that are over, in their order, whatever they are filtered by. What goes on is little.
 
 Not on MySQL and MariaDB: without indexes of a part they would have what waits, too, and be taken for the way to the
