@@ -229,6 +229,21 @@ On MySQL and MariaDB, which have the rest in it, it is the way to what has not e
 Index("workpool_job_handed_over", jobs.c.handed_over_at.desc(), jobs.c.id)
 """The listing, in its order."""
 
+
+def _has_partial_indexes(
+    ddl: Any,
+    target: Any,
+    bind: Any,
+    tables: Any = None,
+    state: Any = None,
+    *,
+    dialect: Dialect,
+    compiler: Any = None,
+    checkfirst: Any = False,
+) -> bool:
+    return dialect.name != "mysql"
+
+
 _NEWEST_FIRST = (jobs.c.handed_over_at.desc(), jobs.c.id)
 
 for _index, *_columns in (
@@ -242,7 +257,7 @@ for _index, *_columns in (
         *_NEWEST_FIRST,
         postgresql_where=jobs.c.ended_at.is_not(None),
         sqlite_where=jobs.c.ended_at.is_not(None),
-    ).ddl_if(dialect=("postgresql", "sqlite"))
+    ).ddl_if(callable_=_has_partial_indexes)
 """Pages of a pool's jobs that are over, in their order, whatever they are filtered by. What goes on is little.
 
 Not on MySQL and MariaDB: without indexes of a part they would have what waits, too, and be taken for the way to the
