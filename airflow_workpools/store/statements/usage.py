@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Integer, and_, case, cast, func, literal, or_, select, true, union_all
 
-from airflow_workpools.core.jobs import JobState
+from airflow_workpools.core.jobs import ENDED, JobState
 from airflow_workpools.store.statements.common import active, occupying, seconds_since, whole
 from airflow_workpools.store.tables import jobs
 
@@ -63,9 +63,13 @@ def _by_bucket(names: Collection[str] | None, at: Any, since: datetime, bucket_s
 
 def waits(pool: str, state: JobState, since: datetime, limit: int) -> Select[Any]:
     """When the newest jobs of a pool in a state were handed over and claimed, if they were claimed since then."""
+    conditions = [_of_pool_in_state(pool, state), jobs.c.claimed_at >= since]
+    if state in ENDED:
+        # It goes without saying; but there is an index of it.
+        conditions.append(jobs.c.ended_at >= since)
     return (
         select(jobs.c.queue, jobs.c.handed_over_at, jobs.c.claimed_at)
-        .where(_of_pool_in_state(pool, state), jobs.c.claimed_at >= since)
+        .where(*conditions)
         .order_by(jobs.c.handed_over_at.desc(), jobs.c.id)
         .limit(limit)
     )
@@ -109,5 +113,4 @@ def page(
 
 
 def _of_pool_in_state(pool: str, state: JobState) -> Condition:
-    is_over = state in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
-    return and_(jobs.c.pool == pool, jobs.c.state == state.value, ~active if is_over else active)
+    return and_(jobs.c.pool == pool, jobs.c.state == state.value, ~active if state in ENDED else active)
