@@ -229,26 +229,11 @@ On MySQL and MariaDB, which have the rest in it, it is the way to what has not e
 Index("workpool_job_handed_over", jobs.c.handed_over_at.desc(), jobs.c.id)
 """The listing, in its order."""
 
-
-def _has_partial_indexes(
-    ddl: Any,
-    target: Any,
-    bind: Any,
-    tables: Any = None,
-    state: Any = None,
-    *,
-    dialect: Dialect,
-    compiler: Any = None,
-    checkfirst: Any = False,
-) -> bool:
-    return dialect.name != "mysql"
-
-
 _NEWEST_FIRST = (jobs.c.handed_over_at.desc(), jobs.c.id)
 
 
 def _has_partial_indexes(ddl: Any, target: Any, bind: Any, *_: Any, dialect: Dialect, **__: Any) -> bool:
-    return dialect.name != "mysql"
+    return dialect.name not in ("mysql", "mariadb")
 
 
 for _index, *_columns in (
