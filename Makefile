@@ -10,7 +10,7 @@
 #                                                                       make bench BENCH=pull: workers over HTTP
 #   make build   the wheel, in dist/
 #   make docs    check every example in README and docs/
-#   make openapi write the document of the worker API anew
+#   make openapi write the documents of worker API and pool API anew
 #   make clean   remove what these commands leave behind (not .venv; make distclean does)
 
 SHELL := bash
@@ -107,11 +107,10 @@ constraints:
 	@$(BIN)/python tools/constraints.py > constraints.txt.new
 	@mv constraints.txt.new constraints.txt
 
-# After a deliberate change of the worker API.
+# After a deliberate change of the worker API or the pool API.
 .PHONY: openapi
 openapi: $(STAMP)
-	@$(BIN)/python -m tools.openapi > openapi.new
-	@mv openapi.new airflow_workpools/api/openapi/worker-v1.json
+	@$(BIN)/python -m tools.openapi
 
 .PHONY: clean
 clean:

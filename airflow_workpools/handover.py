@@ -6,19 +6,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import InvalidPool, WorkPool
 from airflow_workpools.core.teams import may_use, to_team
 from airflow_workpools.core.templates import check_variables
 from airflow_workpools.errors import InvalidInput, InvalidJobVariables, WorkpoolsError
+from airflow_workpools.infrastructure.registry import variable_checks
 from airflow_workpools.store.records import NewJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow.executors.workloads import ExecuteTask
+
+    from airflow_workpools.core.pools import WorkQueue
 
 Pools = Mapping[str, "WorkPool | InvalidPool"]
 
@@ -79,12 +82,21 @@ def examine(
             ref,
         )
     try:
-        check_variables(
-            pool.base_job_template, pool.job_variables, queue.job_variables, workload.ti.executor_config or {}
-        )
+        _check_job_variables(pool, queue, workload.ti.executor_config or {})
     except InvalidJobVariables as error:
         raise Refusal(f"The job variables don't fit work pool '{pool.name}': {error}", ref) from error
     return ref, pool
+
+
+def _check_job_variables(pool: WorkPool, queue: WorkQueue, given: Mapping[str, Any]) -> None:
+    """Check what a task's job would be rendered with.
+
+    :raises InvalidJobVariables: if no job of this work pool could be launched with it.
+    """
+    variables = check_variables(pool.base_job_template, pool.job_variables, queue.job_variables, given)
+    check = variable_checks().get(pool.type)
+    if check and (problems := check(pool.base_job_template.job_configuration, variables)):
+        raise InvalidJobVariables(problems)
 
 
 def _usable(pools: Pools, team_of_dag: Callable[[], str | None]) -> str:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Airflow's plugin manager is told: the priority weight strategies of work queues, where logs of tasks are,
-and the worker API."""
+and the APIs of people and of workers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ class WorkpoolsPlugin(AirflowPlugin):
 
     @property
     def fastapi_apps(self) -> list[Any]:
-        """Return the worker API. Only the API server asks, when it starts: that is when it learns where logs are."""
+        """Return pool API and worker API. Only the API server asks, when it starts: then it learns where logs are."""
         from airflow_workpools.airflow_private.task_logs import read_logs_with
         from airflow_workpools.api.mounted import mounted_worker_app
+        from airflow_workpools.api.pools.mounted import mounted_pool_app
+        from airflow_workpools.api.pools.wire import MOUNT as POOLS_MOUNT
         from airflow_workpools.api.wire import MOUNT
         from airflow_workpools.task_logs import task_logs
 
         read_logs_with(task_logs().read)
-        return [{"app": mounted_worker_app(), "url_prefix": MOUNT, "name": "Work pools"}]
+        return [
+            # Before the other, under whose prefix its own is: the first that fits is asked.
+            {"app": mounted_pool_app(), "url_prefix": POOLS_MOUNT, "name": "Work pools"},
+            {"app": mounted_worker_app(), "url_prefix": MOUNT, "name": "Workers of work pools"},
+        ]

@@ -79,9 +79,9 @@ def work_pools_of(crowd: Crowd) -> list[WorkPool]:
 
 def _claim_for_ever(url: str, crowd: Crowd, most: int, jobs: int, barrier: Barrier, results: Any) -> None:
     """Claim in a process of its own until there are ``jobs`` jobs."""
+    from airflow_workpools.store.claim_rules import ANY_ROOM
     from airflow_workpools.store.jobs import SqlStore
     from airflow_workpools.store.records import WorkerKind, WorkerRecord
-    from airflow_workpools.store.rules import ANY_ROOM
     from tests.store.databases import engine_for, session_factory
 
     engine = engine_for(url)

@@ -19,8 +19,8 @@ from typing import Any
 from airflow_workpools.infrastructure.base import Handle, LaunchSpec, Phase
 from airflow_workpools.infrastructure.containers import runtime_environment
 from airflow_workpools.infrastructure.kubernetes import KubernetesInfrastructure
-from airflow_workpools.infrastructure.kubernetes.infrastructure import planned
 from airflow_workpools.infrastructure.kubernetes.manifest import SELECTOR, JobPlan
+from airflow_workpools.infrastructure.kubernetes.pod_mutation import planned
 from airflow_workpools.worker.times import WorkerTimes
 from tests.kubernetes.cluster import KubernetesPlatform
 

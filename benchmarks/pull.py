@@ -51,10 +51,14 @@ class Size:
     settle_seconds: float = 30.0
     pickups: int = 40
     warm_runs: int = 3
+    dag_id: str = "hundred"
+    """What ``tasks`` runs."""
 
 
 FULL = Size()
-TINY = Size(jobs=64, workers=4, waiting_seconds=2.0, settle_seconds=0.0, pickups=2, warm_runs=1)
+TINY = Size(
+    jobs=64, workers=4, waiting_seconds=2.0, settle_seconds=0.0, pickups=2, warm_runs=1, dag_id="single"
+)
 """To see that everything still runs. Its figures mean nothing."""
 
 
@@ -99,14 +103,14 @@ def _all_ended(ours: PullAirflow) -> bool:
     return not ours.records.rows("SELECT 1 FROM workpool_job WHERE ended_at IS NULL")
 
 
-def measure_tasks(bench: PullAirflow, warm_runs: int) -> dict[str, Any]:
-    """Run a hundred tasks that do nothing, once cold and then warm; return the seconds of each run."""
-    bench.runs.wait_for_dags("hundred")
-    first = bench.runs.wall_seconds("hundred")
+def measure_tasks(bench: PullAirflow, size: Size) -> dict[str, Any]:
+    """Run tasks that do nothing, once cold and then warm; return the seconds of each run."""
+    bench.runs.wait_for_dags(size.dag_id)
+    first = bench.runs.wall_seconds(size.dag_id)
     warm = []
-    for _ in range(warm_runs):
+    for _ in range(size.warm_runs):
         time.sleep(3)
-        warm.append(bench.runs.wall_seconds("hundred"))
+        warm.append(bench.runs.wall_seconds(size.dag_id))
     return {"first": first, "warm": warm, "median": statistics.median(warm)}
 
 
@@ -122,7 +126,7 @@ def run_tasks(
     found: dict[str, Any] = {"limit": LIMIT, "ours": ours}
     if edge_python.exists():
         with edge_airflow(server, folder, edge_python) as edge:
-            found["edge"] = measure_tasks(edge, size.warm_runs)
+            found["edge"] = measure_tasks(edge, size)
     results.keep("tasks", found)
     said = f"{ours['median']:.1f} s (first {ours['first']:.1f} s)"
     if "edge" not in found:
@@ -185,7 +189,7 @@ def run_ours(
         ours.runs.wait_for_dags("single")
         if "pickup" in parts:
             run_pickup(ours, size, results)
-        return measure_tasks(ours, size.warm_runs) if "tasks" in parts else None
+        return measure_tasks(ours, size) if "tasks" in parts else None
 
 
 if __name__ == "__main__":

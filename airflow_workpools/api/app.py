@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from airflow_workpools import __version__
 from airflow_workpools.api import wire
 from airflow_workpools.api.body_limit import BodyLimit
-from airflow_workpools.api.problems import STATUSES, add_handlers
+from airflow_workpools.api.problems import STATUSES, add_handlers, answer
 from airflow_workpools.core.wakeups import Waiter
 from airflow_workpools.core.worker_tokens import WorkerToken
 
@@ -37,7 +37,12 @@ def worker_app(service: "WorkerService", access: "Access", news: "NewsDesk") -> 
         title=TITLE, description=DESCRIPTION, version="1", openapi_url=None, docs_url=None, redoc_url=None
     )
     add_handlers(app)
-    app.add_middleware(BodyLimit, most=wire.MAX_BODY_BYTES)
+    app.add_middleware(
+        BodyLimit,
+        most=wire.MAX_BODY_BYTES,
+        text=f"the request is longer than {wire.MAX_BODY_BYTES} bytes; send it in parts",
+        refuse=lambda text: answer(413, wire.ProblemCode.TOO_LARGE, text),
+    )
     app.include_router(_router(service, access, news), prefix=wire.PATH)
     return app
 

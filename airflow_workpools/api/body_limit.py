@@ -7,28 +7,33 @@ from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 
-from airflow_workpools.api.problems import answer
-from airflow_workpools.api.wire import ProblemCode
-
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class BodyLimit:
-    """Refuses requests whose body is longer than ``most`` bytes."""
+    """Refuses requests whose body is longer than ``most`` bytes.
 
-    def __init__(self, app: ASGIApp, *, most: int) -> None:
+    :param text: what is said then.
+    :param refuse: makes the answer that says so.
+    """
+
+    def __init__(self, app: ASGIApp, *, most: int, text: str, refuse: Callable[[str], Response]) -> None:
         self._app = app
         self._most = most
+        self._text = text
+        self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        text = f"the request is longer than {self._most} bytes; send it in parts"
         said = dict(scope["headers"]).get(b"content-length", b"")
         if said.isdigit() and int(said) > self._most:
-            await answer(413, ProblemCode.TOO_LARGE, text)(scope, receive, send)
+            await self._refuse(self._text)(scope, receive, send)
             return
         read = 0
 
@@ -37,7 +42,7 @@ class BodyLimit:
             message = await receive()
             read += len(message.get("body", b""))
             if read > self._most:
-                raise HTTPException(413, text)
+                raise HTTPException(413, self._text)
             return message
 
         await self._app(scope, counted, send)

@@ -16,7 +16,7 @@ from airflow_workpools.core.logs import MAX_CHUNK_BYTES, LogChunk
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import Delivery, InvalidPool, WorkPool
 from airflow_workpools.errors import Conflict, InvalidInput, NotFound, PoolRefused, TokenRefused, TooLarge
-from airflow_workpools.store import rules
+from airflow_workpools.store import claim_rules, rules
 from airflow_workpools.store.records import JobFilter, WorkerKind, WorkerRecord, WorkerState
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ class WorkerService:
         jobs = self.store.claim(
             request.worker_id,
             self._served(request.pools),
-            room=rules.ANY_ROOM,
+            room=claim_rules.ANY_ROOM,
             most=request.most,
             now=self.clock(),
             call=request.call_number,

@@ -8,128 +8,32 @@ from __future__ import annotations
 
 from airflow.cli.cli_config import ARG_OUTPUT, Arg, CLICommand, GroupCommand
 
-from airflow_workpools.cli.arguments import (
-    QUEUE_SPEC_HELP,
-    assignment,
-    days,
-    job_id,
-    life,
-    limit,
-    number,
-    queue_spec,
-    seconds,
-)
+from airflow_workpools.cli.arguments import days, life
 from airflow_workpools.cli.command import command as _command
-from airflow_workpools.cli.start_arguments import START_ARGS
-from airflow_workpools.core.jobs import JobState
-
-ARG_POOL = Arg(("pool",), help="The name of the work pool")
-ARG_QUEUE = Arg(("queue",), metavar="pool/queue", help="The work queue, with its pool")
-ARG_WORKER = Arg(("worker",), help="The name or the id of the worker")
-ARG_TARGET = Arg(
-    ("target",),
-    metavar="pool[/queue]",
-    help="The work pool, or one of its queues; default: its default queue",
-)
-
-ARG_DATA_OUTPUT = Arg(
-    ("-o", "--output"), choices=("json", "yaml"), default="json", help="Output format (default: json)"
-)
-ARG_TYPE = Arg(("-t", "--type"), help="What runs the jobs: process, … (default: process)", default="process")
-ARG_TEMPLATE = Arg(
-    ("-b", "--base-job-template"),
-    metavar="FILE",
-    help="File with the base job template as JSON; - reads it from standard input",
-)
-ARG_LIMIT = Arg(
-    ("-l", "--concurrency-limit"),
-    metavar="SLOTS",
-    type=limit,
-    help='Most pool slots that its jobs may hold at once: a number, or "none"; 0 lets nothing start',
-)
-ARG_SLOTS = Arg(
-    ("limit",), metavar="slots", type=limit, help="Most pool slots that its jobs may hold at once"
-)
-ARG_DESCRIPTION = Arg(("-d", "--description"), help="What it is for")
-ARG_TEAM_NAME = Arg(
-    ("--team-name",),
-    metavar="TEAM",
-    help='Team that the work pool belongs to (requires multi_team mode); "" for none',
-)
-ARG_PAUSED = Arg(
-    ("--paused",), action="store_true", help="Create it paused: nothing starts until it is resumed"
-)
-ARG_OVERWRITE = Arg(("--overwrite",), action="store_true", help="Replace the work pool if it exists")
-ARG_QUEUES = Arg(
-    ("-q", "--queue"),
-    dest="queues",
-    metavar="SPEC",
-    type=queue_spec,
-    action="append",
-    help=QUEUE_SPEC_HELP,
-)
-ARG_DELIVERY = Arg(
-    ("--delivery",),
-    choices=("push", "pull"),
-    help="push: the scheduler's own worker starts the jobs (default); pull: separate workers ask for them",
-)
-ARG_START_TIMEOUT = Arg(
-    ("--start-timeout",),
-    metavar="SECONDS",
-    type=seconds,
-    help="Longest time from a job's claim until its task runs",
-)
-ARG_START_ATTEMPTS = Arg(
-    ("--start-attempts",),
-    metavar="NUMBER",
-    type=int,
-    help="How often a job whose start fails is launched before its try fails (default: 2)",
-)
-ARG_INFRASTRUCTURE = Arg(
-    ("--infrastructure-conn-id",),
-    metavar="CONN_ID",
-    help="Airflow connection that says where the infrastructure is and how to log in",
-)
-ARG_SET = Arg(
-    ("-s", "--set"),
-    dest="variables",
-    metavar="VAR=JSON",
-    type=assignment,
-    action="append",
-    help="A job variable and its value: JSON, or plain text; may be repeated",
-)
-ARG_UNSET = Arg(("--unset",), metavar="VAR", action="append", help="Remove a job variable; may be repeated")
-ARG_PRIORITY = Arg(
-    ("-p", "--priority"),
-    metavar="NUMBER",
-    type=int,
-    help="1 goes first; queues in the way move. Default for a new queue: the lowest unused number",
-)
-
-ARG_JOB = Arg(("job",), metavar="id", type=job_id, help="The id of the job")
-ARG_JOBS = Arg(("jobs",), metavar="id", type=job_id, nargs="+", help="The id of the job; may be repeated")
-ARG_STATE = Arg(
-    ("--state",),
-    dest="states",
-    choices=[state.value for state in JobState],
-    action="append",
-    help="Only jobs in this state; may be repeated",
-)
-ARG_NUMBER = Arg(
-    ("--limit",), metavar="NUMBER", type=number, default=100, help="Most rows to show (default: 100)"
-)
-
-_POOL_KEYS = (
+from airflow_workpools.cli.image_arguments import BUILD_ARGS
+from airflow_workpools.cli.shared_arguments import (
+    ARG_DATA_OUTPUT,
     ARG_DESCRIPTION,
+    ARG_JOB,
+    ARG_JOBS,
     ARG_LIMIT,
-    ARG_TEMPLATE,
-    ARG_DELIVERY,
-    ARG_START_TIMEOUT,
-    ARG_START_ATTEMPTS,
-    ARG_INFRASTRUCTURE,
-    ARG_TEAM_NAME,
+    ARG_NUMBER,
+    ARG_OVERWRITE,
+    ARG_PAUSED,
+    ARG_POOL,
+    ARG_PRIORITY,
+    ARG_QUEUE,
+    ARG_QUEUES,
+    ARG_SET,
+    ARG_SLOTS,
+    ARG_STATE,
+    ARG_TARGET,
+    ARG_TYPE,
+    ARG_UNSET,
+    ARG_WORKER,
+    POOL_KEYS,
 )
-
+from airflow_workpools.cli.start_arguments import START_ARGS
 
 POOL_COMMANDS = (
     _command(
@@ -138,7 +42,7 @@ POOL_COMMANDS = (
         "Create a work pool",
         ARG_POOL,
         ARG_TYPE,
-        *_POOL_KEYS,
+        *POOL_KEYS,
         ARG_QUEUES,
         ARG_SET,
         ARG_PAUSED,
@@ -147,7 +51,7 @@ POOL_COMMANDS = (
     _command("list", "pools", "List work pools", ARG_OUTPUT, function="list_pools"),
     _command("ls", "pools", "List work pools", ARG_OUTPUT, function="list_pools"),
     _command("inspect", "pools", "Show all about a work pool", ARG_POOL, ARG_DATA_OUTPUT),
-    _command("update", "pools", "Change a work pool", ARG_POOL, *_POOL_KEYS, ARG_SET, ARG_UNSET),
+    _command("update", "pools", "Change a work pool", ARG_POOL, *POOL_KEYS, ARG_SET, ARG_UNSET),
     _command("delete", "pools", "Delete a work pool that has no active jobs", ARG_POOL),
     _command("pause", "pools", "Let no more jobs of a work pool start; what runs goes on", ARG_POOL),
     _command("resume", "pools", "Let jobs of a paused work pool start again", ARG_POOL),
@@ -346,43 +250,7 @@ IMAGE_COMMANDS = (
         "build",
         "images",
         "Build an image that tasks can run in: DAG files, requirements and this provider on a base image",
-        Arg(("-t", "--tag"), metavar="NAME:TAG", help="Name of the image, with its registry if it is pushed"),
-        Arg(
-            ("--base-image",),
-            metavar="IMAGE",
-            help="Image to build on (default: the official one with this Airflow and Python)",
-        ),
-        Arg(
-            ("--dags-folder",), metavar="DIR", help="Folder with the DAG files (default: [core] dags_folder)"
-        ),
-        Arg(
-            ("-r", "--requirements"),
-            metavar="FILE",
-            action="append",
-            help="File of requirements to install, as pip reads it; may be repeated",
-        ),
-        Arg(("--push",), action="store_true", help="Push the image to its registry"),
-        Arg(
-            ("--registry-conn-id",),
-            metavar="CONN_ID",
-            help="Airflow connection of type docker to log in to a registry with (default: as docker login did)",
-        ),
-        Arg(
-            ("--set-default",),
-            metavar="POOL",
-            action="append",
-            help="Let jobs of this work pool run in the image; may be repeated",
-        ),
-        Arg(("--platform",), metavar="OS/ARCH", help="Platform to build for, for example linux/arm64"),
-        Arg(
-            ("--network",), metavar="MODE", help="Network of the build, as in docker build; for example host"
-        ),
-        Arg(
-            ("--no-cache",),
-            action="store_true",
-            help="Build everything anew; newer requirements may be found",
-        ),
-        Arg(("--no-prompt",), action="store_true", help="Ask nothing, also on a terminal"),
+        *BUILD_ARGS,
         function="build_image",
     ),
 )

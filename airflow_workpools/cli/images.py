@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.prompt import Confirm, Prompt
 
+from airflow_workpools.cli.image_questions import Questions
 from airflow_workpools.cli.output import reads, writes
-from airflow_workpools.errors import InvalidInput, NotFound
+from airflow_workpools.errors import InvalidInput, NotFound, WorkpoolsError
 from airflow_workpools.images.build import ImageOrder, build, gather
 from airflow_workpools.images.engine import BuildFailed, BuildOptions, Engine, Login, require_sdk
 from airflow_workpools.images.recipe import checked_tag, official_image
@@ -32,6 +32,7 @@ class _Wishes:
     order: ImageOrder
     options: BuildOptions
     push: bool
+    registry_conn_id: str | None
     pools: Sequence[str]
 
 
@@ -45,7 +46,7 @@ def build_image(args: Namespace) -> None:
     if wishes.pools:
         # A pool that can't have it should be known of now, and not when the image is built.
         _check_pools(wishes.pools, tag)
-    login = _login(args.registry_conn_id) if args.registry_conn_id else None
+    login = _login(wishes.registry_conn_id) if wishes.registry_conn_id else None
     with Engine.reached() as engine, _Progress() as progress:
         if login:
             engine.log_in(login)
@@ -71,9 +72,9 @@ def _wishes(args: Namespace) -> _Wishes:
     from airflow_workpools import __version__ as provider_version
 
     folder = Path(args.dags_folder or conf.get("core", "dags_folder")).expanduser()
-    asks = sys.stdin.isatty() and not args.no_prompt
+    questions = Questions() if sys.stdin.isatty() and not args.no_prompt else None
     order = ImageOrder(
-        tag=checked_tag(_tag(args.tag, asks=asks)),
+        tag=checked_tag(_tag(args.tag, questions)),
         base_image=args.base_image or official_image(airflow_version, sys.version_info[:2]),
         dags_folder=folder,
         requirements=tuple(Path(path) for path in args.requirements or ()),
@@ -85,29 +86,45 @@ def _wishes(args: Namespace) -> _Wishes:
         order=order,
         options=BuildOptions(platform=args.platform, network=args.network, no_cache=args.no_cache),
         push=args.push,
+        registry_conn_id=args.registry_conn_id,
         pools=args.set_default or (),
     )
-    return _asked(wishes) if asks else wishes
+    return _asked(wishes, questions, has_base=bool(args.base_image)) if questions else wishes
 
 
-def _tag(given: str | None, *, asks: bool) -> str:
+def _tag(given: str | None, questions: Questions | None) -> str:
     if given:
         return given
-    if not asks:
+    if questions is None:
         raise InvalidInput("name the image with --tag, for example --tag registry.example.com/team/dags:1")
-    return Prompt.ask("Name and tag of the image", console=Console(stderr=True, soft_wrap=True))
+    return questions.tag()
 
 
-def _asked(wishes: _Wishes) -> _Wishes:
+def _asked(wishes: _Wishes, questions: Questions, *, has_base: bool) -> _Wishes:
     """Ask for what the command line leaves open."""
-    console, order = Console(stderr=True, soft_wrap=True), wishes.order
-    found = order.dags_folder / "requirements.txt"
-    if not order.requirements and found.is_file():
-        question = f"Install what {escape(str(found))} lists?"
-        if Confirm.ask(question, default=True, console=console):
-            order = replace(order, requirements=(found,))
-    push = wishes.push or Confirm.ask(f"Push {order.tag} to its registry?", default=False, console=console)
-    return replace(wishes, order=order, push=push)
+    order = wishes.order
+    if not has_base:
+        order = replace(order, base_image=questions.base_image(order.base_image))
+    if not order.requirements:
+        order = replace(order, requirements=questions.requirements(order.dags_folder))
+    push = wishes.push or questions.push(order.tag)
+    conn_id = wishes.registry_conn_id or (questions.registry_conn_id() if push else None)
+    pools = wishes.pools or questions.pools(_pools_with_images())
+    return replace(wishes, order=order, push=push, registry_conn_id=conn_id, pools=pools)
+
+
+def _pools_with_images() -> list[str]:
+    """Return the work pools that can have a default image; none where no database tells of them."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from airflow_workpools.cli.context import opened
+    from airflow_workpools.store.default_images import pools_with_images
+
+    try:
+        with opened() as context:
+            return pools_with_images(context.pools)
+    except (WorkpoolsError, SQLAlchemyError):
+        return []
 
 
 def _login(conn_id: str) -> Login:

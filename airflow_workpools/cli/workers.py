@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from airflow_workpools.cli.context import opened
 from airflow_workpools.cli.output import reads, show_data, show_rows, writes
 from airflow_workpools.core.jobs import OCCUPYING
-from airflow_workpools.core.wording import counted, listing
-from airflow_workpools.errors import Conflict, InvalidInput, NotFound
+from airflow_workpools.core.wording import counted
 from airflow_workpools.store.records import JobCount, JobFilter, WorkerState
+from airflow_workpools.store.worker_edits import find_worker, living_worker
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -46,7 +46,7 @@ def list_workers(args: Namespace) -> None:
 def inspect(args: Namespace) -> None:
     """Show all about a worker."""
     with opened() as context:
-        worker = _one(context, args.worker)
+        worker = find_worker(_all(context), args.worker)
         holds = context.store.worker_counts().get(worker.id, _NONE)
         jobs = context.store.jobs(JobFilter(worker_ids=(worker.id,), states=OCCUPYING), limit=MAX_SHOWN)
         data = {
@@ -63,7 +63,7 @@ def inspect(args: Namespace) -> None:
 def drain(args: Namespace) -> None:
     """Let a worker take no more jobs."""
     with opened() as context:
-        worker = _living(context, args.worker)
+        worker = living_worker(_all(context), args.worker)
         context.store.drain_worker(worker.id)
         held = context.store.worker_counts().get(worker.id, _NONE).jobs
     print(
@@ -76,38 +76,13 @@ def drain(args: Namespace) -> None:
 def resume(args: Namespace) -> None:
     """Let a worker that was drained take jobs again."""
     with opened() as context:
-        worker = _living(context, args.worker)
+        worker = living_worker(_all(context), args.worker)
         context.store.resume_worker(worker.id)
     print(f"Worker {worker.name} takes jobs")
 
 
-def _one(context: Context, name_or_id: str) -> WorkerRecord:
-    """Return the worker that is meant; of several of one name, that which has not ended.
-
-    :raises NotFound: if there is none.
-    :raises InvalidInput: if there are several; the message names their ids.
-    """
-    workers = context.store.run_state(now=context.now).workers
-    found = [worker for worker in workers if name_or_id in (worker.name, str(worker.id))]
-    if not found:
-        raise NotFound(
-            f"there is no worker {name_or_id!r}; `airflow workpools worker list --all` shows those there are"
-        )
-    living = [worker for worker in found if worker.state is not WorkerState.STOPPED]
-    if len(living) > 1:
-        raise InvalidInput(
-            f"there are {len(living)} workers {name_or_id!r}; name one by its id: {listing(str(w.id) for w in living)}"
-        )
-    return living[0] if living else max(found, key=lambda worker: worker.last_heartbeat_at)
-
-
-def _living(context: Context, name_or_id: str) -> WorkerRecord:
-    worker = _one(context, name_or_id)
-    if worker.state is WorkerState.STOPPED:
-        raise Conflict(
-            f"worker {name_or_id!r} has ended; `airflow workpools worker list` shows those that live"
-        )
-    return worker
+def _all(context: Context) -> tuple[WorkerRecord, ...]:
+    return context.store.run_state(now=context.now).workers
 
 
 def _row(worker: WorkerRecord, holds: JobCount, now: datetime) -> dict[str, Any]:
@@ -138,7 +113,7 @@ def worker_data(worker: WorkerRecord, now: datetime) -> dict[str, Any]:
         "name": worker.name,
         "hostname": worker.hostname,
         "kind": worker.kind.value,
-        "status": _status(worker, now),
+        "status": worker.status(now),
         "pools": None if worker.pools is None else list(worker.pools),
         "queues": None if worker.queues is None else list(worker.queues),
         "slots": worker.slots,
@@ -148,9 +123,3 @@ def worker_data(worker: WorkerRecord, now: datetime) -> dict[str, Any]:
         "version": worker.version,
         "hindered": dict(worker.hindered),
     }
-
-
-def _status(worker: WorkerRecord, now: datetime) -> str:
-    if worker.state is not WorkerState.STOPPED and worker.silent(now):
-        return "OFFLINE"
-    return worker.state.name

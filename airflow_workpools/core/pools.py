@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_workpools.core.definitions import PoolDefinition, QueueDefinition, read_definition
 from airflow_workpools.core.names import DEFAULT_QUEUE, MAX_NAME_LENGTH, name_problem
 from airflow_workpools.core.priorities import lowest_unused, place_queue, place_queues
-from airflow_workpools.core.templates import BaseJobTemplate, value_problems
+from airflow_workpools.core.templates import BaseJobTemplate, merge_variables, value_problems
 from airflow_workpools.core.wording import did_you_mean, listing
 from airflow_workpools.errors import InvalidTemplate, InvalidWorkPool, NotFound
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     TemplateChecks = Mapping[str, Callable[[Any], Iterable[str]]]
+    """By type."""
+    VariableChecks = Mapping[str, Callable[[Any, Mapping[str, Any]], Iterable[str]]]
     """By type."""
 
 __all__ = [
@@ -199,6 +201,7 @@ def parse_work_pool(
     default_start_timeout_seconds: float = DEFAULT_START_TIMEOUT_SECONDS,
     unusable_types: Mapping[str, str] = MappingProxyType({}),
     template_checks: TemplateChecks = MappingProxyType({}),
+    variable_checks: VariableChecks = MappingProxyType({}),
 ) -> WorkPool:
     """Make a work pool from its definition, the ``extra`` of its connection.
 
@@ -207,6 +210,7 @@ def parse_work_pool(
     :param templates: the default base job template of each known type.
     :param unusable_types: types that are known but can't be used here, and why.
     :param template_checks: what finds the faults of a template of a type that no values of variables can mend.
+    :param variable_checks: what finds values of job variables that no job of a type can be launched with.
     :param description: holds where the definition has none.
     :raises InvalidWorkPool: with all that is wrong; each problem names the pool, the key and what is allowed.
     """
@@ -221,7 +225,7 @@ def parse_work_pool(
         *_type_problems(given, templates, unusable_types),
         *template_problems,
         *_queue_problems(given.queues),
-        *(_job_variable_problems(given, template) if template else ()),
+        *(_job_variable_problems(given, template, variable_checks) if template else ()),
     ]
     if problems or template is None:
         raise _invalid(name, problems)
@@ -305,10 +309,21 @@ def _queue_problems(queues: Mapping[str, QueueDefinition]) -> Iterator[str]:
         first.setdefault(queue.priority, name)
 
 
-def _job_variable_problems(given: PoolDefinition, template: BaseJobTemplate) -> Iterator[str]:
-    yield from value_problems(template, given.job_variables)
+def _job_variable_problems(
+    given: PoolDefinition, template: BaseJobTemplate, checks: VariableChecks
+) -> Iterator[str]:
+    check = checks.get(given.type or "")
+
+    def problems_together(*layers: Mapping[str, Any]) -> Iterable[str]:
+        return check(template.job_configuration, merge_variables(template, *layers)) if check else ()
+
+    of_pool = [*value_problems(template, given.job_variables)] or [*problems_together(given.job_variables)]
+    yield from of_pool
     for name, queue in given.queues.items():
-        for problem in value_problems(template, queue.job_variables):
+        of_queue = [*value_problems(template, queue.job_variables)]
+        if not of_pool and not of_queue:
+            of_queue = [*problems_together(given.job_variables, queue.job_variables)]
+        for problem in of_queue:
             yield f"work queue {name!r}: {problem}"
 
 

@@ -158,14 +158,22 @@ def merge_variables(template: BaseJobTemplate, *layers: Layer) -> dict[str, Any]
     return merged
 
 
-def check_variables(template: BaseJobTemplate, *layers: Layer, pool: str | None = None) -> None:
-    """Check what a job would be rendered with.
+def check_variables(template: BaseJobTemplate, *layers: Layer, pool: str | None = None) -> dict[str, Any]:
+    """Check what a job would be rendered with, and return it: the job variables that hold.
 
     :param pool: name of the work pool, for the messages.
     :raises InvalidJobVariables: with all problems: unknown variables (and what is allowed), wrong values,
         missing ones.
     """
-    _checked(template, layers, pool)
+    return _checked(template, layers, pool)
+
+
+def missing_variables(template: BaseJobTemplate, *layers: Layer) -> list[str]:
+    """Return the names of job variables that are required, and that nobody has given yet.
+
+    :raises InvalidJobVariables: if a layer is not JSON.
+    """
+    return _missing(template, merge_variables(template, *layers))
 
 
 def render(
@@ -316,13 +324,15 @@ def _unknown_problems(template: BaseJobTemplate, values: Mapping[str, Any]) -> l
 
 
 def _missing_problems(template: BaseJobTemplate, values: Mapping[str, Any]) -> list[str]:
-    required = template.variables.get("required", [])
     return [
         f"job variable {name!r} is required, but not given; set it in the task's executor_config, or for all "
         "tasks in the work pool's job variables"
-        for name in required
-        if name not in values
+        for name in _missing(template, values)
     ]
+
+
+def _missing(template: BaseJobTemplate, values: Mapping[str, Any]) -> list[str]:
+    return [name for name in template.variables.get("required", []) if name not in values]
 
 
 def _wrong_values(template: BaseJobTemplate, values: Mapping[str, Any]) -> list[str]:

@@ -182,6 +182,32 @@ class ChecksTemplates(Protocol):
 
 
 @runtime_checkable
+class ChecksVariables(Protocol):
+    """An infrastructure that knows of some values of job variables that no job can be launched with."""
+
+    @classmethod
+    def variable_problems(cls, job_configuration: Any, variables: Mapping[str, Any]) -> Sequence[str]:
+        """Say what is wrong with what these values make of a ``job_configuration``; each names its job variable.
+
+        :param variables: those that are known; a job may yet give others.
+        """
+        ...
+
+
+@runtime_checkable
+class CanBeTried(Protocol):
+    """An infrastructure that can say whether it would take a job, without launching any."""
+
+    async def try_out(self, spec: LaunchSpec) -> str:
+        """Say in a sentence what was found out of a job that it would take.
+
+        :raises LaunchRejected: if it would not; the message is the reason.
+        :raises InfrastructureUnavailable: if it may later.
+        """
+        ...
+
+
+@runtime_checkable
 class MayBeHindered(Protocol):
     """An infrastructure that may know by itself, at once, that it can't launch anything now.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from airflow_workpools.core.templates import BaseJobTemplate
 from airflow_workpools.errors import InfrastructureError, NotFound, WorkpoolsError
-from airflow_workpools.infrastructure.base import ChecksTemplates, HasLog, bound_to_host
+from airflow_workpools.infrastructure.base import ChecksTemplates, ChecksVariables, HasLog, bound_to_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -109,6 +109,14 @@ def template_checks() -> Mapping[str, Callable[[Any], Sequence[str]]]:
     classes: dict[str, Any] = {kind: infrastructure_class(kind) for kind in default_templates()}
     has_check = ChecksTemplates.template_problems.__name__
     return {kind: loaded.template_problems for kind, loaded in classes.items() if hasattr(loaded, has_check)}
+
+
+@cache
+def variable_checks() -> Mapping[str, Callable[[Any, Mapping[str, Any]], Sequence[str]]]:
+    """Return what finds values of job variables that no job can be launched with, for each kind that knows of some."""
+    classes: dict[str, Any] = {kind: infrastructure_class(kind) for kind in default_templates()}
+    has_check = ChecksVariables.variable_problems.__name__
+    return {kind: loaded.variable_problems for kind, loaded in classes.items() if hasattr(loaded, has_check)}
 
 
 @cache

@@ -45,7 +45,11 @@ def airflow_connections(
     """
     places = backends() if conn_ids else []
     found = {conn_id: _first(conn_id, places) for conn_id in conn_ids}
-    return {conn_id: _fields(connection) for conn_id, connection in found.items() if connection is not None}
+    return {
+        conn_id: template_fields(connection)
+        for conn_id, connection in found.items()
+        if connection is not None
+    }
 
 
 def infrastructure_connection(
@@ -69,11 +73,12 @@ def infrastructure_fields(connection: Any) -> dict[str, Any]:
     return fields | {"extra": connection.extra_dejson}
 
 
+def template_fields(connection: Any) -> dict[str, Any]:
+    """Return what a base job template may take from a connection; what is empty is left out."""
+    fields = {name: getattr(connection, name) for name in _FIELDS} | {"extra": connection.extra_dejson}
+    return {name: value for name, value in fields.items() if value not in (None, "")}
+
+
 def _first(conn_id: str, backends: Collection[Any]) -> Any | None:
     answers = (backend.get_connection(conn_id=conn_id) for backend in backends)
     return next((connection for connection in answers if connection is not None), None)
-
-
-def _fields(connection: Any) -> dict[str, Any]:
-    fields = {name: getattr(connection, name) for name in _FIELDS} | {"extra": connection.extra_dejson}
-    return {name: value for name, value in fields.items() if value not in (None, "")}

@@ -14,8 +14,8 @@ from airflow_workpools.core.jobs import OCCUPYING
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import WorkPool
 from airflow_workpools.store import rules
+from airflow_workpools.store.claim_rules import ANY_ROOM
 from airflow_workpools.store.records import WorkerKind
-from airflow_workpools.store.rules import ANY_ROOM
 
 if TYPE_CHECKING:
     import uuid

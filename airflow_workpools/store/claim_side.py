@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.slots import WaitingJob
 from airflow_workpools.errors import Conflict, NotFound
-from airflow_workpools.store import capacity, rows, rules
+from airflow_workpools.store import capacity, claim_rules, rows, rules
 from airflow_workpools.store.records import WorkerKind, WorkerState
 from airflow_workpools.store.sessions import Transactions, add, changed, chunks
 from airflow_workpools.store.statements import claim as statements
@@ -48,7 +48,7 @@ class ClaimSide(Transactions):
         most: int | None = None,
         call: int | None = None,
     ) -> list[ClaimedJob]:
-        wanted = rules.wanted(room, most)
+        wanted = claim_rules.wanted(room, most)
         by_name = sorted(pools, key=lambda pool: pool.name)
 
         def look(session: Session) -> tuple[_Claimer, list[WorkPool]]:
@@ -63,7 +63,7 @@ class ClaimSide(Transactions):
         if not promising:
             return []
         overdue_since = now - self._reserve_after
-        return self._transaction(
+        taken = self._transaction(
             lambda session: _claim(
                 session,
                 worker,
@@ -75,6 +75,8 @@ class ClaimSide(Transactions):
                 call=call,
             )
         )
+        # Read when others can claim again. Whoever fails to here has its jobs, as after an answer that was lost.
+        return self._transaction(lambda session: held_jobs(session, worker_id, taken)) if taken else []
 
 
 class _Claimer(NamedTuple):
@@ -98,7 +100,7 @@ class _Claimer(NamedTuple):
 
 
 def _claimer(session: Session, worker_id: uuid.UUID, now: datetime) -> _Claimer:
-    found = map(rows.worker_record, session.execute(statements.worker_and_others(worker_id)))
+    found = map(rows.worker_record, session.execute(statements.worker_and_others(), {"worker_id": worker_id}))
     workers_ = {worker.id: worker for worker in found if worker is not None}
     me = workers_.pop(worker_id, None)
     if me is None:
@@ -150,7 +152,7 @@ def _claim(
     now: datetime,
     overdue_since: datetime,
     call: int | None,
-) -> list[ClaimedJob]:
+) -> list[uuid.UUID]:
     """Take jobs of pools that have some. The pools come sorted by name: all lock them in the same order."""
     for pool in pools:
         _lock(session, pool.name)
@@ -183,10 +185,10 @@ def _claim(
         for pool in pools
         if pool.name not in paused_pools
     ]
-    chosen = [job.id for job in rules.take_turns(lines, room=room, most=most)]
+    chosen = [job.id for job in claim_rules.take_turns(lines, room=room, most=most)]
     for some in chunks(chosen):
         session.execute(statements.take(some, me.id, now))
-    return held_jobs(session, me.id, chosen)
+    return chosen
 
 
 def _slots_of_workers(session: Session, claimer: _Claimer) -> dict[uuid.UUID, int]:
@@ -252,15 +254,14 @@ def _choose(
 ) -> list[WaitingJob]:
     """Choose the jobs of one pool that may start now, looking at no more of its lines than needed.
 
-    Up to a thousand jobs of each queue may have to be looked at; nearly always, as many as are wanted decide. Not
-    where other teams' jobs stand in the lines, too: those that this worker can take may come far behind them.
+    Up to a thousand jobs of each queue may have to be looked at; nearly always, as many as are wanted decide, and
+    mostly those of the first queues. Not where other teams' jobs stand in the lines, too: those that this worker can
+    take may come far behind them.
     """
-    heads = rules.heads(pool, paused=paused, held=held, most=most)
-    short = {queue: head.shortened(most) for queue, head in heads.items()}
-    chosen: list[WaitingJob] = []
-    for look in (heads,) if claimer.other_teams else (short, heads):
+    heads = claim_rules.heads(pool, paused=paused, held=held, most=most)
+    for look in (heads,) if claimer.other_teams else claim_rules.looks(pool, heads, most=most):
         waiting, foreign = _first_waiting(session, pool.name, look, claimer, room=room, most=most)
-        chosen = rules.choose_from(
+        chosen = claim_rules.choose_from(
             pool,
             waiting,
             paused=paused,
@@ -271,15 +272,17 @@ def _choose(
             takes_from=claimer.takes_from(pool),
         )
         found = Counter(job.queue for job in waiting)
-        if look == heads or rules.is_enough(pool, chosen, heads=heads, found=found, most=most):
-            break
-    return chosen
+        if look == heads or claim_rules.is_enough(
+            pool, chosen, heads=heads, look=look, found=found, most=most
+        ):
+            return chosen
+    return []
 
 
 def _first_waiting(
     session: Session,
     pool: str,
-    heads: Mapping[str, rules.Head],
+    heads: Mapping[str, claim_rules.Head],
     claimer: _Claimer,
     *,
     room: int,

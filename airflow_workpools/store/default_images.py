@@ -10,12 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow_workpools.core.changes import Changes
-from airflow_workpools.core.pools import WorkPool
+from airflow_workpools.core.pools import PoolSource, WorkPool
 from airflow_workpools.core.templates import value_problems
 from airflow_workpools.errors import InvalidInput
 from airflow_workpools.infrastructure.containers import LEAN_COMMAND
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_workpools.store.pool_edits import PoolEditor
 
 VARIABLE = "image"
@@ -45,6 +47,17 @@ def check_default_image(editor: PoolEditor, name: str, image: str) -> None:
             f"{VARIABLE!r}"
         )
     editor.check_update(name, changes_for(pool, image))
+
+
+def pools_with_images(pools: Mapping[str, object]) -> list[str]:
+    """Return the names of those work pools for which an image could be made the default, in alphabetical order."""
+    return sorted(
+        name
+        for name, pool in pools.items()
+        if isinstance(pool, WorkPool)
+        and pool.source is PoolSource.DATABASE
+        and VARIABLE in pool.base_job_template.properties
+    )
 
 
 def changes_for(pool: object, image: str) -> Changes:

@@ -108,6 +108,13 @@ def explain_task(
             session.rollback()
 
 
+def newest_job(session: Session, ref: TaskRef, store: RunTimeStore) -> JobRecord | None:
+    """Return the newest job of the present try of a task instance; None if there is none (any more)."""
+    found = session.scalar(explain_statements.task_instance_id(ref))
+    jobs = store.jobs(JobFilter(task_instance_ids=(found,)), limit=1) if found is not None else []
+    return jobs[0] if jobs else None
+
+
 class _Reader:
     """Reads what is known of one task."""
 

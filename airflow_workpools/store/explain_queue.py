@@ -18,7 +18,7 @@ from airflow_workpools.core.task_facts import Holder, WorkQueueFacts
 from airflow_workpools.core.teams import foreign_pool, may_use
 from airflow_workpools.core.wording import listing
 from airflow_workpools.errors import InvalidInput
-from airflow_workpools.store import airflow_statements, blocked_tasks, rules
+from airflow_workpools.store import airflow_statements, blocked_tasks, claim_rules
 from airflow_workpools.store.airflow_pools import queue_loads
 from airflow_workpools.store.capacity import Capacity, capacity_of, held_by_queue, slots_of_workers
 from airflow_workpools.store.loads import TaskGroup, lines_of, loads_of, without_held_back
@@ -231,7 +231,7 @@ def _job_loads(
 ) -> Sequence[QueueLoad]:
     """Count as the claim does: jobs, also those of queues that the pool has no longer."""
     is_open = is_served and not run_state.pool_paused(pool.name)
-    return rules.job_loads(
+    return claim_rules.job_loads(
         pool,
         paused={
             queue.name

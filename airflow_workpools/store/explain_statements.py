@@ -43,6 +43,11 @@ def task_instance(ref: TaskRef) -> Select[Any]:
     )
 
 
+def task_instance_id(ref: TaskRef) -> Select[Any]:
+    """The id of a task instance."""
+    return select(TI.id).where(_is(ref), TI.map_index == ref.map_index)
+
+
 def map_indexes(ref: TaskRef) -> Select[Any]:
     """Which map indexes a task has in a run: how many, the first, the last."""
     return select(func.count(), func.min(TI.map_index), func.max(TI.map_index)).where(_is(ref))

@@ -32,7 +32,7 @@ from airflow_workpools.core.pools import (
     place_queue,
 )
 from airflow_workpools.errors import Conflict, InvalidInput, InvalidWorkPool, NotFound
-from airflow_workpools.infrastructure.registry import template_checks, unusable_kinds
+from airflow_workpools.infrastructure.registry import template_checks, unusable_kinds, variable_checks
 from airflow_workpools.store.pool_sources import CONN_TYPE, ENV_PREFIX
 from airflow_workpools.store.team_edits import check_team
 
@@ -211,6 +211,7 @@ class PoolEditor:
             description=description or None,
             unusable_types=unusable_kinds(),
             template_checks=template_checks(),
+            variable_checks=variable_checks(),
             default_start_timeout_seconds=self.settings.start_timeout_seconds,
         )
         self._check_airflow_pools(pool)
@@ -308,6 +309,10 @@ class PoolEditor:
         statement = select(Pool.pool, Pool.description).where(Pool.pool.in_(names))
         return {row.pool: row.description for row in self.session.execute(statement)}
 
+    def lock(self, name: str) -> None:
+        """Keep others from changing a pool until this transaction ends; to be said before pools are read."""
+        self.session.execute(select(Connection.id).where(Connection.conn_id == name).with_for_update())
+
     def _connection(self, name: str) -> Any:
         connection = self.session.scalar(
             select(Connection).where(Connection.conn_id == name).with_for_update()
@@ -352,14 +357,26 @@ def unknown_pool(name: str, pools: Collection[str]) -> str:
     return f"there is no work pool {name!r}; there are: {', '.join(sorted(pools))}"
 
 
-def _check_writable(pool: AnyPool) -> None:
+def where_declared(pool: AnyPool) -> str:
+    """Say where the definition of a pool stands."""
     if pool.source is PoolSource.ENVIRONMENT:
-        where = f"{ENV_PREFIX}{pool.name.upper()}"
-    elif pool.source is PoolSource.SECRETS:
-        where = "a secrets backend"
-    else:
-        return
-    raise Conflict(f"work pool {pool.name!r} is read-only: defined by {where}; it can be paused")
+        return f"{ENV_PREFIX}{pool.name.upper()}"
+    return {
+        PoolSource.SECRETS: "a secrets backend",
+        PoolSource.DATABASE: f"connection {pool.name!r}",
+        PoolSource.BUILTIN: "built in",
+    }[pool.source]
+
+
+def is_writable(pool: AnyPool) -> bool:
+    """Say whether the place of a pool's definition is ours to write."""
+    return pool.source not in (PoolSource.ENVIRONMENT, PoolSource.SECRETS)
+
+
+def _check_writable(pool: AnyPool) -> None:
+    if not is_writable(pool):
+        where = where_declared(pool)
+        raise Conflict(f"work pool {pool.name!r} is read-only: defined by {where}; it can be paused")
 
 
 def _definition_in(connection: Any) -> dict[str, Any]:

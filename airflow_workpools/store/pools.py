@@ -24,7 +24,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from airflow_workpools.core.names import DEFAULT_POOL, name_problem
 from airflow_workpools.core.pools import InvalidPool, PoolSource, WorkPool, parse_work_pool
 from airflow_workpools.errors import InvalidWorkPool
-from airflow_workpools.infrastructure.registry import default_templates, template_checks, unusable_kinds
+from airflow_workpools.infrastructure.registry import (
+    default_templates,
+    template_checks,
+    unusable_kinds,
+    variable_checks,
+)
 from airflow_workpools.store import pool_sources
 from airflow_workpools.store.pool_sources import ENV_PREFIX, Found
 from airflow_workpools.store.sessions import airflow_session
@@ -209,6 +214,7 @@ def parse_found(found: Found, *, settings: PoolSettings, templates: Mapping[str,
             description=found.description or None,
             unusable_types=unusable_kinds(),
             template_checks=template_checks(),
+            variable_checks=variable_checks(),
             default_start_timeout_seconds=settings.start_timeout_seconds,
         )
     except InvalidWorkPool as error:

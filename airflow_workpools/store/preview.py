@@ -19,8 +19,8 @@ from airflow_workpools.core.pools import Delivery
 from airflow_workpools.core.slots import QueueLoad, WaitingJob, choose
 from airflow_workpools.settings import RESERVE_AFTER
 from airflow_workpools.store import airflow_statements as statements
-from airflow_workpools.store import capacity, rules
-from airflow_workpools.store.rules import ANY_ROOM
+from airflow_workpools.store import capacity, claim_rules
+from airflow_workpools.store.claim_rules import ANY_ROOM
 
 if TYPE_CHECKING:
     import uuid
@@ -95,7 +95,7 @@ def preview(
     """
     conditions = replace(_conditions(pool, store, now), overdue_since=now - reserve_after)
     free = ANY_ROOM if pool.concurrency_limit is None else pool.concurrency_limit
-    depth = max(limit, min(free, rules.MAX_LOOKAHEAD))
+    depth = max(limit, min(free, claim_rules.MAX_LOOKAHEAD))
     refs = [WorkQueueRef(pool.name, queue.name) for queue in pool.queues]
     jobs = [job for ref in refs for job in _jobs(store, ref, depth)]
     tasks = _tasks(session, refs, depth, now)
@@ -180,7 +180,7 @@ def _choose(
     if conditions.pool_paused or room is None:
         return []
     can_start = {item.id: item for item in items if item.can_start}
-    chosen = rules.choose_from(
+    chosen = claim_rules.choose_from(
         conditions.reach or pool,
         map(_as_job, can_start.values()),
         paused=conditions.paused,

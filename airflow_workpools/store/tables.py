@@ -229,6 +229,22 @@ On MySQL and MariaDB, which have the rest in it, it is the way to what has not e
 Index("workpool_job_handed_over", jobs.c.handed_over_at.desc(), jobs.c.id)
 """The listing, in its order."""
 
+_NEWEST_FIRST = (jobs.c.handed_over_at.desc(), jobs.c.id)
+
+for _index, *_columns in (
+    ("workpool_job_over_of_pool", jobs.c.pool, jobs.c.state),
+    ("workpool_job_over_of_queue", jobs.c.pool, jobs.c.queue, jobs.c.state),
+    ("workpool_job_over_of_dag", jobs.c.dag_id, jobs.c.pool, jobs.c.state),
+):
+    Index(
+        _index,
+        *_columns,
+        *_NEWEST_FIRST,
+        postgresql_where=jobs.c.ended_at.is_not(None),
+        sqlite_where=jobs.c.ended_at.is_not(None),
+    )
+"""Pages of a pool's jobs that are over, in their order, whatever they are filtered by. What goes on is little."""
+
 tokens = Table(
     "workpool_token",
     metadata,

@@ -110,3 +110,9 @@ class WorkerRecord:
         return abs(now - self.last_heartbeat_at) > timedelta(
             seconds=MISSED_HEARTBEATS * self.heartbeat_seconds
         )
+
+    def status(self, now: datetime) -> str:
+        """Return a word for how it is doing: ONLINE, DRAINING, OFFLINE or STOPPED."""
+        if self.state is not WorkerState.STOPPED and self.silent(now):
+            return "OFFLINE"
+        return self.state.name

@@ -11,7 +11,7 @@ from airflow_workpools.core.jobs import ACTIVE, ENDED, JobState, sources_of
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.slots import WaitingJob
 from airflow_workpools.errors import Conflict, NotFound
-from airflow_workpools.store import capacity, rules
+from airflow_workpools.store import capacity, claim_rules, rules
 from airflow_workpools.store.records import (
     ClaimedJob,
     JobRecord,
@@ -112,7 +112,7 @@ class WorkerSide(MemoryJobs):
         most: int | None = None,
         call: int | None = None,
     ) -> list[ClaimedJob]:
-        wanted = rules.wanted(room, most)
+        wanted = claim_rules.wanted(room, most)
         with self._lock:
             worker = self._registered(worker_id)
             if worker.state is not WorkerState.ONLINE or wanted <= 0:
@@ -129,7 +129,7 @@ class WorkerSide(MemoryJobs):
                 for pool in by_name
                 if not self._pools.get(pool.name)
             ]
-            chosen = [self._jobs[job.id] for job in rules.take_turns(lines, room=room, most=wanted)]
+            chosen = [self._jobs[job.id] for job in claim_rules.take_turns(lines, room=room, most=wanted)]
             if chosen:
                 self._begin_call(worker_id, call)
             for job in chosen:
@@ -323,13 +323,13 @@ class WorkerSide(MemoryJobs):
             others = [one for one in online if rules.serves(one, pool) and one.can_use(pool.name, now)]
             pool = capacity.within_reach(pool, worker, others, held=held, holds=self._holds())
         paused = {ref.queue for ref, state in self._queues.items() if ref.pool == pool.name and state.paused}
-        heads = rules.heads(pool, paused=paused, held=held, most=most)
+        heads = claim_rules.heads(pool, paused=paused, held=held, most=most)
         first = {
             job
             for queue, head in heads.items()
             for job in _first(waiting, queue, head, room, most, foreign=foreign)
         }
-        return rules.choose_from(
+        return claim_rules.choose_from(
             pool,
             first,
             paused=paused,
@@ -368,7 +368,7 @@ def _by_claim(job: StoredJob) -> Any:
 def _first(
     waiting: Iterable[WaitingJob],
     queue: str,
-    head: rules.Head,
+    head: claim_rules.Head,
     room: int,
     most: int,
     *,

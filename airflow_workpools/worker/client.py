@@ -16,7 +16,7 @@ from uuid import UUID
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.pools import Delivery, WorkPool
 from airflow_workpools.core.teams import may_use
-from airflow_workpools.store import rules
+from airflow_workpools.store import claim_rules, rules
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -179,7 +179,7 @@ class SqlClient:
         self, worker_id: UUID, *, most: int, now: datetime, pools: Collection[str] | None = None
     ) -> list[ClaimedJob]:
         served = [pool for name, pool in self.pools().items() if pools is None or name in pools]
-        jobs = self.store.claim(worker_id, served, room=rules.ANY_ROOM, most=most, now=now)
+        jobs = self.store.claim(worker_id, served, room=claim_rules.ANY_ROOM, most=most, now=now)
         return [rules.with_token(job, self.mint_token) for job in jobs]
 
     def renew(self, worker_id: UUID, job_ids: Sequence[UUID], *, now: datetime) -> Mapping[UUID, str]:

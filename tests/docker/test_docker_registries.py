@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from typing import Any
 import pytest
 from airflow.secrets.environment_variables import EnvironmentVariablesBackend
 
-from airflow_workpools.errors import LaunchRejected
+from airflow_workpools.errors import ImageError, LaunchRejected
+from airflow_workpools.images.engine import Engine as ImageEngine
+from airflow_workpools.images.engine import Login
 from tests.containers import SMALL_IMAGE, DockerPlatform
 from tests.engines import Registry, registry
 from tests.unit.infrastructure_contract import launch, run, wait_for_end, working
@@ -171,3 +175,31 @@ def working_with(platform: DockerPlatform, private: Registry) -> Any:
             return platform.worker(**login_of(private))
 
     return working(WithLogin())  # type: ignore[arg-type]
+
+
+def test_what_was_built_here_is_pushed_with_a_login_and_found_under_the_digest_that_is_told(
+    private: Registry, platform: DockerPlatform
+) -> None:
+    host, image = private.address, f"{private.address}/team/built:1"
+    platform.engine.images.get(SMALL_IMAGE).tag(image)
+    told: list[str] = []
+    try:
+        with ImageEngine.reached() as engine:
+            with pytest.raises(ImageError, match=f"pushing {image} failed: .*no basic auth credentials"):
+                engine.push(image, tell=told.append)
+            engine.log_in(Login(registry=host, username=private.user, password=private.password))
+            digest = engine.push(image, tell=told.append)
+    finally:
+        platform.engine.images.remove(image)
+    assert told
+    login = base64.b64encode(f"{private.user}:{private.password}".encode()).decode()
+    manifest = urllib.request.Request(
+        f"http://{host}/v2/team/built/manifests/1",
+        method="HEAD",
+        headers={
+            "Authorization": f"Basic {login}",
+            "Accept": "application/vnd.docker.distribution.manifest.v2+json",
+        },
+    )
+    with urllib.request.urlopen(manifest) as answer:
+        assert answer.headers["Docker-Content-Digest"] == digest

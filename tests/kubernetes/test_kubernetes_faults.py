@@ -10,7 +10,7 @@ import pytest
 
 from airflow_workpools.errors import InfrastructureUnavailable
 from airflow_workpools.infrastructure.base import Handle, Phase
-from airflow_workpools.infrastructure.kubernetes import KubernetesInfrastructure, infrastructure, status
+from airflow_workpools.infrastructure.kubernetes import KubernetesInfrastructure, job_objects, status
 from airflow_workpools.infrastructure.kubernetes.answers import Outdated
 from airflow_workpools.infrastructure.kubernetes.reflector import Reflector
 from tests.kubernetes.cluster import KubernetesPlatform
@@ -49,7 +49,7 @@ async def until_it_can_be_told(worker: KubernetesInfrastructure, handle: Handle)
 def test_while_the_api_server_is_away_jobs_go_on_and_their_ends_are_told_afterwards(
     cluster: KubernetesPlatform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(infrastructure, "_CREATE_SECONDS", 1.0)
+    monkeypatch.setattr(job_objects, "_CREATE_SECONDS", 1.0)
     goes_on, ends = cluster.spec(WAITS_TO_END), cluster.spec(WAITS_TO_END)
 
     async def scenario() -> None:

@@ -288,6 +288,11 @@ class TestKueue:
                 handle = await launch(worker, spec)
                 job = cluster.batch.read_namespaced_job(spec.name, cluster.namespace)
                 assert job.metadata.labels[KUEUE_LABEL] == "gpus"
+                if job.spec.suspend:  # clusters before 1.21 know nothing of it
+                    await until(worker, handle, lambda seen: seen.phase is Phase.QUEUED)
+                    admitted = {"spec": {"suspend": False}}
+                    cluster.batch.patch_namespaced_job(spec.name, cluster.namespace, admitted)
+                    await until(worker, handle, lambda seen: seen.phase is Phase.WAITING)
                 await worker.stop(handle, grace_seconds=0)
                 await worker.cleanup(handle)
 

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_workpools.errors import InfrastructureUnavailable, LaunchRejected
 from airflow_workpools.infrastructure.base import Handle, LaunchSpec, Observation, Phase
-from airflow_workpools.infrastructure.kubernetes import KubernetesInfrastructure, infrastructure
+from airflow_workpools.infrastructure.kubernetes import KubernetesInfrastructure, job_objects
 from tests.kubernetes.cluster import FOREVER, KubernetesPlatform, eventually
 from tests.kubernetes.watching import end_of, first_seen, until, until_ended
 from tests.unit.infrastructure_contract import launch, working
@@ -218,7 +218,7 @@ class TestRoom:
         self, own_namespace: KubernetesPlatform, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         own_namespace.restrict_quota({"count/jobs.batch": "0"})
-        monkeypatch.setattr(infrastructure, "_CREATE_SECONDS", 1.0)
+        monkeypatch.setattr(job_objects, "_CREATE_SECONDS", 1.0)
 
         async def scenario() -> str:
             async with working(own_namespace) as worker:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from airflow_workpools.core.jobs import ENDED, OCCUPYING, JobState, sources_of
 from airflow_workpools.core.names import WorkQueueRef
-from airflow_workpools.store import rules
+from airflow_workpools.store import claim_rules
 from airflow_workpools.store.records import JobFilter, Report
 from airflow_workpools.store.rows import job_row
 from airflow_workpools.store.statements import claim, common, executor, reconcile, run_time, worker
@@ -180,7 +180,7 @@ def test_thousands_of_jobs_take_a_statement_for_every_five_hundred(sql: Rig, eng
 
 # -- plans ---------------------------------------------------------------------------------------------------
 
-HEADS = {"low": rules.Head(10, 64), "high": rules.Head(None, 64)}
+HEADS = {"low": claim_rules.Head(10, 64), "high": claim_rules.Head(None, 64)}
 ID = uuid.uuid4()
 QUESTIONS = {
     "workpool_job_waiting": [

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tests.airflow_home import AirflowHome
 
 AIRFLOW = [sys.executable, "-m", "airflow"]
+END_OF_FILE = "\x04"
+"""What Ctrl-D types."""
 
 
 @pytest.fixture
@@ -87,19 +89,59 @@ def test_an_engine_that_does_not_answer_is_said(home: AirflowHome, dags: Path, t
 
 def test_on_a_terminal_it_asks_for_what_is_left_open(home: AirflowHome, dags: Path, tmp_path: Path) -> None:
     (dags / "requirements.txt").write_text("-r missing.txt\n")
-    answers = ["registry.example.com/dags:1", "y", "n"]
+    home.ok("create plain")
+    home.ok("create contained --type docker")
+    answers = ["registry.example.com/dags:1", "base:2", "y", "n", "plain", "contained"]
 
-    done = on_terminal(
-        [*AIRFLOW, "workpools", "image", "build", "--dags-folder", str(dags)],
-        answers,
-        {**environment(home.path), "DOCKER_HOST": f"unix://{tmp_path}/none.sock"},
-    )
+    done = asked(home, f"--dags-folder {dags}", answers, DOCKER_HOST=f"unix://{tmp_path}/none.sock")
 
-    for question in ("Name and tag", "requirements.txt lists?", "Push registry.example.com/dags:1"):
+    for question in (
+        "Name and tag of the image",
+        "Image to build on (apache/airflow:",
+        "requirements.txt lists?",
+        "Push registry.example.com/dags:1",
+        "Work pools whose jobs run in it from then on: contained (Enter: none)",
+        "No such work pool: plain",
+    ):
         assert question in done.stderr
     # It has taken the requirements, since it was told to.
     assert "missing.txt' cannot be read" in done.stderr
     assert done.returncode == 1
+
+
+def test_who_wants_to_push_is_asked_for_a_login(home: AirflowHome, dags: Path) -> None:
+    hub = {"conn_type": "docker", "host": "registry.example.com", "login": "me"}
+
+    done = asked(home, f"--dags-folder {dags} -t x", ["", "y", "hub", ""], AIRFLOW_CONN_HUB=json.dumps(hub))
+
+    assert "Airflow connection to log in there with (Enter: as docker login did)" in done.stderr
+    assert "Error: the Airflow connection 'hub' has no password" in done.stderr
+
+
+def test_what_the_command_line_says_is_not_asked(home: AirflowHome, dags: Path, tmp_path: Path) -> None:
+    home.ok("create contained --type docker")
+    (tmp_path / "r.txt").write_text("")
+    given = (
+        f"-t x --base-image base:2 -r {tmp_path}/r.txt --push --registry-conn-id none --set-default contained"
+    )
+
+    done = asked(home, f"--dags-folder {dags} {given}", [])
+
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: there is no Airflow connection 'none'")
+
+
+def test_a_terminal_that_is_closed_is_no_answer(home: AirflowHome, dags: Path) -> None:
+    done = asked(home, f"--dags-folder {dags}", ["x", END_OF_FILE])
+
+    assert done.stderr.splitlines()[-1].endswith("before all was answered; with --no-prompt nothing is asked")
+
+
+def asked(
+    home: AirflowHome, options: str, answers: list[str], **environ: str
+) -> subprocess.CompletedProcess[str]:
+    command = [*AIRFLOW, "workpools", "image", "build", *options.split()]
+    return on_terminal(command, answers, {**environment(home.path), **environ})
 
 
 def test_with_no_prompt_it_asks_nothing(home: AirflowHome, dags: Path) -> None:

@@ -12,8 +12,8 @@ from airflow_workpools.errors import InvalidInput, LaunchRejected
 from airflow_workpools.infrastructure.base import LaunchSpec, bound_to_host
 from airflow_workpools.infrastructure.containers import DEFAULT_COMMAND
 from airflow_workpools.infrastructure.docker import DockerInfrastructure
-from airflow_workpools.infrastructure.docker.images import ImageName, registry_host
 from airflow_workpools.infrastructure.docker.plan import API_URL, ContainerPlan, plan_container
+from airflow_workpools.infrastructure.image_names import ImageName, registry_host
 from airflow_workpools.infrastructure.registry import default_template
 
 RUNTIME = {API_URL: "http://localhost:8080/execution/"}

@@ -102,6 +102,88 @@ def test_a_required_variable_that_nobody_gave_is_missed_at_hand_over():
     assert examine(workload(image="x"), pools, default=DEFAULT)[0] == DEFAULT
 
 
+KUBERNETES_TEMPLATE = {
+    "variables": {
+        "type": "object",
+        "properties": {
+            "team": {"type": "string"},
+            "version": {"default": 1},
+            "sidecars": {"type": "array", "default": []},
+            "pod": {"type": "object"},
+        },
+    },
+    "job_configuration": {
+        "manifest": {
+            "spec": {
+                "template": {
+                    "spec": {
+                        "containers": [
+                            {"name": "task", "image": "{{ $REGISTRY }}/{{ team }}:{{ version }}"},
+                            {"name": "more", "image": "registry.example.com/{{ team }}:{{ version }}"},
+                        ],
+                        "initContainers": "{{ sidecars }}",
+                    }
+                }
+            }
+        }
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("definition", "variables", "words"),
+    [
+        (
+            {"type": "docker"},
+            {"image": "Team/ETL:1 "},
+            ["'prod'", "job variable 'image': image name 'Team/ETL:1 ' is malformed", "lower-case"],
+        ),
+        (
+            {"type": "kubernetes"},
+            {"image": "etl:one:two"},
+            ["job variable 'image': image name 'etl:one:two'"],
+        ),
+        (
+            {"type": "kubernetes", "base_job_template": KUBERNETES_TEMPLATE},
+            {"team": "E T L"},
+            ["job variables 'team', 'version': image name 'registry.example.com/E T L:1' is malformed"],
+        ),
+        (
+            {"type": "kubernetes", "base_job_template": KUBERNETES_TEMPLATE},
+            {
+                "team": "etl",
+                "sidecars": [{"name": "a", "image": "fine"}, {"name": "b", "image": "{{ team }}"}],
+            },
+            ["job variable 'sidecars': image name '{{ team }}' is malformed"],
+        ),
+    ],
+)
+def test_a_malformed_image_is_told_at_hand_over_with_the_variable_it_comes_from(definition, variables, words):
+    pools = {"prod": pool("prod", **definition)}
+    with pytest.raises(Refusal) as refusal:
+        examine(workload("prod/default", **variables), pools, default=DEFAULT)
+    for word in words:
+        assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("definition", "variables"),
+    [
+        ({"type": "docker"}, {"image": "localhost:5000/team/etl@sha256:" + "0" * 64}),
+        ({"type": "kubernetes"}, {"image": "etl"}),
+        # What only the worker knows is left to it, and what is no text to the schema.
+        ({"type": "kubernetes", "base_job_template": KUBERNETES_TEMPLATE}, {"team": "etl"}),
+        (
+            {"type": "kubernetes", "base_job_template": KUBERNETES_TEMPLATE},
+            {"team": "etl", "sidecars": [3, {}]},
+        ),
+    ],
+)
+def test_images_that_may_be_there_are_handed_over(definition, variables):
+    pools = {"prod": pool("prod", **definition)}
+    assert examine(workload("prod/default", **variables), pools, default=DEFAULT)[1] is pools["prod"]
+
+
 def test_the_token_never_reaches_the_store():
     job = new_job(workload(nice=3), DEFAULT, scheduler_job_id=1, start_timeout_seconds=60)
     assert "very secret" not in job.workload

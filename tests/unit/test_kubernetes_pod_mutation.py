@@ -17,8 +17,8 @@ from airflow_workpools.core.templates import render
 from airflow_workpools.errors import LaunchRejected
 from airflow_workpools.infrastructure.base import LaunchSpec
 from airflow_workpools.infrastructure.kubernetes import pod_mutation
-from airflow_workpools.infrastructure.kubernetes.infrastructure import planned
 from airflow_workpools.infrastructure.kubernetes.manifest import JobPlan
+from airflow_workpools.infrastructure.kubernetes.pod_mutation import planned
 from airflow_workpools.infrastructure.registry import default_template
 
 Define = Callable[[Callable[[Any], None]], None]

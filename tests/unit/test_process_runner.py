@@ -13,8 +13,8 @@ from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_workpools.infrastructure.process import runner
-from airflow_workpools.infrastructure.process.runner import become_independent, settle_memory
+from airflow_workpools.infrastructure.process import independence
+from airflow_workpools.infrastructure.process.independence import become_independent, settle_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,7 +119,7 @@ def test_settled_memory_holds_what_it_held() -> None:
 def test_a_runner_with_more_than_one_thread_says_so() -> None:
     def settle(_: socket.socket) -> list[str]:
         said = BufferingHandler(10)
-        runner.log.addHandler(said)
+        independence.log.addHandler(said)
         settle_memory()
         blocked = threading.Event()
         threading.Thread(target=blocked.wait, daemon=True).start()

@@ -54,6 +54,11 @@ class EngineRefusal(Exception):
         return self.status == HTTPStatus.NOT_FOUND
 
     @property
+    def is_about_image(self) -> bool:
+        """Whether it says something of an image; networks may be missing, too."""
+        return "image" in str(self).lower()
+
+    @property
     def is_name_in_use(self) -> bool:
         """Docker says 409 of a name that exists; Podman says 500."""
         return _NAME_IN_USE in str(self)
@@ -163,6 +168,16 @@ class Engine:
                 return None
             raise
         return found
+
+    async def has_image(self, image: str) -> bool:
+        """Say whether an image is on the engine, by its name."""
+        try:
+            await self._look(lambda client: client.api.inspect_image(image))
+        except EngineRefusal as refusal:
+            if refusal.is_not_found:
+                return False
+            raise
+        return True
 
     async def join(self, container: str, network: str) -> None:
         """Connect a container to another network."""

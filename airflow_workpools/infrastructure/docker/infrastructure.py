@@ -34,8 +34,10 @@ from airflow_workpools.infrastructure.docker.plan import (
 from airflow_workpools.infrastructure.docker.pulls import PullFailed, Pulls
 from airflow_workpools.infrastructure.docker.registries import RegistryLogin, named_login
 from airflow_workpools.infrastructure.docker.stops import Stops
+from airflow_workpools.infrastructure.docker.trial import try_out
 from airflow_workpools.infrastructure.docker.variables import DockerVariables
 from airflow_workpools.infrastructure.docker.workload_file import put_workload
+from airflow_workpools.infrastructure.image_checks import image_problems
 from airflow_workpools.infrastructure.template_checks import problems_of
 
 if TYPE_CHECKING:
@@ -107,6 +109,11 @@ class DockerInfrastructure:
             plan=lambda spec: plan_container(spec, {}, engine_is_here=False),
         )
 
+    @classmethod
+    def variable_problems(cls, job_configuration: Any, variables: Mapping[str, Any]) -> Sequence[str]:
+        """Say which job variables make a malformed name of an image."""
+        return image_problems(job_configuration, variables, ("image",))
+
     # -- life -----------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
@@ -131,9 +138,7 @@ class DockerInfrastructure:
 
     async def launch(self, spec: LaunchSpec) -> AsyncIterator[Handle]:
         """Make a container, give it its workload, and start it; or adopt the one that is there."""
-        if self._environment is None:
-            self._environment = await asyncio.to_thread(self._read_environment)
-        plan = plan_container(spec, self._environment, engine_is_here=self._engine.is_here)
+        plan = await self._plan(spec)
         try:
             container, is_ours = await self._make(plan)
         except PullFailed as failure:
@@ -153,6 +158,15 @@ class DockerInfrastructure:
             if is_ours:
                 self._done_launching(plan.name)
 
+    async def try_out(self, spec: LaunchSpec) -> str:
+        """Say whether the engine has, or may pull, what a job needs; nothing is pulled for that."""
+        return await try_out(self._engine, await self._plan(spec))
+
+    async def _plan(self, spec: LaunchSpec) -> ContainerPlan:
+        if self._environment is None:
+            self._environment = await asyncio.to_thread(self._read_environment)
+        return plan_container(spec, self._environment, engine_is_here=self._engine.is_here)
+
     async def _make(self, plan: ContainerPlan) -> tuple[dict[str, Any], bool]:
         """Return the container, and whether it was made here, just now."""
         if plan.pull_policy == "always":
@@ -168,7 +182,7 @@ class DockerInfrastructure:
                 if refusal.is_name_in_use:
                     if (found := await self._existing(plan.name)) is not None:
                         return found, False
-                elif refusal.is_not_found and not pulled and _is_about_image(refusal):
+                elif refusal.is_not_found and not pulled and refusal.is_about_image:
                     await self._pull(plan)
                     pulled = True
                 elif refusal.is_not_found and plan.pull_policy == "never":
@@ -227,7 +241,7 @@ class DockerInfrastructure:
             if refusal.is_not_found and await self._engine.inspect(id_) is None:
                 return reasons.removed_before_start(plan.name)
             await self._engine.remove(id_, force=True)
-            if _is_final_start(refusal):
+            if refusal.is_final or reasons.is_about_command(str(refusal)):
                 raise LaunchRejected(reasons.start_refused(str(refusal))) from refusal
             return reasons.start_refused(str(refusal))
         except LaunchRejected:
@@ -381,13 +395,3 @@ class DockerInfrastructure:
 def _without_container(job_id: UUID, name: str, problem: str) -> Handle:
     """Return the handle of a job of which there is no container; it says why."""
     return Handle(job_id=job_id, kind=DockerInfrastructure.kind, data={"name": name, "problem": problem})
-
-
-def _is_about_image(refusal: EngineRefusal) -> bool:
-    """Networks may be missing, too."""
-    return "image" in str(refusal).lower()
-
-
-def _is_final_start(refusal: EngineRefusal) -> bool:
-    words = str(refusal).lower()
-    return refusal.is_final or any(hint in words for hint in reasons.START_HINTS)

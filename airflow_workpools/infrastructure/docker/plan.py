@@ -19,8 +19,8 @@ from airflow_workpools.infrastructure.containers import (
     read_configuration,
 )
 from airflow_workpools.infrastructure.docker.connecting import LOOPBACK
-from airflow_workpools.infrastructure.docker.images import ImageName
 from airflow_workpools.infrastructure.docker.variables import DockerVariables
+from airflow_workpools.infrastructure.image_names import ImageName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from airflow_workpools.infrastructure.docker.engine import Engine
-    from airflow_workpools.infrastructure.docker.images import ImageName
     from airflow_workpools.infrastructure.docker.registries import RegistryLogin
+    from airflow_workpools.infrastructure.image_names import ImageName
 
 log = logging.getLogger(__name__)
 

@@ -112,7 +112,16 @@ START_HINTS = {
 
 def start_refused(said: str) -> str:
     """Explain why a container could not be started."""
-    code = next((code for hint, code in START_HINTS.items() if hint in said.lower()), None)
+    code = _code_of_start(said)
     return (
         f"{explain_exit(code)}: {said}" if code is not None else f"the container could not be started: {said}"
     )
+
+
+def is_about_command(said: str) -> bool:
+    """Say whether a container could not be started for its command: it never can."""
+    return _code_of_start(said) is not None
+
+
+def _code_of_start(said: str) -> int | None:
+    return next((code for hint, code in START_HINTS.items() if hint in said.lower()), None)

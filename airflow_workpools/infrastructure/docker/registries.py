@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.errors import LaunchRejected
 from airflow_workpools.infrastructure.docker.connecting import CONNECTION_TYPE
-from airflow_workpools.infrastructure.docker.images import registry_host
+from airflow_workpools.infrastructure.image_names import registry_host
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_workpools.infrastructure.docker.images import ImageName
+    from airflow_workpools.infrastructure.image_names import ImageName
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 from datetime import timezone
@@ -20,16 +19,17 @@ from airflow_workpools.infrastructure.containers import (
     label_value,
     runtime_environment,
 )
+from airflow_workpools.infrastructure.image_checks import fixed_image_problems, image_problems
 from airflow_workpools.infrastructure.kubernetes import pod_mutation
-from airflow_workpools.infrastructure.kubernetes.answers import AlreadyExists, ApiRefusal, DoesNotExist
-from airflow_workpools.infrastructure.kubernetes.client import MERGE_PATCH, KubernetesApi
+from airflow_workpools.infrastructure.kubernetes.answers import ApiRefusal
+from airflow_workpools.infrastructure.kubernetes.client import KubernetesApi
+from airflow_workpools.infrastructure.kubernetes.job_objects import JobObjects
 from airflow_workpools.infrastructure.kubernetes.logs import follow_pod_log
 from airflow_workpools.infrastructure.kubernetes.manifest import (
+    IMAGES,
     SELECTOR,
     JobPlan,
     plan_job,
-    secret_data,
-    with_template,
 )
 from airflow_workpools.infrastructure.kubernetes.namespace import Entry, NamespaceWatch
 from airflow_workpools.infrastructure.kubernetes.namespaces_used import NamespacesUsed
@@ -41,8 +41,6 @@ from airflow_workpools.infrastructure.kubernetes.objects import (
     job_id_of,
     jobs_path,
     place_of,
-    pods_path,
-    secrets_path,
 )
 from airflow_workpools.infrastructure.kubernetes.variables import JOB_CONFIGURATION, KubernetesVariables
 from airflow_workpools.infrastructure.template_checks import problems_of
@@ -56,9 +54,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_CREATE_SECONDS = 20.0
-"""How long creating a Job is tried again before the worker is told that it does not work now."""
-_DELETE_SECONDS = 20.0
 _HEARS_SECONDS = 5.0
 """So long a cluster may take to delete the pod of a Job of which no pods are wanted any more; then it is told to."""
 _ONCE = 0.0
@@ -90,6 +85,7 @@ class KubernetesInfrastructure:
         self, *, home: Path, connection: Mapping[str, Any] | None = None, in_flight: int = launches_in_flight
     ) -> None:
         self.api = KubernetesApi(connection, in_flight=in_flight)
+        self._objects = JobObjects(self.api)
         conn_id = str((connection or {}).get("conn_id") or "own")
         self._namespaces = NamespacesUsed(Path(home) / "kubernetes" / f"{conn_id}.namespaces")
         self._watches: dict[str, NamespaceWatch] = {}
@@ -107,11 +103,17 @@ class KubernetesInfrastructure:
     @classmethod
     def template_problems(cls, job_configuration: Any) -> Sequence[str]:
         """Say what is wrong with a template, whatever values a job gives."""
-        return problems_of(
+        problems = problems_of(
             job_configuration,
             needed=("manifest", "spec", "template", "spec", "containers", 0, "name"),
             plan=lambda spec: plan_job(spec, namespace="default", environment={}),
         )
+        return [*problems, *fixed_image_problems(job_configuration, *IMAGES)]
+
+    @classmethod
+    def variable_problems(cls, job_configuration: Any, variables: Mapping[str, Any]) -> Sequence[str]:
+        """Say which job variables make a malformed name of an image."""
+        return image_problems(job_configuration, variables, *IMAGES)
 
     # -- life -----------------------------------------------------------------------------------------------
 
@@ -160,24 +162,21 @@ class KubernetesInfrastructure:
         watch = self._watch(plan.namespace)
         # What can't be watched must not be started.
         await watch.listed_since(_ONCE)
-        job, adopted = await self._create_job(plan)
+        job, adopted = await self._objects.create_job(plan)
         entry = watch.put(job)
         yield handle_of(spec.job_id, job)
         if not adopted or not entry.has_begun:
             await self._hand_over(plan, entry, job)
 
+    async def try_out(self, spec: LaunchSpec) -> str:
+        """Say whether the API would take a job, by a dry run."""
+        plan = await self._plan(spec)
+        return await self._objects.try_out(plan)
+
     async def _plan(self, spec: LaunchSpec) -> JobPlan:
         if self._environment is None:
             self._environment = runtime_environment()
-        return await planned(spec, namespace=self.api.namespace, environment=self._environment)
-
-    async def _create_job(self, plan: JobPlan) -> tuple[Mapping[str, Any], bool]:
-        """Return the Job, and whether it was there before."""
-        path = jobs_path(plan.namespace)
-        try:
-            return await self.api.persist("POST", path, seconds=_CREATE_SECONDS, body=plan.job), False
-        except AlreadyExists:
-            return await self.api.persist("GET", f"{path}/{plan.name}", seconds=_CREATE_SECONDS), True
+        return await pod_mutation.planned(spec, namespace=self.api.namespace, environment=self._environment)
 
     async def _hand_over(self, plan: JobPlan, entry: Entry, job: Mapping[str, Any]) -> None:
         """Create the Secret for which a job's pod waits, however long that takes.
@@ -189,32 +188,19 @@ class KubernetesInfrastructure:
         backoff = Backoff()
         while not entry.has_workload:
             try:
-                await self._write_secret(plan.namespace, plan.name, secret)
+                await self._objects.create_secret(plan.namespace, plan.name, secret)
                 entry.has_workload = True
             except InfrastructureUnavailable as error:
                 log.warning("The workload of %s can't be handed over yet: %s", plan.name, error)
                 await asyncio.sleep(backoff.next())
             except ApiRefusal as error:
                 entry.has_workload = True
-                await self._delete_job(plan.namespace, plan.name)
+                await self._objects.delete_job(plan.namespace, plan.name)
                 raise LaunchRejected(f"its workload can't be handed over: {error}") from error
-
-    async def _write_secret(self, namespace: str, name: str, secret: Mapping[str, Any]) -> None:
-        try:
-            await self.api.persist("POST", secrets_path(namespace), seconds=_CREATE_SECONDS, body=secret)
-        except AlreadyExists:
-            await self._patch_secret(namespace, name, {"data": secret["data"]})
-
-    async def _patch_secret(self, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
-        await self._patch(f"{secrets_path(namespace)}/{name}", patch)
-
-    async def _patch(self, path: str, patch: Mapping[str, Any]) -> None:
-        await self.api.persist("PATCH", path, seconds=_CREATE_SECONDS, body=patch, content_type=MERGE_PATCH)
 
     async def renew(self, handle: Handle, workload: str) -> None:
         """Replace the workload of a job that has not started."""
-        with contextlib.suppress(DoesNotExist):
-            await self._patch_secret(*place_of(handle), {"data": secret_data(workload)})
+        await self._objects.replace_workload(*place_of(handle), workload)
 
     async def find(self, job_ids: Collection[UUID]) -> Mapping[UUID, Handle]:
         """Look for jobs by their labels, in every namespace where this worker may have launched any."""
@@ -315,11 +301,11 @@ class KubernetesInfrastructure:
 
     def _take_away(self, namespace: str, name: str) -> None:
         """Delete a Job that is over for us, so that its cluster starts nothing more of it."""
-        self._in_background(f"delete {name}", lambda: self._delete_job(namespace, name))
+        self._in_background(f"delete {name}", lambda: self._objects.delete_job(namespace, name))
 
     def _hold(self, namespace: str, name: str) -> None:
         """Keep the cluster from making another pod, in which the job would run again."""
-        self._in_background(f"hold {name}", lambda: self._make_no_pods(namespace, name))
+        self._in_background(f"hold {name}", lambda: self._objects.make_no_pods(namespace, name))
 
     def _in_background(self, what: str, do: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if what in self._errands:
@@ -344,21 +330,17 @@ class KubernetesInfrastructure:
             if entry is None or entry.has_workload or now - entry.known_at < _HANDED_OVER_SECONDS:
                 continue
             entry.has_workload = True
-            if entry.ended is None and not entry.has_begun and not await self._has_secret(namespace, name):
+            if (
+                entry.ended is None
+                and not entry.has_begun
+                and not await self._objects.has_secret(namespace, name)
+            ):
                 entry.ended = Observation(
                     phase=Phase.GONE,
                     reason="its worker ended before it had handed over the workload",
                     never_started=True,
                 )
                 self._changed.set()
-
-    async def _has_secret(self, namespace: str, name: str) -> bool:
-        # A change of nothing: no right to read Secrets is needed for it.
-        try:
-            await self._patch_secret(namespace, name, {})
-        except DoesNotExist:
-            return False
-        return True
 
     async def wait_for_change(self) -> None:
         """Return when a job has begun or ended, or the watch has."""
@@ -390,42 +372,18 @@ class KubernetesInfrastructure:
         entry.stopping()
         pod = entry.seen.pod
         if pod is None:
-            await self._delete_job(namespace, name)
+            await self._objects.delete_job(namespace, name)
             return
-        await self._make_no_pods(namespace, name)
+        await self._objects.make_no_pods(namespace, name)
         # Were the pod deleted from here before the cluster has heard of that, it could make another one.
         await entry.until_going(seconds=_HEARS_SECONDS)
         # With 0, the pod would be gone at once, and nobody would know how its container ended.
         seconds = max(1, math.ceil(grace_seconds))
-        await self._delete(
-            f"{pods_path(namespace)}/{pod['metadata']['name']}", {"gracePeriodSeconds": seconds}
-        )
-
-    async def _make_no_pods(self, namespace: str, name: str) -> None:
-        with contextlib.suppress(DoesNotExist):
-            await self._patch(f"{jobs_path(namespace)}/{name}", {"spec": {"parallelism": 0}})
+        await self._objects.delete_pod(namespace, str(pod["metadata"]["name"]), grace_seconds=seconds)
 
     async def cleanup(self, handle: Handle) -> None:
         """Delete a job's Job; the cluster takes its pod and its Secret along."""
         namespace, name = place_of(handle)
         if name:
-            await self._delete_job(namespace, name)
+            await self._objects.delete_job(namespace, name)
             self._watch(namespace).forget(name)
-
-    async def _delete_job(self, namespace: str, name: str) -> None:
-        await self._delete(f"{jobs_path(namespace)}/{name}", {"propagationPolicy": "Background"})
-
-    async def _delete(self, path: str, options: Mapping[str, Any]) -> None:
-        body = {"apiVersion": "v1", "kind": "DeleteOptions", **options}
-        with contextlib.suppress(DoesNotExist):
-            await self.api.persist("DELETE", path, seconds=_DELETE_SECONDS, body=body)
-
-
-async def planned(spec: LaunchSpec, *, namespace: str, environment: Mapping[str, str]) -> JobPlan:
-    """Return what is to be created for a job, after Airflow's ``pod_mutation_hook`` has seen it."""
-    plan = plan_job(spec, namespace=namespace, environment=environment)
-    if not pod_mutation.is_defined():
-        return plan
-    # A hook may do anything, also ask somebody.
-    template = await asyncio.to_thread(pod_mutation.mutated, plan.job["spec"]["template"], plan.namespace)
-    return with_template(plan, template)

@@ -25,6 +25,7 @@ from airflow_workpools.infrastructure.containers import (
     merged_environment,
     read_configuration,
 )
+from airflow_workpools.infrastructure.image_checks import EACH
 from airflow_workpools.infrastructure.kubernetes.variables import KUEUE_LABEL
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
 
 PATIENCE_ANNOTATION = f"{LABEL_PREFIX}start-patience-seconds"
 """Where a Job says how long what hinders its start is waited for: whoever watches it has nothing but the Job."""
+
+IMAGES = tuple(
+    ("manifest", "spec", "template", "spec", containers, EACH, "image")
+    for containers in ("containers", "initContainers")
+)
+"""Where images stand in a ``job_configuration``."""
 
 _VOLUME = "airflow-workload"
 _ROOT = "$.job_configuration.manifest"

@@ -3,13 +3,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.errors import LaunchRejected
+from airflow_workpools.infrastructure.kubernetes.manifest import plan_job, with_template
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from airflow_workpools.infrastructure.base import LaunchSpec
+    from airflow_workpools.infrastructure.kubernetes.manifest import JobPlan
+
+
+async def planned(spec: LaunchSpec, *, namespace: str, environment: Mapping[str, str]) -> JobPlan:
+    """Return what is to be created for a job, after the hook has seen it."""
+    plan = plan_job(spec, namespace=namespace, environment=environment)
+    if not is_defined():
+        return plan
+    # A hook may do anything, also ask somebody.
+    template = await asyncio.to_thread(mutated, plan.job["spec"]["template"], plan.namespace)
+    return with_template(plan, template)
 
 
 def is_defined() -> bool:

@@ -6,10 +6,10 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import and_, exists, func, literal, or_, select, true, union_all, update
+from sqlalchemy import and_, bindparam, exists, func, literal, or_, select, true, union_all, update
 
 from airflow_workpools.core.jobs import JobState
-from airflow_workpools.store import rules
+from airflow_workpools.store import claim_rules
 from airflow_workpools.store.records import WorkerKind, WorkerState
 from airflow_workpools.store.statements.common import may_become, occupying, waiting, with_ids
 from airflow_workpools.store.tables import jobs, workers
@@ -36,12 +36,14 @@ Team: TypeAlias = "str | _AnyTeam | None"
 """Whose jobs a worker takes: those that this team's executor has handed over, or that of none."""
 
 
-def worker_and_others(worker_id: uuid.UUID) -> Select[Any]:
-    """A worker, and with it those that may claim what it leaves.
+@cache
+def worker_and_others() -> Select[Any]:
+    """The worker ``worker_id``, and with it those that may claim what it leaves.
 
     For an embedded one those of other teams; for one that restricts itself to some queues the standalone ones. The
-    claims of all others need not read what may be hundreds of rows.
+    claims of all others need not read what may be hundreds of rows. Made once.
     """
+    worker_id = bindparam("worker_id", type_=workers.c.id.type)
     me = workers.alias("me")
     my_team = select(me.c.team_name).where(me.c.id == worker_id).scalar_subquery()
 
@@ -116,7 +118,7 @@ def slots_held(names: Collection[str]) -> Select[Any]:
 
 def first_waiting(
     pool: str,
-    heads: Mapping[str, rules.Head],
+    heads: Mapping[str, claim_rules.Head],
     *,
     room: int,
     most: int,
@@ -137,7 +139,7 @@ def first_waiting(
 @lru_cache(maxsize=200)
 def _first_waiting(
     pool: str,
-    heads: Sequence[tuple[str, rules.Head]],
+    heads: Sequence[tuple[str, claim_rules.Head]],
     room: int,
     most: int,
     team: Team,
@@ -151,7 +153,7 @@ def _first_waiting(
         if head.largest is not None:
             line = line.where(jobs.c.pool_slots <= head.largest)
         parts.append(line.limit(head.length))
-        if others or room < (rules.ANY_ROOM if head.largest is None else head.largest):
+        if others or room < (claim_rules.ANY_ROOM if head.largest is None else head.largest):
             parts.append(line.where(jobs.c.pool_slots <= room, _of_team(team)).limit(most))
     return union_all(*(select(part.subquery()) for part in parts))
 

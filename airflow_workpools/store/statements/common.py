@@ -6,7 +6,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, exists, false, insert, or_
+from airflow.utils.sqlalchemy import UtcDateTime
+from sqlalchemy import Double, and_, exists, false, insert, literal, or_
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
@@ -18,6 +19,7 @@ from airflow_workpools.store.tables import jobs
 if TYPE_CHECKING:
     import uuid
     from collections.abc import Collection, Iterable
+    from datetime import datetime
 
     from sqlalchemy import ColumnElement, Insert, Table
     from sqlalchemy.sql.compiler import SQLCompiler
@@ -60,6 +62,55 @@ def _(element: _AsWritten, compiler: SQLCompiler, **options: Any) -> str:
 def as_written(text: Any) -> ColumnElement[str]:
     """Compare a text of Airflow's letter by letter; to MySQL and MariaDB, "a" and "A" are the same otherwise."""
     return _AsWritten(text)
+
+
+class _Whole(FunctionElement[Any]):
+    inherit_cache = True
+
+
+@compiles(_Whole)
+def _(element: _Whole, compiler: SQLCompiler, **options: Any) -> str:
+    return f"FLOOR({compiler.process(element.clauses, **options)})"
+
+
+@compiles(_Whole, "sqlite")
+def _(element: _Whole, compiler: SQLCompiler, **options: Any) -> str:
+    # It may be built without functions of mathematics.
+    return f"CAST({compiler.process(element.clauses, **options)} AS INTEGER)"
+
+
+def whole(number: Any) -> ColumnElement[Any]:
+    """Cut the part behind the point off a number that is not negative."""
+    return _Whole(number)
+
+
+class _SecondsSince(FunctionElement[Any]):
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(_SecondsSince)
+def _(element: _SecondsSince, compiler: SQLCompiler, **options: Any) -> str:
+    since, until = (compiler.process(part, **options) for part in element.clauses)
+    return f"CAST(EXTRACT(EPOCH FROM ({until} - {since})) AS DOUBLE PRECISION)"
+
+
+@compiles(_SecondsSince, "sqlite")
+def _(element: _SecondsSince, compiler: SQLCompiler, **options: Any) -> str:
+    since, until = (compiler.process(part, **options) for part in element.clauses)
+    # Days with a fraction: right to some tens of microseconds.
+    return f"ROUND((julianday({until}) - julianday({since})) * 86400.0, 3)"
+
+
+@compiles(_SecondsSince, "mysql")
+def _(element: _SecondsSince, compiler: SQLCompiler, **options: Any) -> str:
+    since, until = (compiler.process(part, **options) for part in element.clauses)
+    return f"(TIMESTAMPDIFF(MICROSECOND, {since}, {until}) / 1e6)"
+
+
+def seconds_since(since: datetime, until: ColumnElement[Any]) -> ColumnElement[float]:
+    """Return the time from one moment to that in a column; on SQLite in whole milliseconds."""
+    return _SecondsSince(literal(since, UtcDateTime), until)
 
 
 def is_transient(error: BaseException) -> bool:

@@ -175,6 +175,19 @@ def _create_job_indexes() -> None:
     op.create_index(
         "workpool_job_handed_over", "workpool_job", [sa.text("handed_over_at DESC"), "id"], schema=SCHEMA
     )
+    for name, *columns in (
+        ("workpool_job_over_of_pool", "pool", "state"),
+        ("workpool_job_over_of_queue", "pool", "queue", "state"),
+        ("workpool_job_over_of_dag", "dag_id", "pool", "state"),
+    ):
+        op.create_index(
+            name,
+            "workpool_job",
+            [*columns, sa.text("handed_over_at DESC"), "id"],
+            postgresql_where=ended,
+            sqlite_where=ended,
+            schema=SCHEMA,
+        )
 
 
 def downgrade() -> None:
