@@ -109,7 +109,7 @@ def airflow(
                 "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "2",
             },
         )
-        instance.local.migrate()
+        instance.migrate()
         stack.callback(instance.stop)
         instance.start()
         for name, definition in POOLS.items():

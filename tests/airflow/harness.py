@@ -17,6 +17,7 @@ from urllib.parse import quote
 from airflow_workpools.cli.demo_report import Interval, max_concurrency
 from airflow_workpools.cli.local_airflow import LocalAirflow, LocalAirflowError, Ports
 from airflow_workpools.cli.local_records import LocalRecords, TaskTry
+from tests.migrated import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -70,6 +71,10 @@ class AirflowInstance:
         )
         self.records = LocalRecords(self.local.database_url)
         self.api = self.local.api
+
+    def migrate(self) -> None:
+        """Create its tables."""
+        migrate(self.local)
 
     def start(self, *components: str) -> None:
         """Start it and wait until it is ready; its tables must be there."""

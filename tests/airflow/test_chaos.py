@@ -95,7 +95,7 @@ def storm(storm_form: Form, folder: Path) -> Iterator[Storm]:
                 "WORKPOOLS_TEST_STORM": json.dumps(storm_form.tasks),
             },
         )
-        airflow.local.migrate()
+        airflow.migrate()
         stack.callback(airflow.stop)
         LIVE.append(airflow)
         components = Components(airflow, timeline.note)

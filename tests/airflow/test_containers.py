@@ -86,7 +86,7 @@ def contained(
             dags_folder=DAGS,
             settings={"AIRFLOW__CORE__KILLED_TASK_CLEANUP_TIME": "5", **platform.environment},
         )
-        instance.local.migrate()
+        instance.migrate()
         stack.callback(instance.stop)
         instance.start()
         instance.create_pool("here")

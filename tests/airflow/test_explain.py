@@ -118,7 +118,7 @@ def stuck(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stuck]:
         instance.api = replace(
             instance.api, timeout_seconds=60
         )  # its first answers may take a busy machine long
-        instance.local.migrate()
+        instance.migrate()
         stack.callback(instance.stop)
         commands = CommandProcess(instance.local.environment())
         stack.callback(commands.close)

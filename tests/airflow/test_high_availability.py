@@ -113,7 +113,7 @@ def schedulers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Schedulers]
             dags_folder=_dags_folder(home),
             settings={**SETTINGS, "WORKPOOLS_TEST_RELEASE": str(release)},
         )
-        airflow.local.migrate()
+        airflow.migrate()
         try:
             airflow.start(API_SERVER, DAG_PROCESSOR)
             airflow.create_pool("etl", **POOLS["etl"])

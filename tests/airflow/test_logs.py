@@ -57,7 +57,7 @@ def boxes(
                 "PYTHONPATH": os.pathsep.join([str(install(home / "packages")), str(ROOT)]),
             },
         )
-        instance.local.migrate()
+        instance.migrate()
         stack.callback(instance.stop)
         instance.start()
         instance.create_pool("boxes", type="captured")

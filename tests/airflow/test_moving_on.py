@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -20,20 +21,23 @@ pytestmark = pytest.mark.airflow
 @pytest.fixture
 def pools(airflow: AirflowInstance) -> Iterator[None]:
     """The pools of these tests, gone afterwards."""
+    silent = socket.create_server(("127.0.0.1", 0))
+    port = silent.getsockname()[1]
     definitions = {
         "moving": {},
         "one-by-one": {"concurrency_limit": 1},
-        # A job there knocks at a port where nobody listens, and goes on knocking.
+        # A job there knocks at a port where nobody answers; where nobody listens, it might give up in four seconds.
         "slow-start": {
             "start_timeout": 2,
             "job_variables": {
-                "env": {"AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "http://127.0.0.1:9/execution/"}
+                "env": {"AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/"}
             },
         },
     }
     for name, definition in definitions.items():
         airflow.create_pool(name, **definition)
-    yield
+    with silent:
+        yield
     for name in definitions:
         airflow.api.call("DELETE", f"connections/{name}")
 

@@ -41,7 +41,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
             dags_folder=ROOT / "tests/airflow/dags",
             settings=collected.environment,
         )
-        instance.local.migrate()
+        instance.migrate()
         stack.callback(instance.stop)
         instance.start()
         instance.create_pool("thin", concurrency_limit=2)

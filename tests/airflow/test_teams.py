@@ -59,7 +59,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowInstanc
                 ),
             },
         )
-        instance.local.migrate()
+        instance.migrate()
         instance.local.run_cli("teams", "sync")
         stack.callback(instance.stop)
         instance.start()

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.airflow, pytest.mark.worker]
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowInstance]:
     instance = AirflowInstance(tmp_path_factory.mktemp("worker_api"), dags_folder=ROOT / "tests/airflow/dags")
-    instance.local.migrate()
+    instance.migrate()
     try:
         instance.start()
         instance.create_pool("crash", delivery="pull")

@@ -141,7 +141,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
             dags_folder=DAGS,
             settings={"AIRFLOW__WORKPOOLS__WORKER_HEARTBEAT_INTERVAL": "2"},
         )
-        airflow.local.migrate()
+        airflow.migrate()
         stack.callback(airflow.stop)
         airflow.start()
         airflow.create_pool(POOL, delivery="pull", concurrency_limit=8)

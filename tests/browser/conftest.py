@@ -120,7 +120,7 @@ def _site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         )
         airflow.local.stop_grace_seconds = 3  # what sleeps here need not come to a good end
         airflow.api = replace(airflow.api, timeout_seconds=60)
-        airflow.local.migrate()
+        airflow.migrate()
         stack.callback(airflow.stop)
         airflow.start()
         for name, definition in POOLS.items():

@@ -31,7 +31,7 @@ def boxes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowInstance]
     instance = AirflowInstance(home, dags_folder=home / "dags")
     instance.trace = home / "traces" / "trace"
     try:
-        instance.local.migrate()
+        instance.migrate()
         instance.start()
         instance.create_pool(
             "boxes",
