@@ -63,7 +63,7 @@ class ClaimSide(Transactions):
         if not promising:
             return []
         overdue_since = now - self._reserve_after
-        taken = self._transaction(
+        return self._transaction(
             lambda session: _claim(
                 session,
                 worker,
@@ -75,8 +75,6 @@ class ClaimSide(Transactions):
                 call=call,
             )
         )
-        # Read when others can claim again. Whoever fails to here has its jobs, as after an answer that was lost.
-        return self._transaction(lambda session: held_jobs(session, worker_id, taken)) if taken else []
 
 
 class _Claimer(NamedTuple):
@@ -152,7 +150,7 @@ def _claim(
     now: datetime,
     overdue_since: datetime,
     call: int | None,
-) -> list[uuid.UUID]:
+) -> list[ClaimedJob]:
     """Take jobs of pools that have some. The pools come sorted by name: all lock them in the same order."""
     for pool in pools:
         _lock(session, pool.name)
@@ -188,7 +186,7 @@ def _claim(
     chosen = [job.id for job in claim_rules.take_turns(lines, room=room, most=most)]
     for some in chunks(chosen):
         session.execute(statements.take(some, me.id, now))
-    return chosen
+    return held_jobs(session, me.id, chosen)
 
 
 def _slots_of_workers(session: Session, claimer: _Claimer) -> dict[uuid.UUID, int]:

@@ -140,7 +140,8 @@ def test_a_nice_value_that_may_not_be_set_is_rejected(monkeypatch: pytest.Monkey
 
 
 def test_what_wants_more_memory_than_its_limit_gets_a_memory_error(platform: ProcessPlatform) -> None:
-    seen = end_of(platform, platform.spec("take_memory", mb=600, configuration={"memory_limit_mb": 500}))
+    # Far above what the process of the tests has itself, from which the runner is forked.
+    seen = end_of(platform, platform.spec("take_memory", mb=4000, configuration={"memory_limit_mb": 3000}))
     assert (seen.phase, seen.exit_code) == (Phase.EXITED, 1)
     assert "MemoryError" in str(seen.reason)
 
