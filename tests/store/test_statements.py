@@ -264,8 +264,9 @@ PAGES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("index", PAGES)
 def test_pages_of_jobs_are_read_in_the_order_of_an_index(history: sa.Engine, index: str) -> None:
-    if history.dialect.name == "mysql":
-        pytest.skip("has no indexes of a part of the rows")
+    if history.dialect.name == "mysql":  # has no indexes of a part of the rows, and gets none of all
+        assert index not in {found["name"] for found in sa.inspect(history).get_indexes("workpool_job")}
+        return
     for after in (None, (later(3000), ID)):
         page = usage.page("etl", {JobState.FAILED}, after=after, limit=51, **PAGES[index])
         plan = plan_of(history, page)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import pytest
 import yaml
 
 from airflow_workpools.airflow_private.lean_start import can_run
@@ -69,8 +68,7 @@ with lean_start._libcst_when_needed(), lean_start._yaml_by_libyaml():
         print(type(error).__name__)
 print(len(read), yaml.safe_load is before)
 """
-    if not yaml.__with_libyaml__:
-        pytest.skip("PyYAML was built without libyaml")
+    assert yaml.__with_libyaml__, "PyYAML was built without libyaml; install its wheel"
     assert python(program).splitlines()[-3:] == ["True", "ValidationError", "1 True"]
 
 

@@ -25,7 +25,8 @@ from airflow_workpools.plugin import WorkpoolsPlugin
 ROOT = Path(__file__).parents[2]
 MOST_BYTES = 150_000
 
-needs_bundle = pytest.mark.skipif(not ui.BUNDLE.exists(), reason="the bundle is not built: make ui")
+needs_bundle = pytest.mark.browser
+"""The part that has the built bundle; ``.ci/run`` requires it."""
 
 
 @pytest.fixture(autouse=True)
