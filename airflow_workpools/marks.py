@@ -25,19 +25,19 @@ _MARKED = "airflow_workpools.marked"
 """Where a session keeps what it has marked, by the new state, until it is committed."""
 
 
-@hookimpl
+@hookimpl  # type: ignore[untyped-decorator]
 def on_task_instance_success(previous_state: Any, task_instance: Any) -> None:
     """Airflow calls it when a task has succeeded, or was marked so."""
     _note(previous_state, task_instance, "success")
 
 
-@hookimpl
+@hookimpl  # type: ignore[untyped-decorator]
 def on_task_instance_failed(previous_state: Any, task_instance: Any) -> None:
     """Airflow calls it when a task has failed, or was marked so."""
     _note(previous_state, task_instance, "failed")
 
 
-@hookimpl
+@hookimpl  # type: ignore[untyped-decorator]
 def on_task_instance_skipped(previous_state: Any, task_instance: Any) -> None:
     """Airflow calls it when a task has skipped itself, or was marked so."""
     _note(previous_state, task_instance, "skipped")
