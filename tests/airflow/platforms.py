@@ -76,7 +76,7 @@ def kubernetes_cluster(dags: Path) -> Iterator[ContainerPlatform]:
     image = task_image(dags)
     with tempfile.TemporaryDirectory() as path, KubernetesPlatform(Path(path)) as platform:
         yield ContainerPlatform(
-            names=lambda: {one.metadata.name for one in (*platform.jobs(), *platform.pods())},
+            names=lambda: {one.metadata.name for one in (*platform.jobs(), *filter(_runs, platform.pods()))},
             kill=platform.delete_pods_of,
             killed="deleted",
             job_variables={
@@ -90,6 +90,11 @@ def kubernetes_cluster(dags: Path) -> Iterator[ContainerPlatform]:
             definition={"base_job_template": _of_the_nodes_processes()},
             environment={"KUBECONFIG": os.environ["KUBECONFIG"]},
         )
+
+
+def _runs(pod: Any) -> bool:
+    """Say whether a container of a pod runs; what is left of it then may stay with its node for some seconds."""
+    return any(status.state.running is not None for status in pod.status.container_statuses or ())
 
 
 def _of_the_nodes_processes() -> dict[str, Any]:

@@ -143,10 +143,14 @@ def begun(contained: Contained) -> Mapping[str, str]:
 @pytest.fixture(scope="module")
 def waiting(contained: Contained) -> dict[str, TaskTry]:
     """Tasks that wait in their containers until they are ended, one for each way."""
-    ways = dict.fromkeys(("marked failed", "cleared", "run deleted", "killed"), "long_wait")
-    ways["DAG deleted"] = "long_wait_of_a_dag_that_goes"
+    ways = dict.fromkeys(("marked failed", "cleared", "run deleted"), "long_wait")
+    ways |= {"DAG deleted": "long_wait_of_a_dag_that_goes", "killed": "stays"}
     runs = dict(zip(ways, contained.start(*ways.values()), strict=True))
-    return {way: contained.until_it_says(ways[way], runs[way], "has begun to wait") for way in ways}
+    said = {"stays": "said early"}
+    return {
+        way: contained.until_it_says(dag_id, runs[way], said.get(dag_id, "has begun to wait"))
+        for way, dag_id in ways.items()
+    }
 
 
 def test_another_work_queue_moves_a_task_into_a_container_and_nothing_else_changes(

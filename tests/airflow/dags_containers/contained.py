@@ -56,7 +56,7 @@ with DAG("in_containers", schedule=None, default_args={"work_queue": NARROW}, ma
 
     add(double.expand(number=[1, 2, 3]))
 
-for dag_id, pool in (("talks", THERE), ("lasts", THERE), ("lasts_pulled", PULLED)):
+for dag_id, pool in (("talks", THERE), ("stays", THERE), ("lasts", THERE), ("lasts_pulled", PULLED)):
     with DAG(dag_id, schedule=None, default_args={"work_queue": pool}):
         task(talk)(dag_id)
 
