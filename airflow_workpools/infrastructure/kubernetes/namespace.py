@@ -138,6 +138,11 @@ class NamespaceWatch:
         """Why it does not keep up now, if it does not."""
         return self._jobs.problem or self._pods.problem
 
+    @property
+    def _has_listed(self) -> bool:
+        """Whether all Jobs and all pods were listed once."""
+        return min(self._jobs.listed_at, self._pods.listed_at) > float("-inf")
+
     def start(self) -> None:
         for reflector in (self._jobs, self._pods, self._warnings):
             reflector.start()
@@ -260,7 +265,8 @@ class NamespaceWatch:
         entry.seen = replace(entry.seen, begun=begun, **changes)
         if entry.is_gone and not entry.wanted:
             self._entries.pop(entry.name, None)
-        if entry.changed(self._now()) and entry.wanted:
+        # A Job without its pod, or the other way round, would tell of an end that was another.
+        if self._has_listed and entry.changed(self._now()) and entry.wanted:
             self._on_change()
 
 
