@@ -21,6 +21,7 @@ import pytest
 from airflow_workpools.cli.local_airflow import SCHEDULER
 from airflow_workpools.infrastructure.containers import LEAN_COMMAND
 from tests.airflow.harness import ROOT, AirflowInstance, held_at_once
+from tests.airflow.reading import events, parts, read
 from tests.airflow.separate import RunningWorker, worker_command, worker_environment
 from tests.postgres import postgres_server
 
@@ -136,7 +137,7 @@ def contained(
 @pytest.fixture(scope="module")
 def begun(contained: Contained) -> Mapping[str, str]:
     """Runs of DAGs that need nothing but to be looked at, begun together; by their DAGs."""
-    dags = ("moved_here", "moved_there", "in_containers", "talks", "fails", "no_image")
+    dags = ("moved_here", "moved_there", "in_containers", "talks", "fails", "crashes", "no_image")
     return dict(zip(dags, contained.start(*dags), strict=True))
 
 
@@ -173,6 +174,8 @@ def test_a_log_is_there_while_the_task_runs_and_when_its_container_is_gone(
     contained.release("talks")
     (task,) = airflow.wait_run("talks", task.run_id)
     contained.wait_until_it_is_gone(task)
+    sources, _ = parts(airflow, task)
+    assert [source.partition(":")[0] for source in sources] == ["Metadata database"]
     log = airflow.log(task)
     assert log.count("said early") == 1
     assert log.count("said late") == 1
@@ -185,6 +188,19 @@ def test_a_task_that_fails_has_its_own_reason_in_its_log(
 ) -> None:
     (task,) = contained.airflow.wait_run("fails", begun["fails"], state="failed")
     assert "this task fails on purpose" in contained.log(task)
+
+
+def test_a_container_that_dies_shows_what_it_wrote_and_why(
+    contained: Contained, begun: Mapping[str, str]
+) -> None:
+    airflow = contained.airflow
+    (task,) = airflow.wait_run("crashes", begun["crashes"], state="failed")
+    log = airflow.wait(
+        lambda: (log := read(airflow, task)) and "Work queue there" in str(log) and log, what="the reason"
+    )
+    assert events(log).count("going to crash") == 1
+    assert log[-1]["level"] == "error"
+    assert "SIGKILL, exit code 137" in log[-1]["event"]
 
 
 def test_what_tasks_return_reaches_the_next_and_the_pools_limit_holds(
