@@ -17,6 +17,7 @@ import pytest
 from airflow_workpools.cli.local_airflow import SCHEDULER
 from tests.airflow.harness import ROOT, AirflowInstance, held_at_once, seconds
 from tests.airflow.separate import RunningWorker, worker_command, worker_environment
+from tests.namespace import line_to
 from tests.postgres import postgres_server
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ pytestmark = pytest.mark.airflow
 
 DAGS = ROOT / "tests/airflow/dags_containers"
 LIMIT = 2
+OUTAGE_SECONDS = 40
+"""Longer than the task sleeps that ends meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -223,15 +226,18 @@ def test_a_container_goes_on_and_runs_once_when_who_started_it_is_killed(
 
 
 @pytest.mark.worker
-def test_a_worker_elsewhere_starts_containers_and_has_them_again_when_it_was_killed(
+def test_a_worker_elsewhere_has_its_containers_again_when_it_is_killed_while_the_api_server_is_away(
     contained: Contained, tmp_path: Path
 ) -> None:
+    """The task ends meanwhile, and can't tell it before the API server is back."""
     airflow = contained.airflow
     token = airflow.workpools("token", "create", "--pool", "pulled").strip()
-    made = worker_environment(tmp_path, dags=DAGS, url=airflow.api.url, trace=airflow.trace)
-    environment = {**made, **contained.platform.environment, "AIRFLOW_WORKPOOLS_TOKEN": token}
     command = worker_command("pulled", "--name", "elsewhere")
     with ExitStack() as stack:
+        line = stack.enter_context(line_to(airflow.local.ports.api))
+        url = f"http://127.0.0.1:{line.port}"
+        made = worker_environment(tmp_path, dags=DAGS, url=url, trace=airflow.trace)
+        environment = {**made, **contained.platform.environment, "AIRFLOW_WORKPOOLS_TOKEN": token}
 
         def start() -> RunningWorker:
             worker = RunningWorker(command, environment, tmp_path / "worker.log")
@@ -244,9 +250,16 @@ def test_a_worker_elsewhere_starts_containers_and_has_them_again_when_it_was_kil
         task = contained.start("sleeps_pulled")
         airflow.wait(lambda: "has begun to sleep" in airflow.log(task), what="the task's own code")
         launched = contained.platform.names()
+        line.cut()
+        back_at = time.monotonic() + OUTAGE_SECONDS
+        airflow.wait(lambda: "Jobs go on" in first.said(), what="the worker to tell of the outage")
         first.signal(signal.SIGKILL)
         first.process.wait()
+        first.output.unlink()
         second = start()
+        airflow.wait(lambda: "Jobs go on" in second.said(), what="the next worker to tell of the outage")
+        time.sleep(max(0.0, back_at - time.monotonic()))
+        line.mend()
         (after,) = airflow.wait_run("sleeps_pulled", task.run_id, timeout=240)
         assert (len(launched), after.try_number) == (1, 1)
         assert contained.log(after).count("has begun to sleep") == 1

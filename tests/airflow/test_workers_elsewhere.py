@@ -119,7 +119,7 @@ class Elsewhere:
 
     def close(self) -> None:
         """End the workers of a test, and let no process of a job live on."""
-        self.place.mend()
+        self.place.line.mend()
         for worker in self._started:
             worker.end()
         self._started.clear()
@@ -213,11 +213,11 @@ def test_a_worker_that_was_killed_goes_on_with_its_jobs(elsewhere: Elsewhere) ->
 def test_while_the_api_server_is_away_jobs_go_on_and_all_is_told_afterwards(elsewhere: Elsewhere) -> None:
     worker = elsewhere.start("waits", "--with-healthcheck", "--healthcheck-address", "127.0.0.1:8974")
     task = elsewhere.begin("cut_off")
-    elsewhere.place.cut()
+    elsewhere.place.line.cut()
     elsewhere.airflow.wait(lambda: "Jobs go on" in worker.said(), what="the worker to tell of the outage")
     elsewhere.airflow.wait(lambda: health(elsewhere) == "503", what="the health check to tell of it")
     assert worker.process.poll() is None
-    elsewhere.place.mend()
+    elsewhere.place.line.mend()
     elsewhere.airflow.wait(lambda: "answers again" in worker.said(), what="the worker to be told")
     elsewhere.airflow.wait(lambda: health(elsewhere) == "200", what="the health check to be well")
     assert "this task was released" in elsewhere.finish(task)
@@ -240,13 +240,13 @@ def test_a_worker_that_is_killed_and_started_while_the_api_server_is_away_loses_
 ) -> None:
     worker = elsewhere.start("twice")
     task = elsewhere.begin("cut_off_and_killed")
-    elsewhere.place.cut()
+    elsewhere.place.line.cut()
     worker.signal(signal.SIGKILL)
     worker.process.wait()
     worker.output.unlink()
     again = elsewhere.begin_to_start("twice")
     elsewhere.airflow.wait(lambda: "Jobs go on" in again.said(), what="the worker to tell of the outage")
-    elsewhere.place.mend()
+    elsewhere.place.line.mend()
     assert "this task was released" in elsewhere.finish(task)
 
 
@@ -264,7 +264,7 @@ def test_while_the_api_server_is_away_for_long_jobs_go_on_and_end_and_each_task_
         return [elsewhere.job(task)["state"] for task in tasks]
 
     elsewhere.airflow.wait(lambda: states() == ["running"] * 3, what="all to be told")
-    elsewhere.place.cut()
+    elsewhere.place.line.cut()
     back_at = time.monotonic() + OUTAGE_SECONDS
     elsewhere.airflow.release("ends_meanwhile")
     process = JobDirectories(reports.parent).of(uuid.UUID(str(elsewhere.job(dies)["id"]))).process()
@@ -278,7 +278,7 @@ def test_while_the_api_server_is_away_for_long_jobs_go_on_and_end_and_each_task_
     time.sleep(max(0.0, back_at - time.monotonic()))
     assert worker.process.poll() is None
     assert states() == ["running"] * 3
-    elsewhere.place.mend()
+    elsewhere.place.line.mend()
     assert "this task was released" in elsewhere.finish(goes_on)
     assert "this task was released" in elsewhere.finish(ends)
     elsewhere.airflow.wait_run("dies_meanwhile", dies.run_id, state="failed")
