@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines to a port of this machine that can be cut; and a network namespace from which one can be reached, and nothing else.
+"""Lines to a port of this machine that can be cut, and a network namespace from which nothing but one can be reached.
 
 That has no interface but its own loopback. A socket that was made in there listens; what comes in is passed on from out
 here, as long as the line is not cut.
