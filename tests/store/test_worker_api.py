@@ -334,6 +334,31 @@ class Noting(httpx.BaseTransport):
         return self._inner.handle_request(request)
 
 
+class Older(Noting):
+    """A line to an API server that does not say yet what workers need not ask for."""
+
+    new = ("left_behind", "version", "pools")
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = super().handle_request(request)
+        said = json.loads(response.read())
+        kept = {
+            name: value for name, value in said.items() if name not in self.new or isinstance(value, list)
+        }
+        return httpx.Response(response.status_code, json=kept)
+
+
+def test_an_api_server_of_an_earlier_version_is_asked_each_time(api: Api) -> None:
+    line = Older()
+    client = api.client(transport=line)
+    worker = api.online(client)
+    for _ in range(2):
+        client.heartbeat(worker.id, hindered={}, now=NOW)
+        client.take_over(worker.id, "here", now=NOW)
+        assert client.wait_for_work(worker.id, most=1, seconds=0) == NOTHING
+    assert line.calls.count("take_over") == 2
+
+
 def rows_read_of_workers(monkeypatch: pytest.MonkeyPatch) -> list[uuid.UUID]:
     """Note of which workers rows are read from now on."""
     read: list[uuid.UUID] = []
