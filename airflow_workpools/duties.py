@@ -63,6 +63,8 @@ MOVE_SECONDS = 30.0
 
 There are some if the priority of their queue could not be told when they came to be.
 """
+CLEARED_SECONDS = 1.0
+"""Time between two looks for tasks that were cleared while they ran: who clears one waits for it to run anew."""
 CLOCK_NOTICED_SECONDS = 60.0
 """After a jump of the database's clock, all schedulers and workers have noticed it after this time."""
 RUN_STATE_SECONDS = 1.0
@@ -88,6 +90,7 @@ class Duties:
     _offers: Offers = field(default_factory=Offers)
     _memory: airflow_pools.Memory = field(default_factory=airflow_pools.Memory)
     _looked_at: float = float("-inf")
+    _cleared_at: float = float("-inf")
     _counted_at: float = float("-inf")
     _moved_at: float = float("-inf")
     _purge_at: float = float("-inf")
@@ -251,6 +254,13 @@ class Duties:
         self._known_problems = problems
 
     # -- every few seconds ----------------------------------------------------------------------------------
+
+    def stop_cleared(self, *, monotonic: float) -> None:
+        """Have jobs stopped whose task was cleared while it ran, once a second."""
+        if monotonic - self._cleared_at < CLEARED_SECONDS or not self.leads:
+            return
+        self._cleared_at = monotonic
+        self.store.stop_cleared()
 
     def look_after(self, *, now: datetime, monotonic: float) -> None:
         """Compare jobs with task instances, priorities with queues, and tasks with pools, every few seconds."""
