@@ -45,6 +45,33 @@ test("who moves a queue reads which other makes room, before and after", async (
   });
 });
 
+test("of what is edited in a pool only what was changed is sent, and no JSON is said in the form", async () => {
+  const pool = { ...BOTH, job_variables: { env: { A: "1" }, old: 1 } };
+  const asked = page(pool, { "PATCH pools/etl": pool });
+  await userEvent.click(await screen.findByRole("button", { name: "Edit" }));
+  const form = within(await screen.findByRole("dialog"));
+  const variables = form.getByLabelText<HTMLTextAreaElement>("Job variables");
+  const fill = async (text: string) => {
+    await userEvent.clear(variables);
+    await userEvent.click(variables);
+    await userEvent.paste(text);
+  };
+  await fill('{"env": {"A": "1"},\n"memory": 2,}');
+  await userEvent.click(form.getByRole("button", { name: "Save" }));
+  expect(await form.findByText(/Job variables: line 2: this is no JSON/)).toBeTruthy();
+  await fill("[1]");
+  await userEvent.click(form.getByRole("button", { name: "Save" }));
+  expect(await form.findByText(/must be a JSON object/)).toBeTruthy();
+  expect(asked.some((one) => one.method === "PATCH")).toBe(false);
+
+  await fill('{"env": {"A": "1"}, "memory": 2}');
+  await userEvent.click(form.getByRole("button", { name: "Save" }));
+  expect(asked.find((one) => one.method === "PATCH")?.body).toEqual({
+    set_job_variables: { memory: 2 },
+    unset_job_variables: ["old"],
+  });
+});
+
 test("a read-only pool says where it is declared, and can be paused all the same", async () => {
   page({ ...BOTH, read_only: true, declared_in: "the environment: AIRFLOW_CONN_ETL" });
 
@@ -71,6 +98,9 @@ test("charts say in words what they draw", async () => {
   const chart = await screen.findByRole("img", { name: /Slots in use, by queue/ });
   expect(chart.getAttribute("aria-label")).toBe("Slots in use, by queue, default 3, limit 4");
   expect(within(screen.getByRole("region", { name: "Wait by queue" })).getByText("1 min 30 s")).toBeTruthy();
+  expect(screen.getByRole("img", { name: "Wait for a slot, 95th percentile, default –" })).toBeTruthy();
+  await userEvent.selectOptions(screen.getByLabelText("Wait times shown"), "p50");
+  expect(screen.getByRole("img", { name: "Wait for a slot, median, default –" })).toBeTruthy();
 });
 
 test("what is wrong with a template is shown in its line, and not saved", async () => {

@@ -3,7 +3,7 @@ import { ChakraProvider, defaultSystem } from "@chakra-ui/react";
 import { render, screen } from "@testing-library/react";
 import { expect, test } from "vitest";
 
-import { niceTop, Sparkline, TimeChart } from "../src/components/charts";
+import { busiest, COLORS, niceTop, Sparkline, TimeChart } from "../src/components/charts";
 
 test.each([
   [0.4, 0.5],
@@ -28,12 +28,21 @@ test("queues are stacked: the upper one begins where the lower one ends", () => 
   expect(second).toBe("M0,32 L600,128 L600,128 L0,128 Z");
 });
 
-test("a line has gaps where nothing is known", () => {
+test("a line has gaps where nothing is known, and a value between gaps is a point", () => {
   const { container } = draw(<TimeChart series={[{ name: "a", values: [1, null, 1, 1] }]} times={[0, 1, 2, 3]} title="t" />);
-  expect(container.querySelector("path")?.getAttribute("d")).toBe("M0,0  M400,0 L600,0");
+  expect(container.querySelector("path")?.getAttribute("d")).toBe("M0,0 L0,0  M400,0 L600,0");
 });
 
 test("where there is nothing to draw, that is said", () => {
   draw(<Sparkline label="x" values={[]} />);
   expect(screen.getByText("no data yet")).toBeTruthy();
+});
+
+test("of more queues than colours the busiest are shown, in their order, and the others together", () => {
+  const series = Array.from({ length: 20 }, (_, index) => ({ name: `q${index}`, values: [index, 1] }));
+  const shown = busiest(series);
+  expect(shown).toHaveLength(COLORS.length);
+  expect(shown[0]?.name).toBe("q11");
+  expect(shown.at(-1)).toEqual({ name: "11 others", values: [55, 11] });
+  expect(busiest(series.slice(0, 10))).toEqual(series.slice(0, 10));
 });

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-import { Alert, Box, Code, Heading, HStack, Stack, Table, Text } from "@chakra-ui/react";
+import { Alert, Box, Heading, HStack, Stack, Table, Text } from "@chakra-ui/react";
 import { useParams } from "react-router-dom";
 
 import { api, type Explanation, type Gate } from "../api/calls";
 import { JobFacts } from "../components/JobFacts";
 import { DataTable, PageLink } from "../components/parts";
+import { Prose } from "../components/Prose";
 import { Nothing, Shown } from "../components/states";
 import { Status } from "../components/Status";
 import { words } from "../format";
@@ -46,11 +47,11 @@ function Explained({ explanation }: { explanation: Explanation }) {
             {moving ? `Gate ${words(explanation.holding)}` : `It waits at gate ${words(explanation.holding)}`}
           </Alert.Title>
           <Alert.Description overflowWrap="anywhere">
-            {explanation.explanation ?? "Nothing more is known of it."}
+            <Prose text={explanation.explanation ?? "Nothing more is known of it."} />
             {explanation.way_out && (
               <Box mt={1}>
                 <strong>What would free it: </strong>
-                <WayOut text={explanation.way_out} />
+                <Prose text={explanation.way_out} />
               </Box>
             )}
           </Alert.Description>
@@ -92,7 +93,7 @@ function GateRow({ gate }: { gate: Gate }) {
         <Status status={here ? "here" : gate.status} />
       </Table.Cell>
       <Table.Cell overflowWrap="anywhere">
-        {gate.explanation}
+        {gate.explanation && <Prose text={gate.explanation} />}
         {here && <Numbers numbers={gate.numbers} />}
       </Table.Cell>
     </Table.Row>
@@ -107,20 +108,5 @@ function Numbers({ numbers }: { numbers: Record<string, unknown> }) {
     <Text color="fg.muted" fontSize="xs" fontVariantNumeric="tabular-nums">
       {plain.map(([name, value]) => `${words(name)}: ${String(value)}`).join(" · ")}
     </Text>
-  );
-}
-
-/** Commands stand between backticks. */
-function WayOut({ text }: { text: string }) {
-  return (
-    <>
-      {text.split("`").map((part, index) =>
-        index % 2 === 1 ?
-          <Code key={index} whiteSpace="pre-wrap">
-            {part}
-          </Code>
-        : <span key={index}>{part}</span>,
-      )}
-    </>
   );
 }
