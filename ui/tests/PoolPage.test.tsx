@@ -18,8 +18,11 @@ function page(pool: object, more: Record<string, object> = {}, at = AT): Sent[] 
 
 test("the switch pauses a queue after a question", async () => {
   const asked = page(BOTH, { "POST pools/etl/queues/high/pause": { queue: HIGH, moved: [], as_of: POOL.as_of } });
-  await userEvent.click(await screen.findByRole("checkbox", { name: "Queue high delivers jobs" }));
-  await userEvent.click(within(await screen.findByRole("alertdialog")).getByRole("button", { name: "Pause" }));
+  const delivers = await screen.findByRole<HTMLInputElement>("checkbox", { name: "Queue high delivers jobs" });
+  await userEvent.click(delivers);
+  const question = within(await screen.findByRole("alertdialog"));
+  expect(delivers.checked).toBe(true);
+  await userEvent.click(question.getByRole("button", { name: "Pause" }));
 
   expect(asked.filter((one) => one.method === "POST").map((one) => one.path)).toEqual(["pools/etl/queues/high/pause"]);
 });
@@ -83,7 +86,7 @@ test("a read-only pool says where it is declared, and can be paused all the same
 
 test("jobs are filtered by what is in the address", async () => {
   const none = { jobs: [], next_cursor: null, as_of: POOL.as_of };
-  const asked = page(BOTH, { "GET pools/etl/jobs": none }, `${AT}/jobs?state=starting`);
+  const asked = page(BOTH, { "GET pools/etl/jobs": none }, `${AT}?tab=jobs&state=starting`);
   expect(await screen.findByText("No jobs")).toBeTruthy();
   await userEvent.selectOptions(screen.getByLabelText("Queue"), "high");
   await userEvent.type(screen.getByLabelText("DAG"), "daily{Enter}");
@@ -113,7 +116,7 @@ test("what is wrong with a template is shown in its line, and not saved", async 
       "POST pools/etl/preview": { job_configuration: { image: "x" }, faults: [], variables: [], fields: [{ pointer: "/image", locked: false, variables: ["image"] }], masked: false },
       "POST templates/validate": { valid: false, faults: [fault] },
     },
-    `${AT}/template`,
+    `${AT}?tab=template`,
   );
   const editor = await screen.findByLabelText<HTMLTextAreaElement>(/Base job template/);
   await userEvent.click(editor);
@@ -131,7 +134,7 @@ test("a token is shown once", async () => {
   const asked = page(
     BOTH,
     { "GET pools/etl/tokens": list, "POST pools/etl/tokens": { id: "abc", token: "wpt_secret", pools: ["etl"] } },
-    `${AT}/tokens`,
+    `${AT}?tab=tokens`,
   );
   await userEvent.click(await screen.findByRole("button", { name: "Make token" }));
   await userEvent.click(within(await screen.findByRole("dialog")).getByRole("button", { name: "Make token" }));

@@ -6,12 +6,14 @@ import { expect, test } from "vitest";
 import { busiest, COLORS, niceTop, Sparkline, TimeChart } from "../src/components/charts";
 
 test.each([
-  [0.4, 0.5],
+  [0.45, 0.5],
   [1, 1],
-  [3, 5],
+  [3, 3],
+  [7, 8],
   [10, 10],
   [11, 20],
   [4200, 5000],
+  [24, 30],
 ])("an axis for %s ends at %s", (highest, top) => {
   expect(niceTop(highest)).toBeCloseTo(top);
 });
@@ -23,9 +25,9 @@ test("queues are stacked: the upper one begins where the lower one ends", () => 
     <TimeChart limit={4} series={[{ name: "a", values: [1, 1] }, { name: "b", values: [3, 0] }]} stacked times={[0, 1000]} title="t" />,
   );
   const [first, second] = [...container.querySelectorAll("path")].map((path) => path.getAttribute("d"));
-  // The axis ends at 5, so that a slot is 32 high.
-  expect(first).toBe("M0,128 L600,128 L600,160 L0,160 Z");
-  expect(second).toBe("M0,32 L600,128 L600,128 L0,128 Z");
+  // The axis ends at 4, so that a slot is 40 high.
+  expect(first).toBe("M0,120 L600,120 L600,160 L0,160 Z");
+  expect(second).toBe("M0,0 L600,120 L600,120 L0,120 Z");
 });
 
 test("a line has gaps where nothing is known, and a value between gaps is a point", () => {

@@ -209,10 +209,10 @@ function nearest(times: readonly number[], time: number): number {
   return best;
 }
 
-/** The least of 1, 2, 5, 10, 20, … that is not below a value. */
+/** The least round number that is not below a value: 1, 2, 3, 4, 5, 6, 8, 10, 20, … */
 export function niceTop(highest: number): number {
   const power = 10 ** Math.floor(Math.log10(highest));
-  return ([1, 2, 5, 10].find((step) => step * power >= highest) ?? 10) * power;
+  return ([1, 2, 3, 4, 5, 6, 8, 10].find((step) => step * power >= highest) ?? 10) * power;
 }
 
 function area(series: readonly Series[], upTo: number, x: (i: number) => number, y: (v: number) => number): string {

@@ -116,7 +116,7 @@ export function QueuesTab({ pool, reload }: Props) {
               <SlotsBar label={queue.name} limit={queue.concurrency_limit} used={queue.slots_used} />
             </Table.Cell>
             <Table.Cell>
-              <PageLink to={`${poolLink(pool.name, "jobs")}?queue=${encodeURIComponent(queue.name)}&state=waiting`}>
+              <PageLink to={poolLink(pool.name, "jobs", { queue: queue.name, state: "waiting" })}>
                 {queue.waiting.toLocaleString("en")}
               </PageLink>
             </Table.Cell>
