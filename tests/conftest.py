@@ -71,7 +71,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _group(item: pytest.Item) -> str:
-    """Say what a test shares: a cluster, a browser, the real Airflow on one database that many files use, or its file's."""
+    """Say what a test shares: a cluster, a browser, the real Airflow on one database of many files, or its file's."""
     if item.get_closest_marker("kubernetes") is not None:
         return "kubernetes"
     if item.path.parent.name == "browser":

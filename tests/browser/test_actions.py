@@ -20,7 +20,7 @@ from tests.browser.site import LIST, PART, POOL, Site, confirm, picture, pool_ro
 from tests.store.rigs import new_worker
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page, Route
 
 pytestmark = [pytest.mark.airflow, pytest.mark.browser, pytest.mark.postgres]
 
@@ -94,7 +94,7 @@ def test_a_priority_is_also_a_number_in_a_form(site: Site) -> None:
     expect(_priorities(page).last).to_contain_text("low")
 
 
-def _priorities(page: Page):  # type: ignore[no-untyped-def]
+def _priorities(page: Page) -> Locator:
     return page.get_by_role("region", name="Work queues of etl").get_by_role("row")
 
 
@@ -345,7 +345,11 @@ def test_what_is_not_there_is_told(site: Site) -> None:
     site.go(page, f"{LIST}/narrow?tab=tokens")
     expect(page.get_by_text("No tokens open this pool")).to_be_visible()
     # Until there is an answer, that is to be seen and heard.
-    page.route("**/workpools/api/**", lambda route: None)
+    held: list[Route] = []
+    page.route("**/workpools/api/**", held.append)
     site.go(page, LIST)
     expect(page.get_by_role("status", name="Loading")).to_be_visible()
     page.unroute("**/workpools/api/**")
+    for route in held:
+        route.continue_()
+    expect(pool_row(page, "etl")).to_be_visible()
