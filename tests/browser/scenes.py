@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
@@ -88,8 +89,9 @@ def a_crowd(airflow: AirflowInstance) -> str:
     definition = {"type": "process", "delivery": "pull", "concurrency_limit": 40}
     queues = {f"queue-{n:02}": {"priority": n + 1} for n in range(1, CROWD_QUEUES)}
     names = [f"crowd-{n:02}" for n in range(CROWD_POOLS)]
-    for name in names:
-        airflow.create_pool(name, **definition, queues=queues)
+    extra = json.dumps({**definition, "queues": queues})
+    made = [{"connection_id": name, "conn_type": "workpool", "extra": extra} for name in names]
+    airflow.api.call("PATCH", "connections", {"actions": [{"action": "create", "entities": made}]})
     since = datetime.now(timezone.utc) - _HOUR
     rows = []
     for n in range(CROWD_JOBS):
