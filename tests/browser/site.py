@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 20
 LIST = f"/plugin/{ui.NAV_ROUTE}"
 POOL = f"{LIST}/etl"
-IMAGES = ROOT / ("docs/images" if os.environ.get("WORKPOOLS_PICTURES") else ".test/pictures")
+PICTURES = ROOT / ".test/pictures"
+IMAGES = ROOT / "docs/images" if os.environ.get("WORKPOOLS_PICTURES") else PICTURES
 """Only `make pictures` makes those of the docs anew: no two look quite the same."""
 
 _AXE = ROOT / "ui/node_modules/axe-core/axe.min.js"
@@ -131,11 +132,11 @@ def pool_row(page: Page, name: str) -> Locator:
     return row(page, name, "Work pools")
 
 
-def picture(page: Page, name: str) -> None:
+def picture(page: Page, name: str, *, of_docs: bool = True) -> None:
     """Make a picture: one of the docs, if they are to have new ones (``make pictures``)."""
     # What moves is at rest, and nothing is under the pointer.
     page.mouse.move(0, 0)
-    page.screenshot(path=IMAGES / f"{name}.png", animations="disabled")
+    page.screenshot(path=(IMAGES if of_docs else PICTURES) / f"{name}.png", animations="disabled")
 
 
 def confirm(page: Page, verb: str) -> None:

@@ -21,7 +21,7 @@ def test_pages_of_many_pools_queues_and_jobs(site: Site) -> None:
     expect(pools).to_have_count(CROWD_POOLS)
     drawn = pools.last.get_by_role("img", name=re.compile("at most [1-9]"))
     expect(drawn).to_be_visible(timeout=60_000)  # lines are kept for half a minute
-    picture(page, "many-pools")
+    picture(page, "many-pools", of_docs=False)
 
     page.get_by_role("link", name=pool, exact=True).click()
     label = f"Work queues of {pool}"
@@ -31,7 +31,7 @@ def test_pages_of_many_pools_queues_and_jobs(site: Site) -> None:
     expect(page.get_by_text("Of the 9 busiest queues; the table has all.")).to_be_visible()
     assert serious_faults(page, PART) == []
     chart.scroll_into_view_if_needed()
-    picture(page, "many-queues")
+    picture(page, "many-queues", of_docs=False)
 
     page.get_by_role("tab", name="jobs").click()
     jobs = page.get_by_role("region", name=f"Jobs of {pool}").get_by_role("row")

@@ -73,6 +73,7 @@ test("a pool is created with what was typed, and shown", async () => {
     type: "docker",
     concurrency_limit: 0,
     description: null,
+    job_variables: {},
   });
 });
 

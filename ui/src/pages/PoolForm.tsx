@@ -19,6 +19,7 @@ const DELIVERIES = [
 ];
 
 const LIMIT_HELP = "Slots at the same time. Empty: no limit. 0: nothing starts.";
+const VARIABLES_HELP = "For all its jobs, like an image. Those of a queue and of a task go over them; the Template tab tries them out.";
 const CONNECTION_HELP = "The Airflow connection that opens the infrastructure, if it needs one.";
 
 export function CreatePool({ open, close, done, teams }: Props & { teams: readonly string[] }) {
@@ -29,6 +30,7 @@ export function CreatePool({ open, close, done, teams }: Props & { teams: readon
   const [delivery, setDelivery] = useState<"push" | "pull">("push");
   const [description, setDescription] = useState("");
   const [connection, setConnection] = useState("");
+  const [variables, setVariables] = useState(variablesText({}));
   const [team, setTeam] = useState("");
   const found = types.data?.types ?? [];
   const chosen = found.find((one) => one.type === type);
@@ -46,12 +48,14 @@ export function CreatePool({ open, close, done, teams }: Props & { teams: readon
             concurrency_limit: wholeNumber(limit),
             description: description || null,
             infrastructure_conn_id: connection || null,
+            job_variables: variableChanges({}, variables).set_job_variables ?? {},
             team_name: team || null,
           }),
         )
       }
       title="Create a work pool"
       verb="Create"
+      wide
     >
       <TextField change={setName} help="Tasks name it: work_queue=&quot;name/queue&quot;." label="Name" required value={name} />
       <SelectField
@@ -69,6 +73,7 @@ export function CreatePool({ open, close, done, teams }: Props & { teams: readon
         value={delivery}
       />
       <NumberField change={setLimit} help={LIMIT_HELP} label="Concurrency limit" value={limit} />
+      <JobVariables change={setVariables} help={VARIABLES_HELP} value={variables} />
       <TextField change={setConnection} help={CONNECTION_HELP} label="Infrastructure connection" value={connection} />
       {teams.length > 0 && (
         <SelectField
@@ -119,7 +124,7 @@ export function EditPool({ open, close, done, pool }: Props & { pool: PoolDetail
       <NumberField change={set("limit")} help={LIMIT_HELP} label="Concurrency limit" value={form.limit} />
       <JobVariables
         change={set("variables")}
-        help="For all its jobs. Those of a queue and of a task go over them; the Template tab tries them out."
+        help={VARIABLES_HELP}
         value={form.variables}
       />
       <TextField change={set("connection")} help={CONNECTION_HELP} label="Infrastructure connection" value={form.connection} />
