@@ -39,6 +39,10 @@ def test_browse_leads_to_all_pools_as_they_are(site: Site) -> None:
     expect(torn).to_contain_text("invalid", ignore_case=True)
     expect(torn).to_contain_text("concurrency_limit must be a whole number")
     expect(pool_row(page, "declared")).to_be_visible()
+    drawn = etl.get_by_role(
+        "img", name=re.compile("Slots in use in etl over the last hour: .* at most [1-9]")
+    )
+    expect(drawn).to_be_visible()
     assert serious_faults(page, PART) == []
     picture(page, "work-pools")
 
@@ -323,9 +327,12 @@ def test_the_dashboard_shows_pools_at_a_glance(site: Site) -> None:
 
 
 def test_a_server_that_does_not_answer_is_told(site: Site) -> None:
-    page = site.page(LIST, own=True)
+    page = site.new_page()
+    page.clock.install()  # its clock is ours, so that nobody waits
+    page.goto(LIST)
     expect(pool_row(page, "etl")).to_be_visible()
     page.route("**/workpools/api/**", lambda route: route.abort())
+    page.clock.fast_forward(5_000)
     expect(page.get_by_text(re.compile("does not answer.*as old as the last answer"))).to_be_visible()
     expect(pool_row(page, "etl")).to_be_visible()
     # A page that is opened meanwhile has nothing old to show.
@@ -346,7 +353,7 @@ def test_what_is_not_there_is_told(site: Site) -> None:
     expect(page.get_by_text("No tokens open this pool")).to_be_visible()
     # Until there is an answer, that is to be seen and heard.
     held: list[Route] = []
-    page.route("**/workpools/api/**", held.append)
+    page.route("**/workpools/api/**", lambda route: held.append(route))
     site.go(page, LIST)
     expect(page.get_by_role("status", name="Loading")).to_be_visible()
     page.unroute("**/workpools/api/**")
