@@ -98,6 +98,26 @@ def test_a_priority_is_also_a_number_in_a_form(site: Site) -> None:
     expect(_priorities(page).last).to_contain_text("low")
 
 
+def test_a_queue_is_added_and_deleted(site: Site) -> None:
+    page = site.page(POOL)
+    page.get_by_role("button", name="Add queue").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Name").fill("high")
+    dialog.get_by_role("button", name="Add").click()
+    expect(dialog.get_by_text(re.compile("high.* exists|already"))).to_be_visible()
+    dialog.get_by_label("Name").fill("spare")
+    dialog.get_by_label("Job variables").fill('{"nice": 3}')
+    dialog.get_by_role("button", name="Add").click()
+    spare = row(page, "spare")
+    expect(spare).to_contain_text("ready", ignore_case=True)
+    answer = page.request.get("/workpools/api/v1/pools/etl").json()
+    (added,) = [queue for queue in answer["queues"] if queue["name"] == "spare"]
+    assert added["job_variables"] == {"nice": 3}
+    spare.get_by_role("button", name="Delete").click()
+    confirm(page, "Delete")
+    expect(spare).to_have_count(0)
+
+
 def _priorities(page: Page) -> Locator:
     return page.get_by_role("region", name="Work queues of etl").get_by_role("row")
 
@@ -267,6 +287,9 @@ def test_a_token_lets_a_worker_in_which_is_drained_and_no_more_when_it_is_revoke
     confirm(page, "Resume")
     expect(listed).to_contain_text("online", ignore_case=True)
     client.stop(worker.id, now=now)
+    expect(page.get_by_text("No worker serves this pool")).to_be_visible()
+    page.get_by_text("Also those that have stopped").click()
+    expect(listed).to_contain_text("stopped", ignore_case=True)
 
     page.get_by_role("tab", name="tokens").click()
     page.get_by_role("button", name="Revoke").click()

@@ -50,7 +50,7 @@ def test_who_may_only_look_finds_nothing_to_press(site: Site) -> None:
 
 
 def test_everything_on_a_page_is_reached_with_the_keyboard(site: Site) -> None:
-    page = site.page(POOL)
+    page = site.page(POOL, own=True)
     expect(row(page, "low")).to_be_visible()
     expect(page.get_by_role("img", name=re.compile("Slots in use"))).to_be_visible()
     missed = page.locator(PART).evaluate(

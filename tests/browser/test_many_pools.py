@@ -27,6 +27,11 @@ def test_pages_of_many_pools_queues_and_jobs(site: Site) -> None:
     chart = page.get_by_role("img", name=re.compile("Slots in use, by queue.* 11 others "))
     expect(chart).to_be_visible()
     expect(page.get_by_text("Of the 9 busiest queues; the table has all.")).to_be_visible()
+    page.get_by_label("Wait times shown").select_option("p50")
+    expect(page.get_by_role("img", name=re.compile("Wait for a slot, median"))).to_be_visible()
+    with page.expect_response(re.compile("window=24h")):
+        page.get_by_label("Time shown").select_option("24h")
+    expect(chart).to_be_visible()
     assert serious_faults(page, PART) == []
     chart.scroll_into_view_if_needed()
     picture(page, "many-queues", of_docs=False)
