@@ -134,6 +134,17 @@ def test_a_pool_that_is_declared_elsewhere_says_where(site: Site) -> None:
     confirm(page, "Resume")
 
 
+def test_a_pool_that_is_invalid_says_why_and_is_mended(site: Site) -> None:
+    page = site.page(f"{LIST}/torn")
+    expect(page.get_by_text(re.compile("concurrency_limit must be a whole number")).first).to_be_visible()
+    expect(page.get_by_text("No work queues can be shown")).to_be_visible()
+    page.get_by_role("button", name="Edit", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Concurrency limit").fill("5")
+    dialog.get_by_role("button", name="Save").click()
+    expect(row(page, "default", "Work queues of torn")).to_contain_text("ready", ignore_case=True)
+
+
 def test_the_tab_of_a_task_says_why_it_waits_until_a_higher_limit_frees_it(site: Site) -> None:
     waiting = _waiting(site)
     task = site.page(site.task("hourly_reports", index=waiting))
