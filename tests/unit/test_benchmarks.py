@@ -41,8 +41,8 @@ def bench(folder: Path, *parts: str, module: str = "store") -> str:
 def test_the_benchmarks_of_the_store_run_and_a_heartbeat_without_a_change_writes_nothing(
     tmp_path: Path,
 ) -> None:
-    said = bench(tmp_path, "allocation", "sync", "claim", "growth")
-    for figure in ("allocation: ", "sync: ", "claim: "):
+    said = bench(tmp_path, "allocation", "sync", "claim", "pages", "growth")
+    for figure in ("allocation: ", "sync: ", "claim: ", "pages: the list: ", "pages: jobs in the middle: "):
         assert figure in said
     assert read(tmp_path, "allocation")["transactions_that_wrote"] == 0
     assert read(tmp_path, "sync")["running"] == 6
