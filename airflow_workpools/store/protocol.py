@@ -320,6 +320,13 @@ class WorkerStore(Protocol):
         """
         ...
 
+    def pools_left_behind(self, *, now: datetime) -> set[str]:
+        """Return the pools in which standalone workers have jobs that have stopped or are silent.
+
+        Who asks to take them over may get none all the same: they may be on another host.
+        """
+        ...
+
 
 class LeftoverStore(Protocol):
     """What is asked before something is removed of which no worker knows any more."""

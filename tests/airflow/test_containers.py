@@ -23,6 +23,7 @@ from airflow_workpools.infrastructure.containers import LEAN_COMMAND
 from tests.airflow.harness import ROOT, AirflowInstance, held_at_once
 from tests.airflow.reading import events, parts, read
 from tests.airflow.separate import RunningWorker, worker_command, worker_environment
+from tests.namespace import line_to
 from tests.postgres import postgres_server
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ pytestmark = pytest.mark.airflow
 
 DAGS = ROOT / "tests/airflow/dags_containers"
 LIMIT = 2
+OUTAGE_SECONDS = 20
+"""Longer than the task sleeps that ends meanwhile."""
 GONE_SECONDS = 10
 """So long after Airflow was told that a task is not wanted any more, nothing is left of it."""
 
@@ -294,35 +297,43 @@ def test_a_container_goes_on_and_runs_once_when_who_started_it_is_killed(contain
 
 
 @pytest.mark.worker
-def test_a_worker_elsewhere_starts_containers_and_has_them_again_when_it_was_killed(
+def test_a_worker_elsewhere_has_its_containers_again_when_it_is_killed_while_the_api_server_is_away(
     contained: Contained, tmp_path: Path
 ) -> None:
+    """The task ends meanwhile, and can't tell it before the API server is back."""
     airflow = contained.airflow
     token = airflow.workpools("token", "create", "--pool", "pulled").strip()
-    made = worker_environment(tmp_path, dags=DAGS, url=airflow.api.url, trace=airflow.trace)
-    environment = {**made, **contained.platform.environment, "AIRFLOW_WORKPOOLS_TOKEN": token}
     command = worker_command("pulled", "--name", "elsewhere")
     with ExitStack() as stack:
+        line = stack.enter_context(line_to(airflow.local.ports.api))
+        url = f"http://127.0.0.1:{line.port}"
+        made = worker_environment(tmp_path, dags=DAGS, url=url, trace=airflow.trace)
+        environment = {**made, **contained.platform.environment, "AIRFLOW_WORKPOOLS_TOKEN": token}
 
         def start() -> RunningWorker:
             worker = RunningWorker(command, environment, tmp_path / "worker.log")
             stack.callback(worker.end)
             return worker
 
-        moved, lasts = contained.start("moved_pulled", "lasts_pulled")
+        moved, sleeps = contained.start("moved_pulled", "sleeps_pulled")
         first = start()
         (moved_task,) = airflow.wait_run("moved_pulled", moved, timeout=240)
         assert "runs in a container: yes" in contained.log(moved_task)
-        task = contained.until_it_says("lasts_pulled", lasts, "said early")
-        launched, started_by = contained.what_runs(task), contained.job(task)["worker_id"]
+        task = contained.until_it_says("sleeps_pulled", sleeps, "has begun to sleep")
+        launched = contained.what_runs(task)
+        line.cut()
+        back_at = time.monotonic() + OUTAGE_SECONDS
+        airflow.wait(lambda: "Jobs go on" in first.said(), what="the worker to tell of the outage")
         first.signal(signal.SIGKILL)
         first.process.wait()
+        first.output.unlink()
         second = start()
-        contained.wait_for_another_worker(task, started_by)
-        contained.release("lasts_pulled")
-        (after,) = airflow.wait_run("lasts_pulled", lasts, timeout=240)
-        assert (len(launched), after.try_number) == (len(contained.what_runs(after) or launched), 1)
-        assert contained.log(after).count("said early") == 1
+        airflow.wait(lambda: "Jobs go on" in second.said(), what="the next worker to tell of the outage")
+        time.sleep(max(0.0, back_at - time.monotonic()))
+        line.mend()
+        (after,) = airflow.wait_run("sleeps_pulled", sleeps, timeout=240)
+        assert (len(launched), after.try_number) == (1, 1)
+        assert contained.log(after).count("has begun to sleep") == 1
         job = contained.job(after)
         assert (job["state"], job["reason"]) == ("succeeded", None)
         contained.wait_until_it_is_gone(after)

@@ -20,7 +20,9 @@ from airflow_workpools import __version__
 from airflow_workpools.api import wire
 from airflow_workpools.api.access import Access
 from airflow_workpools.api.app import worker_app
+from airflow_workpools.api.left_behind import LeftBehind
 from airflow_workpools.api.news import NewsDesk
+from airflow_workpools.api.served import ServedPools
 from airflow_workpools.api.service import WorkerService
 from airflow_workpools.core.pools import Delivery, InvalidPool, WorkPool
 from airflow_workpools.core.worker_tokens import WorkerToken, new_token
@@ -105,7 +107,8 @@ def serving(rig: Rig, session_factory: Any, **pools: WorkPool) -> Iterator[Api]:
     api = Api(rig, TokenStore(session_factory), pools=dict(pools) or {"etl": pull_pool()})
     service = WorkerService(
         store=rig.store,
-        read_pools=api.read_pools,
+        served=ServedPools(api.read_pools),
+        left_behind=LeftBehind(rig.store),
         mint_token=lambda ti, seconds: f"token of {ti} for {seconds:.0f} s",
         opens=api.tokens.opens,
         clock=lambda: api.now,

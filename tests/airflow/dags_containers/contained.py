@@ -57,9 +57,18 @@ with DAG("in_containers", schedule=None, default_args={"work_queue": NARROW}, ma
 
     add(double.expand(number=[1, 2, 3]))
 
-for dag_id, pool in (("talks", THERE), ("stays", THERE), ("lasts", THERE), ("lasts_pulled", PULLED)):
-    with DAG(dag_id, schedule=None, default_args={"work_queue": pool}):
+for dag_id in ("talks", "stays", "lasts"):
+    with DAG(dag_id, schedule=None, default_args={"work_queue": THERE}):
         task(talk)(dag_id)
+
+with DAG("sleeps_pulled", schedule=None, default_args={"work_queue": PULLED}):
+
+    @task
+    def sleep() -> None:
+        print("has begun to sleep")
+        time.sleep(15)
+
+    sleep()
 
 for dag_id in ("long_wait", "long_wait_of_a_dag_that_goes"):
     with DAG(dag_id, schedule=None, default_args={"work_queue": THERE}):
