@@ -319,8 +319,7 @@ def test_a_worker_elsewhere_has_its_containers_again_when_it_is_killed_while_the
         first = start()
         (moved_task,) = airflow.wait_run("moved_pulled", moved, timeout=240)
         assert "runs in a container: yes" in contained.log(moved_task)
-        task = contained.until_it_says("sleeps_pulled", sleeps, "has begun to sleep")
-        launched = contained.what_runs(task)
+        contained.until_it_says("sleeps_pulled", sleeps, "has begun to sleep")
         line.cut()
         back_at = time.monotonic() + OUTAGE_SECONDS
         airflow.wait(lambda: "Jobs go on" in first.said(), what="the worker to tell of the outage")
@@ -332,7 +331,7 @@ def test_a_worker_elsewhere_has_its_containers_again_when_it_is_killed_while_the
         time.sleep(max(0.0, back_at - time.monotonic()))
         line.mend()
         (after,) = airflow.wait_run("sleeps_pulled", sleeps, timeout=240)
-        assert (len(launched), after.try_number) == (1, 1)
+        assert after.try_number == 1
         assert contained.log(after).count("has begun to sleep") == 1
         job = contained.job(after)
         assert (job["state"], job["reason"]) == ("succeeded", None)
