@@ -80,6 +80,13 @@ class Entry:
                 return
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
+    async def until_over_or_begun(self, *, seconds: float) -> None:
+        """Wait until it has ended or its container has begun; for so long at most."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while self.ended is None and not self.has_begun and loop.time() < until:
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
     @property
     def has_begun(self) -> bool:
         pod = self.seen.pod
