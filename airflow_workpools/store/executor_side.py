@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from functools import partial
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sqlalchemy import and_
