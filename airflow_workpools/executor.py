@@ -229,6 +229,7 @@ class WorkPoolExecutor(BaseExecutor):
         self._attempt("telling the ends of jobs", lambda: self._tell_ends(duties, now, monotonic))
         self._attempt("telling the ends of errands", lambda: self._tell_errands(monotonic))
         self._attempt("slots", lambda: duties.allocate(now=now, monotonic=monotonic))
+        self._attempt("stopping what was cleared", lambda: duties.stop_cleared(monotonic=monotonic))
         self._attempt("looking after jobs", lambda: duties.look_after(now=now, monotonic=monotonic))
         self._attempt("purging old jobs", lambda: duties.purge(now=now, monotonic=monotonic))
         self._attempt("counting jobs", lambda: self._count(duties, monotonic))

@@ -7,6 +7,7 @@ On a PostgreSQL of its own, with Airflow's real tables:
 - ``sync``: the executor's whole heartbeat while 10,000 jobs run;
 - ``claim``: how many jobs a second 8 claimers get together;
 - ``full_pool``: how busy a pool of 10 slots is in a real Airflow with 200 tasks of a second;
+- ``pages``: how long the pages of Airflow's UI wait, with 50 pools and a million jobs;
 - ``growth``: the first three with more and more pools, queues, waiting and running jobs;
 - ``plots``: draws what the last runs have left under ``.bench/`` into ``docs/plots/``.
 
@@ -28,10 +29,11 @@ from benchmarks.crowd import Crowd, fill
 from benchmarks.full_pool import measure_full_pool
 from benchmarks.heartbeats import measure_allocation, measure_sync
 from benchmarks.measuring import metadata_database
+from benchmarks.pages import Past, measure_pages
 from benchmarks.results import Results, say
 from tests.postgres import postgres_server
 
-PARTS = ("allocation", "sync", "claim", "growth", "full_pool", "plots")
+PARTS = ("allocation", "sync", "claim", "pages", "growth", "full_pool", "plots")
 CLAIMED_AT_A_TIME = 16
 """What an embedded worker takes with one claim at most."""
 
@@ -45,6 +47,7 @@ class Size:
     claim: Crowd
     claimed: int
     """Jobs that the claimers take together."""
+    pages: Past
     beats: int
     growth_from: Crowd
     growth_claimed: int
@@ -58,6 +61,7 @@ FULL = Size(
     sync=Crowd(waiting=1_000, running=10_000),
     claim=Crowd(pools=1, pending=20_000),
     claimed=10_000,
+    pages=Past(crowd=Crowd(queues=20, running=1_000, waiting=10_000), over=1_000_000),
     beats=30,
     growth_from=Crowd(pools=20, waiting=10_000, running=1_000, pending=10_000),
     growth_claimed=480,
@@ -74,6 +78,7 @@ TINY = Size(
     sync=_tiny,
     claim=Crowd(pools=2, queues=3, pending=64),
     claimed=32,
+    pages=Past(crowd=_tiny, over=200),
     beats=2,
     growth_from=replace(_tiny, pending=64),
     growth_claimed=32,
@@ -122,6 +127,20 @@ def _claims(engine: Any, crowd: Crowd, jobs: int) -> dict[str, Any]:
     return measure_claims(engine, crowd, most=CLAIMED_AT_A_TIME, jobs=jobs)
 
 
+def run_pages(engine: Any, size: Size, results: Results) -> None:
+    found = measure_pages(engine, size.pages, size.beats)
+    results.keep("pages", found)
+    for name, times in found.items():
+        if name == "past":
+            continue
+        most = 300 if name == "the list" else 200
+        first = f"first {times['first']:.0f}, " if "first" in times else ""
+        figure = (
+            f"{name}: {times['median']:.0f} ms ({first}best {times['best']:.0f}, worst {times['worst']:.0f})"
+        )
+        say("pages", figure, f"<= {most} ms", times["median"] <= most)
+
+
 def run_growth(engine: Any, size: Size, results: Results) -> None:
     """Measure heartbeats and claims along each axis; the other axes stay as they are."""
     points: list[dict[str, Any]] = []
@@ -159,8 +178,13 @@ def run_full_pool(size: Size, results: Results, idle_sleep: float | None) -> Non
     results.keep("full_pool", {**found, "idle_sleep": idle_sleep})
     figure = f"slots busy {found['busy']:.1%} of the time, {size.tasks} tasks of 1 s, {size.slots} slots"
     say("full_pool", figure, ">= 90 %", found["busy"] >= 0.9)
+    print(
+        f"full_pool: busy {found['busy_once_full']:.1%} of the time since the pool was first full", flush=True
+    )
     phases = ", ".join(f"{name} {seconds * 1000:.0f}" for name, seconds in found["seconds"].items())
     print(f"full_pool: median milliseconds of a job: {phases}", flush=True)
+    empty = ", ".join(f"until {name} {seconds * 1000:.0f}" for name, seconds in found["empty"].items())
+    print(f"full_pool: median milliseconds that a slot is empty: {empty}", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -184,7 +208,13 @@ def main(arguments: list[str] | None = None) -> None:
     size, results = (TINY if options.tiny else FULL), Results(options.results)
     if "full_pool" in options.only:  # first: it must not inherit what the others set for this process
         run_full_pool(size, results, options.idle_sleep)
-    runs = {"allocation": run_allocation, "sync": run_sync, "claim": run_claim, "growth": run_growth}
+    runs = {
+        "allocation": run_allocation,
+        "sync": run_sync,
+        "claim": run_claim,
+        "pages": run_pages,
+        "growth": run_growth,
+    }
     if wanted := [run for part, run in runs.items() if part in options.only]:
         home = Path(tempfile.mkdtemp(prefix="workpools-bench-"))
         try:

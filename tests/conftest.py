@@ -71,9 +71,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _group(item: pytest.Item) -> str:
-    """Say what a test shares: a cluster, the real Airflow on one database that many files use, or what its file has."""
+    """Say what a test shares: a cluster, a browser, the real Airflow on one database of many files, or its file's."""
     if item.get_closest_marker("kubernetes") is not None:
         return "kubernetes"
+    if item.path.parent.name == "browser":
+        return "browser"
     database = getattr(getattr(item, "callspec", None), "params", {}).get("airflow")
     return f"airflow on {database}" if isinstance(database, str) else item.path.name
 

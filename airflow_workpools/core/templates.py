@@ -23,7 +23,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_workpools.core.json_values import JsonError, json_path, plain_json, read_json
 from airflow_workpools.core.placeholders import (
@@ -40,10 +40,34 @@ from airflow_workpools.core.schemas import VariablesSchema, allows_null, schema_
 from airflow_workpools.core.wording import did_you_mean, listing, type_word
 from airflow_workpools.errors import InvalidJobVariables, InvalidTemplate
 
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from airflow_workpools.core.names import WorkQueueRef
+
 MERGED_BY_KEY = ("env", "labels")
 """Job variables of which layers are merged key by key."""
 
 Layer = Mapping[str, Any]
+
+
+class OneJob(Protocol):
+    """What a template may ask of a job, whoever knows of it."""
+
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def ref(self) -> WorkQueueRef: ...
+    @property
+    def dag_id(self) -> str: ...
+    @property
+    def task_id(self) -> str: ...
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def map_index(self) -> int: ...
+    @property
+    def try_number(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +83,20 @@ class RenderContext:
     work_pool: str
     work_queue: str
     job_id: str
+
+    @classmethod
+    def of(cls, job: OneJob) -> RenderContext:
+        """Return the facts of a job."""
+        return cls(
+            dag_id=job.dag_id,
+            task_id=job.task_id,
+            run_id=job.run_id,
+            map_index=job.map_index,
+            try_number=job.try_number,
+            work_pool=job.ref.pool,
+            work_queue=job.ref.queue,
+            job_id=str(job.id),
+        )
 
 
 _FACTS = tuple(fact.name for fact in fields(RenderContext))

@@ -113,6 +113,14 @@ class ExecutorSide(Transactions):
 
         return self._transaction(work)
 
+    def stop_cleared(self) -> int:
+        def work(session: Session) -> int:
+            ids = session.scalars(reconcile.cleared()).all()
+            reason = f"{rules.TASK_INSTANCE_IS_NOW}restarting"
+            return sum(changed(session, statements.wish(with_ids(some), reason)) for some in chunks(ids))
+
+        return self._transaction(work)
+
     def reconcile(self, *, now: datetime, grace_seconds: float, by_time: bool = True) -> Reconciled:
         mended = self._mend(now)  # whatever comes after it looks at states and times
         if not by_time:

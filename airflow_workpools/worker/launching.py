@@ -40,16 +40,7 @@ def launch_spec(
         pool.job_variables,
         queue.job_variables,
         job.job_variables,
-        context=RenderContext(
-            dag_id=job.dag_id,
-            task_id=job.task_id,
-            run_id=job.run_id,
-            map_index=job.map_index,
-            try_number=job.try_number,
-            work_pool=job.ref.pool,
-            work_queue=job.ref.queue,
-            job_id=str(job.id),
-        ),
+        context=RenderContext.of(job),
         environ=environ,
         connections=connections,
     )

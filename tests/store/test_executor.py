@@ -629,7 +629,10 @@ def test_a_busy_loop_without_news_issues_no_statement(
     monkeypatch.setattr(stub(executor), "has_news", lambda: False)
     monkeypatch.setattr("airflow_workpools.executor.time.monotonic", lambda: executor._ask_again_at - 0.9)
     duties = executor._started()
-    duties._looked_at = duties._counted_at = duties._run_state_at = duties._allocated_at = time.monotonic()
+    now = time.monotonic()
+    duties._looked_at = duties._counted_at = duties._run_state_at = duties._allocated_at = (
+        duties._cleared_at
+    ) = now
     with statements_of(stage.engine) as sent:
         executor.sync()
     assert sent == []

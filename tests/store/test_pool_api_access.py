@@ -209,6 +209,11 @@ def test_a_request_that_is_too_long_is_refused(sqlite_api: PoolApi) -> None:
     assert many.status_code == 413
 
 
+def test_a_body_that_is_no_text_is_refused(sqlite_api: PoolApi) -> None:
+    options = {"content": b"{\xff", "headers": {"Content-Type": "application/json"}}
+    assert "body" in sqlite_api.refused(422, "POST", "/pools", **options).detail
+
+
 def test_teams_see_and_change_their_own(
     engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

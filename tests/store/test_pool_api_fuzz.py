@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from airflow_workpools.api.pools import wire
 from airflow_workpools.api.pools.app import openapi_document
+from tests.store.made_requests import Maker, Schema, anything
 from tests.store.pool_api import BASE, PoolApi, pool_api
 from tests.store.rigs import NOW, new_job, new_worker
-from tests.store.test_worker_api_fuzz import anything
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,36 +34,6 @@ LIKELY = ["etl", "high", "default", "process", "dag", "run", "x"]
 text = st.sampled_from(LIKELY) | st.text(st.characters(), max_size=300)
 
 
-def values(schema: dict[str, Any], ids: list[str]) -> st.SearchStrategy[Any]:
-    """Make values of a schema, and now and then one that is none."""
-    return st.integers(0, 20).flatmap(lambda luck: anything if luck == 0 else _values(schema, ids))
-
-
-def _values(schema: dict[str, Any], ids: list[str]) -> st.SearchStrategy[Any]:
-    if "$ref" in schema:
-        return _values(DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]], ids)
-    if "anyOf" in schema:
-        return st.one_of([values(one, ids) for one in schema["anyOf"]])
-    if "enum" in schema:
-        return st.sampled_from(schema["enum"])
-    kind = schema.get("type")
-    if kind == "object":
-        return _objects(schema, ids)
-    if kind == "array":
-        return st.lists(values(schema["items"], ids), max_size=3)
-    if kind == "integer":
-        return st.integers(schema.get("minimum", -(2**70)), schema.get("maximum", 2**70))
-    if kind == "number":
-        return st.floats(schema.get("minimum", 0), schema.get("maximum", 1e300))
-    if kind == "boolean":
-        return st.booleans()
-    if kind == "null":
-        return st.none()
-    if schema.get("format") == "uuid":
-        return st.sampled_from(ids) | st.uuids().map(str)
-    return likely(schema.get("title", "").lower(), ids)
-
-
 def likely(name: str, ids: list[str]) -> st.SearchStrategy[str]:
     """Make texts, most of which are what stands under this name."""
     known = {
@@ -79,22 +49,26 @@ def likely(name: str, ids: list[str]) -> st.SearchStrategy[str]:
     )
 
 
-def _objects(schema: dict[str, Any], ids: list[str]) -> st.SearchStrategy[Any]:
-    if "properties" not in schema:
+def maker(ids: list[str]) -> Maker:
+    """Make what people say, with ids of what there is."""
+
+    def free(_schema: Schema, _making: Maker) -> st.SearchStrategy[Any]:
         templates = {"variables": {}, "job_configuration": {"a": "{{ b }}"}}
         return st.just(templates) | st.dictionaries(
             st.text(st.characters(), max_size=5), anything, max_size=3
         )
-    required = set(schema.get("required", ()))
-    fields = {name: values(one, ids) for name, one in schema["properties"].items()}
-    return st.fixed_dictionaries(
-        {name: one for name, one in fields.items() if name in required},
-        optional={name: one for name, one in fields.items() if name not in required},
+
+    return Maker(
+        document=DOCUMENT,
+        ids=ids,
+        texts=lambda schema: likely(schema.get("title", "").lower(), ids),
+        free=free,
     )
 
 
 def requests(operation: dict[str, Any], ids: list[str]) -> st.SearchStrategy[dict[str, Any]]:
     """Make what a request says: in its path, after the question mark, and in its body."""
+    making = maker(ids)
     body = operation.get("requestBody")
     schema = body["content"]["application/json"]["schema"] if body else None
     parameters = {one["name"]: one for one in operation.get("parameters", ()) if one["in"] != "cookie"}
@@ -106,12 +80,12 @@ def requests(operation: dict[str, Any], ids: list[str]) -> st.SearchStrategy[dic
             "query": st.fixed_dictionaries(
                 {},
                 optional={
-                    name: values(one["schema"], ids)
+                    name: making.values(one["schema"])
                     for name, one in parameters.items()
                     if one["in"] == "query"
                 },
             ),
-            "body": st.none() if schema is None else values(schema, ids),
+            "body": st.none() if schema is None else making.values(schema),
         }
     )
 

@@ -16,6 +16,7 @@ from airflow_workpools import __version__
 from airflow_workpools.api import wire
 from airflow_workpools.api.app import openapi_document
 from airflow_workpools.store.records import Report
+from tests.store.made_requests import Maker, Schema, anything
 from tests.store.rigs import NOW, new_job, sql_rig
 from tests.store.worker_api import pull_pool, serving
 
@@ -28,68 +29,22 @@ DOCUMENT = openapi_document()
 CALLS = sorted(path.removeprefix(f"{wire.PATH}/") for path in DOCUMENT["paths"])
 WORKER, ROUND = uuid.UUID(int=7), 40
 
-anything = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(), max_size=20),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(), max_size=5), inner, max_size=3)
-    ),
-    max_leaves=6,
-)
 
+def maker(ids: list[str]) -> Maker:
+    """Make what a worker says, with ids of its own."""
 
-def values(schema: dict[str, Any], ids: list[str]) -> st.SearchStrategy[Any]:
-    """Make values of a schema, and now and then one that is none."""
-    return st.integers(0, 40).flatmap(lambda luck: anything if luck == 0 else _values(schema, ids))
+    def texts(schema: Schema) -> st.SearchStrategy[str]:
+        likely = st.just("etl/default" if "queue" in schema.get("title", "").lower() else "etl")
+        rare = st.sampled_from(["etl/default", "eA==", ""]) | st.text(st.characters(), max_size=300)
+        return likely | likely | rare
 
-
-def _values(schema: dict[str, Any], ids: list[str]) -> st.SearchStrategy[Any]:
-    if "$ref" in schema:
-        return _values(DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]], ids)
-    if "anyOf" in schema:
-        return st.one_of([values(one, ids) for one in schema["anyOf"]])
-    if "enum" in schema:
-        return st.sampled_from(schema["enum"])
-    kind = schema.get("type")
-    if kind == "object":
-        return _objects(schema, ids)
-    if kind == "array":
-        return st.lists(values(schema["items"], ids), min_size=schema.get("minItems", 0), max_size=3)
-    if kind == "integer":
-        return st.integers(schema.get("minimum", -(2**70)), schema.get("maximum", 2**70))
-    if kind == "number":
-        # Not longer than a moment: one of these is how long to wait.
-        most = schema.get("maximum", 1e300)
-        return st.floats(schema.get("minimum", 0), 0.3 if most == wire.MAX_WAIT_SECONDS else most)
-    if kind == "boolean":
-        return st.booleans()
-    if kind == "null":
-        return st.none()
-    if schema.get("format") == "uuid":
-        return st.sampled_from(ids) | st.uuids().map(str)
-    likely = st.just("etl/default" if "queue" in schema.get("title", "").lower() else "etl")
-    return (
-        likely
-        | likely
-        | st.sampled_from(["etl/default", "eA==", ""])
-        | st.text(st.characters(), max_size=300)
-    )
-
-
-def _objects(schema: dict[str, Any], ids: list[str]) -> st.SearchStrategy[Any]:
-    if "properties" not in schema:
+    def free(schema: Schema, making: Maker) -> st.SearchStrategy[Any]:
         keys = st.sampled_from([*ids, "etl"]) | st.text(max_size=5)
         of = schema.get("additionalProperties")
-        return st.dictionaries(keys, values(of, ids) if isinstance(of, dict) else anything, max_size=3)
-    required = set(schema.get("required", ()))
-    fields = {name: values(one, ids) for name, one in schema["properties"].items()}
-    return st.fixed_dictionaries(
-        {name: one for name, one in fields.items() if name in required},
-        optional={name: one for name, one in fields.items() if name not in required},
-    )
+        return st.dictionaries(keys, making.values(of) if isinstance(of, dict) else anything, max_size=3)
+
+    limits = {wire.MAX_WAIT_SECONDS: 0.3}  # not longer than a moment
+    return Maker(document=DOCUMENT, ids=ids, texts=texts, free=free, one_in=40, limits=limits)
 
 
 class Line:
@@ -140,7 +95,7 @@ def test_nothing_that_is_said_breaks_it(line: Line, call: str) -> None:
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(values(schema, line.ids))
+    @given(maker(line.ids).values(schema))
     def say(value: Any) -> None:
         answer = line.say(call, json.dumps(value).encode())
         statuses.add(answer.status_code)

@@ -24,7 +24,9 @@ function pair(first: number, unit: string, second: number, smaller: string): str
 
 /** How long ago a time was. */
 export function ago(time: string | null | undefined, now: number = Date.now()): string {
-  return time ? `${duration((now - Date.parse(time)) / 1000)} ago` : "never";
+  if (!time) return "never";
+  const seconds = (now - Date.parse(time)) / 1000;
+  return seconds < 1 ? "just now" : `${duration(seconds)} ago`;
 }
 
 /** Seconds between two times; until now where the second is not there yet. */

@@ -10,15 +10,19 @@ export function listLink(): string {
   return HOME;
 }
 
-export function poolLink(pool: string, tab?: Tab): string {
-  return `${HOME}/${encodeURIComponent(pool)}${tab ? `/${tab}` : ""}`;
+/**
+ * A pool, or a tab of its page, filtered or not.
+ *
+ * What is not a page of its own is behind the question mark: Airflow builds a page anew for every other path.
+ */
+export function poolLink(pool: string, tab?: Tab, filter: Readonly<Record<string, string>> = {}): string {
+  const search = new URLSearchParams({ ...(tab && tab !== TABS[0] && { tab }), ...filter }).toString();
+  return `${HOME}/${encodeURIComponent(pool)}${search && `?${search}`}`;
 }
 
-/** The pool and the tab that the rest of the address names. */
-export function readPlace(rest: string): { pool?: string; tab: Tab } {
-  const [pool, tab] = rest.split("/");
-  const found = TABS.find((one) => one === tab) ?? "queues";
-  return pool ? { pool, tab: found } : { tab: found };
+/** The tab that an address names. */
+export function readTab(search: URLSearchParams): Tab {
+  return TABS.find((one) => one === search.get("tab")) ?? TABS[0];
 }
 
 interface Task {

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { screen, within } from "@testing-library/react";
-import userEvent from "@testing-library/user-event";
 import { expect, test } from "vitest";
 
 import { WorkPools } from "../src/pages/WorkPools";
-import { answering, listOf, POOL, refusing, show } from "./pages";
+import { answering, listOf, POOL, refusing, show, user } from "./pages";
 
 test("each pool is a row with its state in words and numbers", async () => {
   answering({
@@ -23,10 +22,10 @@ test("each pool is a row with its state in words and numbers", async () => {
 test("a pool is paused after a question, and read anew", async () => {
   const asked = answering({ "GET pools": listOf(POOL), "POST pools/etl/pause": POOL });
   show(<WorkPools />);
-  await userEvent.click(await screen.findByRole("button", { name: "Pause" }));
+  await user.click(await screen.findByRole("button", { name: "Pause" }));
   expect(asked.some((one) => one.method === "POST")).toBe(false);
 
-  await userEvent.click(within(await screen.findByRole("alertdialog")).getByRole("button", { name: "Pause" }));
+  await user.click(within(await screen.findByRole("alertdialog")).getByRole("button", { name: "Pause" }));
 
   expect(asked.map((one) => `${one.method} ${one.path}`)).toEqual(["GET pools", "POST pools/etl/pause", "GET pools"]);
 });
@@ -34,8 +33,8 @@ test("a pool is paused after a question, and read anew", async () => {
 test("a refusal is told in the question, which stays", async () => {
   answering({ "GET pools": listOf(POOL), "POST pools/etl/pause": refusing(403, "you may not change pools; ask for Op") });
   show(<WorkPools />);
-  await userEvent.click(await screen.findByRole("button", { name: "Pause" }));
-  await userEvent.click(within(await screen.findByRole("alertdialog")).getByRole("button", { name: "Pause" }));
+  await user.click(await screen.findByRole("button", { name: "Pause" }));
+  await user.click(within(await screen.findByRole("alertdialog")).getByRole("button", { name: "Pause" }));
 
   expect(await screen.findByText("you may not change pools; ask for Op")).toBeTruthy();
 });
@@ -59,13 +58,13 @@ test("a pool is created with what was typed, and shown", async () => {
   });
   show(<WorkPools />);
   expect(await screen.findByText("There are no work pools yet")).toBeTruthy();
-  await userEvent.click(screen.getByRole("button", { name: "Create work pool" }));
+  await user.click(screen.getByRole("button", { name: "Create work pool" }));
   const form = within(await screen.findByRole("dialog"));
-  await userEvent.type(form.getByLabelText(/^Name/), "new");
+  await user.type(form.getByLabelText(/^Name/), "new");
   await form.findByRole("option", { name: "docker" });
-  await userEvent.selectOptions(form.getByLabelText("Type"), "docker");
-  await userEvent.type(form.getByLabelText("Concurrency limit"), "0");
-  await userEvent.click(form.getByRole("button", { name: "Create" }));
+  await user.selectOptions(form.getByLabelText("Type"), "docker");
+  await user.type(form.getByLabelText("Concurrency limit"), "0");
+  await user.click(form.getByRole("button", { name: "Create" }));
 
   expect(await screen.findByRole("heading", { name: "new" })).toBeTruthy();
   expect(asked.find((one) => one.method === "POST")?.body).toMatchObject({
@@ -73,6 +72,7 @@ test("a pool is created with what was typed, and shown", async () => {
     type: "docker",
     concurrency_limit: 0,
     description: null,
+    job_variables: {},
   });
 });
 
@@ -82,6 +82,6 @@ test("an answer that fails says so, and can be asked for again", async () => {
   show(<WorkPools />);
   expect(await screen.findByText(/the database does not answer/)).toBeTruthy();
   answers["GET pools"] = listOf(POOL);
-  await userEvent.click(screen.getByRole("button", { name: "Try again" }));
+  await user.click(screen.getByRole("button", { name: "Try again" }));
   expect(await screen.findByRole("link", { name: "etl" })).toBeTruthy();
 });

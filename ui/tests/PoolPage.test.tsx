@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { screen, within } from "@testing-library/react";
-import userEvent from "@testing-library/user-event";
 import { expect, test } from "vitest";
 
 import { WorkPools } from "../src/pages/WorkPools";
-import { answering, POOL, QUEUE, show, STATISTICS, type Sent } from "./pages";
+import { answering, POOL, QUEUE, show, STATISTICS, type Sent, user } from "./pages";
 
 const HIGH = { ...QUEUE, name: "high", priority: 2 };
 const BOTH = { ...POOL, queues: [QUEUE, HIGH] };
@@ -18,8 +17,11 @@ function page(pool: object, more: Record<string, object> = {}, at = AT): Sent[] 
 
 test("the switch pauses a queue after a question", async () => {
   const asked = page(BOTH, { "POST pools/etl/queues/high/pause": { queue: HIGH, moved: [], as_of: POOL.as_of } });
-  await userEvent.click(await screen.findByRole("checkbox", { name: "Queue high delivers jobs" }));
-  await userEvent.click(within(await screen.findByRole("alertdialog")).getByRole("button", { name: "Pause" }));
+  const delivers = await screen.findByRole<HTMLInputElement>("checkbox", { name: "Queue high delivers jobs" });
+  await user.click(delivers);
+  const question = within(await screen.findByRole("alertdialog"));
+  expect(delivers.checked).toBe(true);
+  await user.click(question.getByRole("button", { name: "Pause" }));
 
   expect(asked.filter((one) => one.method === "POST").map((one) => one.path)).toEqual(["pools/etl/queues/high/pause"]);
 });
@@ -29,19 +31,46 @@ test("who moves a queue reads which other makes room, before and after", async (
   const asked = page(BOTH, {
     "PATCH pools/etl/queues/high": { queue: { ...HIGH, priority: 1 }, moved, as_of: POOL.as_of },
   });
-  await userEvent.click(await screen.findByRole("button", { name: "Edit queue high" }));
+  await user.click(await screen.findByRole("button", { name: "Edit queue high" }));
   const form = within(await screen.findByRole("dialog"));
-  await userEvent.clear(form.getByLabelText(/^Priority/));
-  await userEvent.type(form.getByLabelText(/^Priority/), "1");
+  await user.clear(form.getByLabelText(/^Priority/));
+  await user.type(form.getByLabelText(/^Priority/), "1");
   expect(form.getByText(/default has 1: it will move to 2/)).toBeTruthy();
-  await userEvent.type(form.getByLabelText("Concurrency limit"), "3");
-  await userEvent.click(form.getByRole("button", { name: "Save" }));
+  await user.type(form.getByLabelText("Concurrency limit"), "3");
+  await user.click(form.getByRole("button", { name: "Save" }));
 
   expect(await screen.findByText(/default moved from 1 to 2/)).toBeTruthy();
   expect(asked.find((one) => one.method === "PATCH")?.body).toEqual({
     priority: 1,
     concurrency_limit: 3,
     description: null,
+  });
+});
+
+test("of what is edited in a pool only what was changed is sent, and no JSON is said in the form", async () => {
+  const pool = { ...BOTH, job_variables: { env: { A: "1" }, old: 1 } };
+  const asked = page(pool, { "PATCH pools/etl": pool });
+  await user.click(await screen.findByRole("button", { name: "Edit" }));
+  const form = within(await screen.findByRole("dialog"));
+  const variables = form.getByLabelText<HTMLTextAreaElement>("Job variables");
+  const fill = async (text: string) => {
+    await user.clear(variables);
+    await user.click(variables);
+    await user.paste(text);
+  };
+  await fill('{"env": {"A": "1"},\n"memory": 2,}');
+  await user.click(form.getByRole("button", { name: "Save" }));
+  expect(await form.findByText(/Job variables: line 2: this is no JSON/)).toBeTruthy();
+  await fill("[1]");
+  await user.click(form.getByRole("button", { name: "Save" }));
+  expect(await form.findByText(/must be a JSON object/)).toBeTruthy();
+  expect(asked.some((one) => one.method === "PATCH")).toBe(false);
+
+  await fill('{"env": {"A": "1"}, "memory": 2}');
+  await user.click(form.getByRole("button", { name: "Save" }));
+  expect(asked.find((one) => one.method === "PATCH")?.body).toEqual({
+    set_job_variables: { memory: 2 },
+    unset_job_variables: ["old"],
   });
 });
 
@@ -56,10 +85,10 @@ test("a read-only pool says where it is declared, and can be paused all the same
 
 test("jobs are filtered by what is in the address", async () => {
   const none = { jobs: [], next_cursor: null, as_of: POOL.as_of };
-  const asked = page(BOTH, { "GET pools/etl/jobs": none }, `${AT}/jobs?state=starting`);
+  const asked = page(BOTH, { "GET pools/etl/jobs": none }, `${AT}?tab=jobs&state=starting`);
   expect(await screen.findByText("No jobs")).toBeTruthy();
-  await userEvent.selectOptions(screen.getByLabelText("Queue"), "high");
-  await userEvent.type(screen.getByLabelText("DAG"), "daily{Enter}");
+  await user.selectOptions(screen.getByLabelText("Queue"), "high");
+  await user.type(screen.getByLabelText("DAG"), "daily{Enter}");
 
   const last = asked.filter((one) => one.path === "pools/etl/jobs").at(-1)?.query;
   expect(last?.getAll("state")).toEqual(["claimed", "submitted"]);
@@ -71,6 +100,9 @@ test("charts say in words what they draw", async () => {
   const chart = await screen.findByRole("img", { name: /Slots in use, by queue/ });
   expect(chart.getAttribute("aria-label")).toBe("Slots in use, by queue, default 3, limit 4");
   expect(within(screen.getByRole("region", { name: "Wait by queue" })).getByText("1 min 30 s")).toBeTruthy();
+  expect(screen.getByRole("img", { name: "Wait for a slot, 95th percentile, default –" })).toBeTruthy();
+  await user.selectOptions(screen.getByLabelText("Wait times shown"), "p50");
+  expect(screen.getByRole("img", { name: "Wait for a slot, median, default –" })).toBeTruthy();
 });
 
 test("what is wrong with a template is shown in its line, and not saved", async () => {
@@ -83,11 +115,11 @@ test("what is wrong with a template is shown in its line, and not saved", async 
       "POST pools/etl/preview": { job_configuration: { image: "x" }, faults: [], variables: [], fields: [{ pointer: "/image", locked: false, variables: ["image"] }], masked: false },
       "POST templates/validate": { valid: false, faults: [fault] },
     },
-    `${AT}/template`,
+    `${AT}?tab=template`,
   );
   const editor = await screen.findByLabelText<HTMLTextAreaElement>(/Base job template/);
-  await userEvent.click(editor);
-  await userEvent.paste(" ");
+  await user.click(editor);
+  await user.paste(" ");
 
   const line = editor.value.split("\n").findIndex((one) => one.includes("{{ image }}")) + 1;
   expect(await screen.findByText(`Line ${line}: no variable is called 'imgae'`)).toBeTruthy();
@@ -101,12 +133,12 @@ test("a token is shown once", async () => {
   const asked = page(
     BOTH,
     { "GET pools/etl/tokens": list, "POST pools/etl/tokens": { id: "abc", token: "wpt_secret", pools: ["etl"] } },
-    `${AT}/tokens`,
+    `${AT}?tab=tokens`,
   );
-  await userEvent.click(await screen.findByRole("button", { name: "Make token" }));
-  await userEvent.click(within(await screen.findByRole("dialog")).getByRole("button", { name: "Make token" }));
+  await user.click(await screen.findByRole("button", { name: "Make token" }));
+  await user.click(within(await screen.findByRole("dialog")).getByRole("button", { name: "Make token" }));
   expect(await screen.findByText("wpt_secret")).toBeTruthy();
   expect(asked.find((one) => one.method === "POST")?.body).toEqual({ description: null, expires_in_seconds: 90 * 86_400 });
-  await userEvent.click(screen.getByRole("button", { name: "I have it" }));
+  await user.click(screen.getByRole("button", { name: "I have it" }));
   expect(screen.queryByText("wpt_secret")).toBeNull();
 });

@@ -2,7 +2,7 @@
 import { afterEach, expect, test, vi } from "vitest";
 
 import { ApiError, apiUrl, path, read } from "../src/api/client";
-import { explainLink, poolLink, readPlace, taskLink } from "../src/links";
+import { explainLink, poolLink, readTab, taskLink } from "../src/links";
 
 afterEach(() => document.querySelector("base")?.remove());
 
@@ -38,8 +38,8 @@ test("addresses lead to Airflow's pages and ours", () => {
   const task = { dag_id: "d", run_id: "manual__2026-01-01T00:00:00+00:00", task_id: "g.t", map_index: 2 };
   expect(taskLink(task, 3)).toBe("/dags/d/runs/manual__2026-01-01T00%3A00%3A00%2B00%3A00/tasks/g.t/mapped/2?try_number=3");
   expect(explainLink({ ...task, map_index: -1 })).toMatch(/tasks\/g\.t\/plugin\/workpool$/);
-  expect(poolLink("a b", "jobs")).toBe("/plugin/workpools/a%20b/jobs");
-  expect(readPlace("etl/jobs")).toEqual({ pool: "etl", tab: "jobs" });
-  expect(readPlace("etl/nonsense")).toEqual({ pool: "etl", tab: "queues" });
-  expect(readPlace("")).toEqual({ tab: "queues" });
+  expect(poolLink("a b", "queues")).toBe("/plugin/workpools/a%20b");
+  expect(poolLink("a b", "jobs", { queue: "c&d" })).toBe("/plugin/workpools/a%20b?tab=jobs&queue=c%26d");
+  expect(readTab(new URLSearchParams("tab=jobs"))).toBe("jobs");
+  expect(readTab(new URLSearchParams("tab=nonsense"))).toBe("queues");
 });

@@ -21,6 +21,7 @@ test.each([
 test("times are told from now, or between two", () => {
   const now = Date.parse("2026-01-01T00:01:00Z");
   expect(ago("2026-01-01T00:00:30Z", now)).toBe("30 s ago");
+  expect(ago("2026-01-01T00:00:59.400Z", now)).toBe("just now");
   expect(ago(null, now)).toBe("never");
   expect(between("2026-01-01T00:00:10Z", null, now)).toBe(50);
   expect(between("2026-01-01T00:00:10Z", "2026-01-01T00:00:12Z", now)).toBe(2);

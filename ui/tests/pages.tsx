@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 import { ChakraProvider, defaultSystem } from "@chakra-ui/react";
 import { render } from "@testing-library/react";
+import userEvent from "@testing-library/user-event";
 import type { ReactElement } from "react";
 import { MemoryRouter, Route, Routes } from "react-router-dom";
 import { vi } from "vitest";
 
 import type { PoolDetail, Queue } from "../src/api/calls";
+
+/** Somebody in a hurry, who need not look whether something lies over a button: that is for a real browser. */
+export const user = userEvent.setup({ delay: null, pointerEventsCheck: 0 });
 
 export interface Sent {
   readonly method: string;

@@ -144,23 +144,13 @@ class JobService:
         if not isinstance(pool, WorkPool):
             return None, faults_of([f"work pool {job.ref.pool!r} is no more, or invalid"])
         queue = pool.find_queue(job.ref.queue)
-        facts = RenderContext(
-            dag_id=job.dag_id,
-            task_id=job.task_id,
-            run_id=job.run_id,
-            map_index=job.map_index,
-            try_number=job.try_number,
-            work_pool=job.ref.pool,
-            work_queue=job.ref.queue,
-            job_id=str(job.id),
-        )
         try:
             rendered = dry_run(
                 pool.base_job_template,
                 pool.job_variables,
                 queue.job_variables if queue else {},
                 job.job_variables,
-                context=facts,
+                context=RenderContext.of(job),
             )
         except InvalidJobVariables as error:
             return None, faults_of(error.problems)

@@ -90,4 +90,5 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _(_request: Request, error: HTTPException) -> Response:
-        return answer(error.status_code, str(error.detail))
+        # FastAPI has a status of its own for a body that is no text at all.
+        return answer(422 if error.status_code == 400 else error.status_code, str(error.detail))

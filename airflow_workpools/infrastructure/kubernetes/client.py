@@ -21,7 +21,7 @@ from airflow_workpools.infrastructure.kubernetes.answers import NotAccepted, Not
 from airflow_workpools.infrastructure.kubernetes.connection import Cluster, find_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from tenacity import RetryCallState
 
@@ -32,6 +32,8 @@ REQUEST_SECONDS = 30.0
 PAGE = 500
 """Most objects that one answer lists."""
 MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
+"""Adds to lists of which the API knows what tells their items apart, instead of replacing them."""
 
 
 class KubernetesApi:
@@ -126,8 +128,13 @@ class KubernetesApi:
             if not query["continue"]:
                 return items
 
-    async def persist(self, method: str, path: str, *, seconds: float, **options: Any) -> dict[str, Any]:
-        """Make a request again and again, with growing pauses, while the API can't do it, for this long."""
+    async def persist(
+        self, method: str, path: str, *, seconds: float, bodies: Iterator[Any] | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """Make a request again and again, with growing pauses, while the API can't do it, for this long.
+
+        :param bodies: gives each try its body.
+        """
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(InfrastructureUnavailable),
             wait=_PausesOfApi(wait_random_exponential(multiplier=0.25, max=10)),
@@ -135,6 +142,8 @@ class KubernetesApi:
             reraise=True,
         ):
             with attempt:
+                if bodies is not None:
+                    options["body"] = next(bodies)
                 return await self.request(method, path, **options)
         raise AssertionError("tenacity ends in a result or an error")
 

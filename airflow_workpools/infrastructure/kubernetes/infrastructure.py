@@ -10,7 +10,6 @@ from datetime import timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_workpools.core.backoff import Backoff
 from airflow_workpools.errors import InfrastructureUnavailable, LaunchRejected
 from airflow_workpools.infrastructure.base import Handle, LaunchSpec, Observation, Phase
 from airflow_workpools.infrastructure.containers import (
@@ -30,6 +29,8 @@ from airflow_workpools.infrastructure.kubernetes.manifest import (
     SELECTOR,
     JobPlan,
     plan_job,
+    secret_of,
+    workload_place,
 )
 from airflow_workpools.infrastructure.kubernetes.namespace import Entry, NamespaceWatch
 from airflow_workpools.infrastructure.kubernetes.namespaces_used import NamespacesUsed
@@ -41,7 +42,9 @@ from airflow_workpools.infrastructure.kubernetes.objects import (
     job_id_of,
     jobs_path,
     place_of,
+    workload_place_of,
 )
+from airflow_workpools.infrastructure.kubernetes.parcels import Parcels, Share
 from airflow_workpools.infrastructure.kubernetes.variables import JOB_CONFIGURATION, KubernetesVariables
 from airflow_workpools.infrastructure.template_checks import problems_of
 
@@ -86,6 +89,7 @@ class KubernetesInfrastructure:
     ) -> None:
         self.api = KubernetesApi(connection, in_flight=in_flight)
         self._objects = JobObjects(self.api)
+        self._parcels = Parcels(self._objects)
         conn_id = str((connection or {}).get("conn_id") or "own")
         self._namespaces = NamespacesUsed(Path(home) / "kubernetes" / f"{conn_id}.namespaces")
         self._watches: dict[str, NamespaceWatch] = {}
@@ -129,6 +133,7 @@ class KubernetesInfrastructure:
         for task in errands:
             task.cancel()
         await asyncio.gather(*errands, return_exceptions=True)
+        await self._parcels.close()
         await asyncio.gather(*(watch.close() for watch in self._watches.values()))
         self._watches.clear()
         await self.api.close()
@@ -157,16 +162,23 @@ class KubernetesInfrastructure:
     # -- launch and find ------------------------------------------------------------------------------------
 
     async def launch(self, spec: LaunchSpec) -> AsyncIterator[Handle]:
-        """Create a job's Job, then its Secret; adopt those that are there."""
+        """Create a job's Job, then the Secret with its workload; adopt those that are there."""
         plan = await self._plan(spec)
         watch = self._watch(plan.namespace)
         # What can't be watched must not be started.
         await watch.listed_since(_ONCE)
-        job, adopted = await self._objects.create_job(plan)
+        share = self._parcels.join(plan)
+        try:
+            job, adopted = await self._objects.create_job(share.plan, again=plan)
+            shares = not adopted and workload_place(job) == workload_place(share.plan.job)
+            if shares:
+                share.created(str(job["metadata"]["uid"]))
+        finally:
+            share.leave()
         entry = watch.put(job)
         yield handle_of(spec.job_id, job)
         if not adopted or not entry.has_begun:
-            await self._hand_over(plan, entry, job)
+            await self._hand_over(plan, entry, job, share if shares else None)
 
     async def try_out(self, spec: LaunchSpec) -> str:
         """Say whether the API would take a job, by a dry run."""
@@ -178,29 +190,33 @@ class KubernetesInfrastructure:
             self._environment = runtime_environment()
         return await pod_mutation.planned(spec, namespace=self.api.namespace, environment=self._environment)
 
-    async def _hand_over(self, plan: JobPlan, entry: Entry, job: Mapping[str, Any]) -> None:
-        """Create the Secret for which a job's pod waits, however long that takes.
+    async def _hand_over(
+        self, plan: JobPlan, entry: Entry, job: Mapping[str, Any], share: Share | None
+    ) -> None:
+        """Hand over the workload for which a job's pod waits, however long that takes.
 
         If it is refused, nothing is left of the job. Should this worker end in between, the next one finds the Job
-        without its Secret and takes it away.
+        without its workload and takes it away.
+
+        :param share: its place in a Secret that is being gathered; None: it goes where its Job says.
         """
-        secret = plan.secret(job["metadata"]["uid"])
-        backoff = Backoff()
-        while not entry.has_workload:
-            try:
-                await self._objects.create_secret(plan.namespace, plan.name, secret)
-                entry.has_workload = True
-            except InfrastructureUnavailable as error:
-                log.warning("The workload of %s can't be handed over yet: %s", plan.name, error)
-                await asyncio.sleep(backoff.next())
-            except ApiRefusal as error:
-                entry.has_workload = True
-                await self._objects.delete_job(plan.namespace, plan.name)
-                raise LaunchRejected(f"its workload can't be handed over: {error}") from error
+        try:
+            if share is not None:
+                await share.delivered()
+            else:
+                place = workload_place(job)
+                owner = {plan.name: str(job["metadata"]["uid"])}
+                workload = {place.key: plan.workload}
+                await self._parcels.send(secret_of(owner, workload, name=place.secret, first=plan))
+            entry.has_workload = True
+        except ApiRefusal as error:
+            entry.has_workload = True
+            await self._objects.delete_job(plan.namespace, plan.name)
+            raise LaunchRejected(f"its workload can't be handed over: {error}") from error
 
     async def renew(self, handle: Handle, workload: str) -> None:
         """Replace the workload of a job that has not started."""
-        await self._objects.replace_workload(*place_of(handle), workload)
+        await self._objects.replace_workload(place_of(handle)[0], workload_place_of(handle), workload)
 
     async def find(self, job_ids: Collection[UUID]) -> Mapping[UUID, Handle]:
         """Look for jobs by their labels, in every namespace where this worker may have launched any."""
@@ -333,7 +349,7 @@ class KubernetesInfrastructure:
             if (
                 entry.ended is None
                 and not entry.has_begun
-                and not await self._objects.has_secret(namespace, name)
+                and not await self._objects.has_workload(namespace, workload_place_of(handle))
             ):
                 entry.ended = Observation(
                     phase=Phase.GONE,

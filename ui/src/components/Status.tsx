@@ -2,6 +2,7 @@
 import { Box, HStack, Text } from "@chakra-ui/react";
 
 import { words } from "../format";
+import { Prose } from "./Prose";
 
 const COLORS: Record<string, string> = {
   ready: "green",
@@ -38,7 +39,7 @@ export function Status({ status, reason }: { status: string; reason?: string | n
       </HStack>
       {reason && (
         <Text color="fg.muted" fontSize="xs" maxW="28rem" mt={1} wordBreak="break-word">
-          {reason}
+          <Prose text={reason} />
         </Text>
       )}
     </Box>

@@ -15,6 +15,9 @@ export function colorOf(index: number): string {
   return COLORS[index % COLORS.length] ?? "gray";
 }
 
+/** More lines than colours can't be told apart. */
+export const MOST_SERIES = COLORS.length - 1;
+
 const WIDTH = 600;
 const HEIGHT = 160;
 
@@ -48,6 +51,22 @@ export function Sparkline({ values, label }: { values: readonly number[]; label:
 export interface Series {
   readonly name: string;
   readonly values: readonly (number | null)[];
+}
+
+/** The largest as they are, in their order; what the others have together, as one more. */
+export function busiest(series: readonly Series[]): Series[] {
+  if (series.length <= COLORS.length) return [...series];
+  const size = (one: Series) => one.values.reduce<number>((sum, value) => sum + (value ?? 0), 0);
+  const shown = new Set([...series].sort((a, b) => size(b) - size(a)).slice(0, MOST_SERIES));
+  const others = series.filter((one) => !shown.has(one));
+  const count = series[0]?.values.length ?? 0;
+  return [
+    ...series.filter((one) => shown.has(one)),
+    {
+      name: `${others.length} others`,
+      values: Array.from({ length: count }, (_, index) => others.reduce((sum, one) => sum + (one.values[index] ?? 0), 0)),
+    },
+  ];
 }
 
 interface ChartProps {
@@ -125,6 +144,8 @@ export function TimeChart({ title, times, series, limit = null, stacked = false,
                 fillOpacity={0.7}
                 key={one.name}
                 stroke={`${colorOf(index)}.solid`}
+                strokeLinecap="round"
+                strokeLinejoin="round"
                 strokeWidth={stacked ? 1 : 2}
                 vectorEffect="non-scaling-stroke"
               />
@@ -188,10 +209,10 @@ function nearest(times: readonly number[], time: number): number {
   return best;
 }
 
-/** The least of 1, 2, 5, 10, 20, … that is not below a value. */
+/** The least round number that is not below a value: 1, 2, 3, 4, 5, 6, 8, 10, 20, … */
 export function niceTop(highest: number): number {
   const power = 10 ** Math.floor(Math.log10(highest));
-  return ([1, 2, 5, 10].find((step) => step * power >= highest) ?? 10) * power;
+  return ([1, 2, 3, 4, 5, 6, 8, 10].find((step) => step * power >= highest) ?? 10) * power;
 }
 
 function area(series: readonly Series[], upTo: number, x: (i: number) => number, y: (v: number) => number): string {
@@ -203,18 +224,15 @@ function area(series: readonly Series[], upTo: number, x: (i: number) => number,
   return `M${[...upper, ...lower].join(" L")} Z`;
 }
 
-/** A line with gaps where there are no values. */
+/** A line with gaps where there are no values; a value between gaps is a point. */
 function line(values: readonly (number | null)[], x: (i: number) => number, y: (v: number) => number): string {
-  let pen = "M";
+  const known = (index: number) => values[index] !== null && values[index] !== undefined;
   return values
     .map((one, index) => {
-      if (one === null) {
-        pen = "M";
-        return "";
-      }
-      const piece = `${pen}${x(index)},${y(one)}`;
-      pen = "L";
-      return piece;
+      if (one === null) return "";
+      const place = `${x(index)},${y(one)}`;
+      if (known(index - 1)) return `L${place}`;
+      return known(index + 1) ? `M${place}` : `M${place} L${place}`;
     })
     .join(" ");
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Box, Field, Input, NativeSelect, Switch, Textarea } from "@chakra-ui/react";
+import { useEffect, useRef } from "react";
 
 interface Common {
   readonly label: string;
@@ -107,6 +108,11 @@ interface SwitchProps {
 }
 
 export function SwitchField({ label, checked, change, disabled = false, why, hideLabel = false }: SwitchProps) {
+  const input = useRef<HTMLInputElement>(null);
+  // A click that only asks something has changed the input, but not what it stands for: screen readers tell of the input.
+  useEffect(() => {
+    if (input.current) input.current.checked = checked;
+  });
   return (
     <Box display="inline-block" title={disabled ? why : undefined}>
       <Switch.Root
@@ -116,7 +122,7 @@ export function SwitchField({ label, checked, change, disabled = false, why, hid
         onCheckedChange={(event) => change(event.checked)}
         size="sm"
       >
-        <Switch.HiddenInput {...(hideLabel && { "aria-label": label })} />
+        <Switch.HiddenInput ref={input} {...(hideLabel && { "aria-label": label })} />
         <Switch.Control />
         {!hideLabel && <Switch.Label>{label}</Switch.Label>}
       </Switch.Root>

@@ -2,6 +2,8 @@
 import { Alert, Box, Button, EmptyState, Skeleton, Stack } from "@chakra-ui/react";
 import type { ReactNode } from "react";
 
+import { Prose } from "./Prose";
+
 /** What is shown before the first answer. */
 export function Loading({ rows = 4, label = "Loading" }: { rows?: number; label?: string }) {
   return (
@@ -20,7 +22,7 @@ export function Failure({ error, retry, old = false }: { error: Error; retry?: (
       <Alert.Indicator />
       <Alert.Content>
         <Alert.Description wordBreak="break-word">
-          {error.message}
+          <Prose text={error.message} />
           {old ? " What is shown is as old as the last answer." : ""}
         </Alert.Description>
       </Alert.Content>

@@ -17,7 +17,7 @@ export function Dashboard() {
   if (live.data === undefined && live.error) return null;
   if (live.data?.pools === 0) return null;
   return (
-    <Box as="section" aria-label="Work pools" mb={2}>
+    <Box as="section" aria-label="Work pools" data-workpools="dashboard" mb={2}>
       <HStack justify="space-between" mb={2} wrap="wrap">
         <Heading as="h2" size="md">
           <PageLink to={listLink()}>Work pools</PageLink>

@@ -154,7 +154,6 @@ function Details({ id, reload }: { id: string; reload: () => void }) {
       <Shown live={live}>
         {(job) => (
           <Stack gap={4}>
-            <JobFacts job={job} />
             {!ENDED.has(job.state) && (
               <Box>
                 <ConfirmButton
@@ -175,6 +174,7 @@ function Details({ id, reload }: { id: string; reload: () => void }) {
                 </ConfirmButton>
               </Box>
             )}
+            <JobFacts job={job} />
           </Stack>
         )}
       </Shown>

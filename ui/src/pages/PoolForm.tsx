@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { useState } from "react";
 
-import { api, type Pool, type PoolDetail } from "../api/calls";
+import { api, type PoolChange, type PoolDetail } from "../api/calls";
 import { FormDialog } from "../components/dialogs";
 import { NumberField, SelectField, TextField, wholeNumber } from "../components/fields";
+import { JobVariables, variableChanges, variablesText } from "../components/JobVariables";
 import { useLive } from "../hooks/useLive";
 
 interface Props {
@@ -17,6 +18,10 @@ const DELIVERIES = [
   { value: "pull", label: "pull: workers that you start elsewhere claim them" },
 ];
 
+const LIMIT_HELP = "Slots at the same time. Empty: no limit. 0: nothing starts.";
+const VARIABLES_HELP = "For all its jobs, like an image. Those of a queue and of a task go over them; the Template tab tries them out.";
+const CONNECTION_HELP = "The Airflow connection that opens the infrastructure, if it needs one.";
+
 export function CreatePool({ open, close, done, teams }: Props & { teams: readonly string[] }) {
   const types = useLive("types", (signal) => api.types(signal), { enabled: open, seconds: 3600 });
   const [name, setName] = useState("");
@@ -25,6 +30,7 @@ export function CreatePool({ open, close, done, teams }: Props & { teams: readon
   const [delivery, setDelivery] = useState<"push" | "pull">("push");
   const [description, setDescription] = useState("");
   const [connection, setConnection] = useState("");
+  const [variables, setVariables] = useState(variablesText({}));
   const [team, setTeam] = useState("");
   const found = types.data?.types ?? [];
   const chosen = found.find((one) => one.type === type);
@@ -42,12 +48,14 @@ export function CreatePool({ open, close, done, teams }: Props & { teams: readon
             concurrency_limit: wholeNumber(limit),
             description: description || null,
             infrastructure_conn_id: connection || null,
+            job_variables: variableChanges({}, variables).set_job_variables ?? {},
             team_name: team || null,
           }),
         )
       }
       title="Create a work pool"
       verb="Create"
+      wide
     >
       <TextField change={setName} help="Tasks name it: work_queue=&quot;name/queue&quot;." label="Name" required value={name} />
       <SelectField
@@ -64,8 +72,9 @@ export function CreatePool({ open, close, done, teams }: Props & { teams: readon
         options={DELIVERIES}
         value={delivery}
       />
-      <NumberField change={setLimit} help="Slots at the same time. Empty: no limit. 0: nothing starts." label="Concurrency limit" value={limit} />
-      <TextField change={setConnection} help="The Airflow connection that opens the infrastructure, if it needs one." label="Infrastructure connection" value={connection} />
+      <NumberField change={setLimit} help={LIMIT_HELP} label="Concurrency limit" value={limit} />
+      <JobVariables change={setVariables} help={VARIABLES_HELP} value={variables} />
+      <TextField change={setConnection} help={CONNECTION_HELP} label="Infrastructure connection" value={connection} />
       {teams.length > 0 && (
         <SelectField
           change={setTeam}
@@ -79,31 +88,53 @@ export function CreatePool({ open, close, done, teams }: Props & { teams: readon
   );
 }
 
-export function EditPool({ open, close, done, pool }: Props & { pool: Pool | PoolDetail }) {
-  const [limit, setLimit] = useState(pool.concurrency_limit?.toString() ?? "");
-  const [description, setDescription] = useState(pool.description ?? "");
-  const timeout = "start_timeout_seconds" in pool ? (pool.start_timeout_seconds?.toString() ?? "") : "";
-  const [startTimeout, setStartTimeout] = useState(timeout);
+export function EditPool({ open, close, done, pool }: Props & { pool: PoolDetail }) {
+  const before = {
+    limit: shownNumber(pool.concurrency_limit),
+    startTimeout: shownNumber(pool.start_timeout_seconds),
+    startAttempts: shownNumber(pool.start_attempts),
+    connection: pool.infrastructure_conn_id ?? "",
+    description: pool.description ?? "",
+    variables: variablesText(pool.job_variables),
+  };
+  const [form, setForm] = useState(before);
+  const set = (name: keyof typeof before) => (value: string) => setForm((now) => ({ ...now, [name]: value }));
+  // What nobody touched is not sent: it may be a default, and somebody else may have changed it meanwhile.
+  const changed = <T,>(name: keyof typeof before, change: T) => (form[name] === before[name] ? {} : change);
 
   return (
     <FormDialog
       close={close}
       open={open}
-      submit={async () =>
-        done(
-          await api.updatePool(pool.name, {
-            concurrency_limit: wholeNumber(limit),
-            description: description || null,
-            ...(startTimeout === timeout ? {} : { start_timeout_seconds: wholeNumber(startTimeout) }),
-          }),
-        )
-      }
+      submit={async () => {
+        const change: Partial<PoolChange> = {
+          ...changed("limit", { concurrency_limit: wholeNumber(form.limit) }),
+          ...changed("startTimeout", { start_timeout_seconds: wholeNumber(form.startTimeout) }),
+          ...changed("startAttempts", { start_attempts: wholeNumber(form.startAttempts) }),
+          ...changed("connection", { infrastructure_conn_id: form.connection || null }),
+          ...changed("description", { description: form.description || null }),
+          ...changed("variables", variableChanges(pool.job_variables, form.variables)),
+        };
+        done(Object.keys(change).length === 0 ? pool : await api.updatePool(pool.name, change));
+      }}
       title={`Edit work pool ${pool.name}`}
       verb="Save"
+      wide
     >
-      <NumberField change={setLimit} help="Slots at the same time. Empty: no limit. 0: nothing starts." label="Concurrency limit" value={limit} />
-      <NumberField change={setStartTimeout} help="Seconds from the claim of a job until its task must run. Empty: the default." label="Start timeout" min={1} value={startTimeout} />
-      <TextField change={setDescription} label="Description" value={description} />
+      <NumberField change={set("limit")} help={LIMIT_HELP} label="Concurrency limit" value={form.limit} />
+      <JobVariables
+        change={set("variables")}
+        help={VARIABLES_HELP}
+        value={form.variables}
+      />
+      <TextField change={set("connection")} help={CONNECTION_HELP} label="Infrastructure connection" value={form.connection} />
+      <NumberField change={set("startTimeout")} help="Seconds from the claim of a job until its task must run. Empty: the default." label="Start timeout" min={1} value={form.startTimeout} />
+      <NumberField change={set("startAttempts")} help="How often a job may be tried to start, if its infrastructure does not. Empty: the default." label="Start attempts" min={1} value={form.startAttempts} />
+      <TextField change={set("description")} label="Description" value={form.description} />
     </FormDialog>
   );
+}
+
+function shownNumber(value: number | null): string {
+  return value?.toString() ?? "";
 }

@@ -5,6 +5,7 @@ import { useState } from "react";
 import { api, type PoolDetail, type Queue, type QueueAnswer } from "../api/calls";
 import { Confirm, ConfirmButton, FormDialog } from "../components/dialogs";
 import { NumberField, SwitchField, TextField, wholeNumber } from "../components/fields";
+import { JobVariables, variableChanges, variablesText } from "../components/JobVariables";
 import { DataTable, PageLink } from "../components/parts";
 import { SlotsBar } from "../components/SlotsBar";
 import { Failure, Nothing } from "../components/states";
@@ -26,6 +27,7 @@ export function QueuesTab({ pool, reload }: Props) {
   const [edited, setEdited] = useState<Queue>();
   const [moved, setMoved] = useState("");
   const [dragged, setDragged] = useState<string>();
+  const [target, setTarget] = useState<string>();
   const mayChange = pool.may_edit && !pool.read_only;
   const why = pool.read_only ? `Its definition is in ${pool.declared_in}: change it there.` : "You may look at this queue, but not change it.";
 
@@ -36,9 +38,13 @@ export function QueuesTab({ pool, reload }: Props) {
   const move = useAction(async (queue: string, priority: number) =>
     changed(await api.updateQueue(pool.name, queue, { priority })),
   );
+  const letGo = () => {
+    setDragged(undefined);
+    setTarget(undefined);
+  };
   const drop = (target: Queue) => {
     if (dragged !== undefined && dragged !== target.name) void move.run(dragged, target.priority);
-    setDragged(undefined);
+    letGo();
   };
 
   if (pool.queues.length === 0) return <Nothing title="No work queues can be shown">{pool.reason}</Nothing>;
@@ -67,12 +73,21 @@ export function QueuesTab({ pool, reload }: Props) {
       >
         {pool.queues.map((queue) => (
           <Table.Row
-            bg={dragged === queue.name ? "bg.muted" : undefined}
+            bg={
+              dragged === queue.name ? "bg.muted"
+              : target === queue.name ?
+                "bg.info"
+              : undefined
+            }
             cursor={mayChange ? "grab" : undefined}
             draggable={mayChange}
             key={queue.name}
-            onDragEnd={() => setDragged(undefined)}
-            onDragOver={(event) => dragged && event.preventDefault()}
+            onDragEnd={letGo}
+            onDragOver={(event) => {
+              if (dragged === undefined) return;
+              event.preventDefault();
+              setTarget(queue.name);
+            }}
             onDragStart={(event) => {
               event.dataTransfer.effectAllowed = "move";
               event.dataTransfer.setData("text/plain", queue.name);
@@ -101,7 +116,7 @@ export function QueuesTab({ pool, reload }: Props) {
               <SlotsBar label={queue.name} limit={queue.concurrency_limit} used={queue.slots_used} />
             </Table.Cell>
             <Table.Cell>
-              <PageLink to={`${poolLink(pool.name, "jobs")}?queue=${encodeURIComponent(queue.name)}&state=waiting`}>
+              <PageLink to={poolLink(pool.name, "jobs", { queue: queue.name, state: "waiting" })}>
                 {queue.waiting.toLocaleString("en")}
               </PageLink>
             </Table.Cell>
@@ -193,21 +208,25 @@ function QueueForm({
   const [description, setDescription] = useState(queue?.description ?? "");
   const taken = pool.queues.find((other) => other.name !== queue?.name && String(other.priority) === priority.trim());
   const number = wholeNumber(priority);
-  const common = { concurrency_limit: wholeNumber(limit), description: description || null };
+  const before = queue?.job_variables ?? {};
+  const [variables, setVariables] = useState(variablesText(before));
 
   return (
     <FormDialog
       close={close}
       open
-      submit={async () =>
+      submit={async () => {
+        const common = { concurrency_limit: wholeNumber(limit), description: description || null };
+        const changes = variableChanges(before, variables);
         done(
           queue ?
-            await api.updateQueue(pool.name, queue.name, { ...common, ...(number === null ? {} : { priority: number }) })
-          : await api.createQueue(pool.name, { name, priority: number, ...common }),
-        )
-      }
+            await api.updateQueue(pool.name, queue.name, { ...common, ...changes, ...(number === null ? {} : { priority: number }) })
+          : await api.createQueue(pool.name, { name, priority: number, ...common, job_variables: changes.set_job_variables ?? {} }),
+        );
+      }}
       title={queue ? `Edit work queue ${queue.name}` : `Add a work queue to ${pool.name}`}
       verb={queue ? "Save" : "Add"}
+      wide
     >
       {!queue && <TextField change={setName} help={`Tasks name it: work_queue="${pool.name}/…".`} label="Name" required value={name} />}
       <NumberField
@@ -222,6 +241,11 @@ function QueueForm({
         value={priority}
       />
       <NumberField change={setLimit} help="Slots at the same time. Empty: only the pool's limit. 0: nothing starts." label="Concurrency limit" value={limit} />
+      <JobVariables
+        change={setVariables}
+        help="For all jobs of this queue, over those of the pool; those of a task go over them."
+        value={variables}
+      />
       <TextField change={setDescription} label="Description" value={description} />
     </FormDialog>
   );

@@ -3,7 +3,7 @@ import { Box, HStack, NativeSelect, SimpleGrid, Stack, Table, Text } from "@chak
 import { useState } from "react";
 
 import { api, type Pool, type Statistics, type Window } from "../api/calls";
-import { TimeChart } from "../components/charts";
+import { busiest, TimeChart } from "../components/charts";
 import { DataTable } from "../components/parts";
 import { Shown } from "../components/states";
 import { counted, duration } from "../format";
@@ -16,73 +16,109 @@ const WINDOWS: Record<Window, string> = {
   "7d": "the last 7 days",
 };
 
+const WAITS = {
+  p95: { label: "wait: 95th percentile (p95)", title: "Wait for a slot, 95th percentile" },
+  p50: { label: "wait: median (p50)", title: "Wait for a slot, median" },
+} as const;
+type Percentile = keyof typeof WAITS;
+
 /** How the pool was used: slots by queue against the limit, and how long jobs waited. */
 export function StatisticsCharts({ pool }: { pool: Pool }) {
   const [window, setWindow] = useState<Window>("1h");
+  const [percentile, setPercentile] = useState<Percentile>("p95");
   const live = useLive(`statistics ${pool.name} ${window}`, (signal) => api.statistics(pool.name, window, signal), {
     seconds: 20,
   });
   return (
     <Stack as="section" aria-label="Statistics" borderRadius="md" borderWidth="1px" gap={3} p={4}>
-      <HStack justify="end">
-        <NativeSelect.Root size="xs" width="auto">
-          <NativeSelect.Field
-            aria-label="Time shown"
-            onChange={(event) => setWindow(event.target.value as Window)}
-            value={window}
-          >
-            {Object.entries(WINDOWS).map(([value, label]) => (
-              <option key={value} value={value}>
-                {label}
-              </option>
-            ))}
-          </NativeSelect.Field>
-          <NativeSelect.Indicator />
-        </NativeSelect.Root>
+      <HStack justify="end" wrap="wrap">
+        <Choice
+          change={(value) => setPercentile(value as Percentile)}
+          label="Wait times shown"
+          options={Object.entries(WAITS).map(([value, { label }]) => [value, label])}
+          value={percentile}
+        />
+        <Choice change={(value) => setWindow(value as Window)} label="Time shown" options={Object.entries(WINDOWS)} value={window} />
       </HStack>
       <Shown live={live} rows={3}>
-        {(statistics) => <Charts statistics={statistics} />}
+        {(statistics) => <Charts percentile={percentile} statistics={statistics} />}
       </Shown>
     </Stack>
   );
 }
 
-function Charts({ statistics }: { statistics: Statistics }) {
+function Choice({
+  label,
+  value,
+  options,
+  change,
+}: {
+  label: string;
+  value: string;
+  options: readonly (readonly [string, string])[];
+  change: (value: string) => void;
+}) {
+  return (
+    <NativeSelect.Root size="xs" width="auto">
+      <NativeSelect.Field aria-label={label} onChange={(event) => change(event.target.value)} value={value}>
+        {options.map(([one, shown]) => (
+          <option key={one} value={one}>
+            {shown}
+          </option>
+        ))}
+      </NativeSelect.Field>
+      <NativeSelect.Indicator />
+    </NativeSelect.Root>
+  );
+}
+
+function Charts({ statistics, percentile }: { statistics: Statistics; percentile: Percentile }) {
   const { since, bucket_seconds, queues } = statistics;
   const count = queues[0]?.slots.length ?? 0;
   const times = Array.from({ length: count }, (_, i) => Date.parse(since) + (i + 0.5) * bucket_seconds * 1000);
+  const slots = busiest(queues.map((queue) => ({ name: queue.name, values: queue.slots })));
+  // The same queues in the same colours; times of several can't be added up.
+  const drawn = slots.flatMap(({ name }) => queues.filter((queue) => queue.name === name));
   return (
     <SimpleGrid columns={{ base: 1, lg: 2 }} gap={6}>
       <TimeChart
         limit={statistics.concurrency_limit}
-        series={queues.map((queue) => ({ name: queue.name, values: queue.slots }))}
+        series={slots}
         show={(value) => String(Number(value.toFixed(1)))}
         stacked
         times={times}
         title="Slots in use, by queue"
       />
-      <Stack gap={3} minW={0}>
+      <Stack gap={1} minW={0}>
         <TimeChart
-          series={queues.map((queue) => ({ name: queue.name, values: queue.wait_p95_seconds }))}
+          series={drawn.map((queue) => ({
+            name: queue.name,
+            values: percentile === "p95" ? queue.wait_p95_seconds : queue.wait_p50_seconds,
+          }))}
           show={duration}
           times={times}
-          title="Wait for a slot, 95th percentile"
+          title={WAITS[percentile].title}
         />
-        <Box>
-          <DataTable head={["Queue", "Half wait up to (p50)", "95 % wait up to (p95)"]} label="Wait by queue">
-            {queues.map((queue) => (
-              <Table.Row key={queue.name}>
-                <Table.Cell overflowWrap="anywhere">{queue.name}</Table.Cell>
-                <Table.Cell>{duration(queue.window_wait_p50_seconds)}</Table.Cell>
-                <Table.Cell>{duration(queue.window_wait_p95_seconds)}</Table.Cell>
-              </Table.Row>
-            ))}
-          </DataTable>
-          <Text color="fg.muted" fontSize="xs" mt={1}>
-            From hand-over to claim, of {counted(statistics.wait_sample, "job")}.
+        {drawn.length < queues.length && (
+          <Text color="fg.muted" fontSize="xs">
+            Of the {drawn.length} busiest queues; the table has all.
           </Text>
-        </Box>
+        )}
       </Stack>
+      <Box gridColumn="1 / -1" minW={0}>
+        <DataTable head={["Queue", "Half wait up to (p50)", "95 % wait up to (p95)"]} label="Wait by queue">
+          {queues.map((queue) => (
+            <Table.Row key={queue.name}>
+              <Table.Cell overflowWrap="anywhere">{queue.name}</Table.Cell>
+              <Table.Cell>{duration(queue.window_wait_p50_seconds)}</Table.Cell>
+              <Table.Cell>{duration(queue.window_wait_p95_seconds)}</Table.Cell>
+            </Table.Row>
+          ))}
+        </DataTable>
+        <Text color="fg.muted" fontSize="xs" mt={1}>
+          From hand-over to claim, of {counted(statistics.wait_sample, "job")}.
+        </Text>
+      </Box>
     </SimpleGrid>
   );
 }

@@ -111,9 +111,7 @@ function Editor({ pool, stored, reload }: { pool: PoolDetail; stored: TemplateAn
             </ConfirmButton>
           )}
         </HStack>
-      </Stack>
-      <Stack gap={5} minW={0}>
-        <Box as="section">
+        <Box as="section" mt={3}>
           <Heading as="h2" mb={2} size="md">
             Try it
           </Heading>
@@ -125,6 +123,9 @@ function Editor({ pool, stored, reload }: { pool: PoolDetail; stored: TemplateAn
             <VariablesForm change={setTyped} template={(template ?? {}) as Template} typed={typed} />
           </Stack>
         </Box>
+      </Stack>
+      {/* It stays in sight while somebody types in the form. */}
+      <Box alignSelf="start" maxH={{ xl: "calc(100vh - 3rem)" }} minW={0} overflowY={{ xl: "auto" }} position={{ xl: "sticky" }} top={0}>
         <Box as="section">
           <Heading as="h2" mb={2} size="md">
             The job it makes
@@ -132,7 +133,7 @@ function Editor({ pool, stored, reload }: { pool: PoolDetail; stored: TemplateAn
           {preview.error && <Failure error={preview.error} />}
           {preview.data && <Rendered preview={preview.data} />}
         </Box>
-      </Stack>
+      </Box>
     </SimpleGrid>
   );
 }
