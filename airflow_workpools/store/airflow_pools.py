@@ -18,8 +18,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_workpools.core.ahead import looking_ahead
 from airflow_workpools.core.names import (
     WorkQueueRef,
     airflow_pool_description,
@@ -29,14 +30,9 @@ from airflow_workpools.core.pools import InvalidPool, WorkPool
 from airflow_workpools.core.slots import QueueLoad, airflow_slots
 from airflow_workpools.core.untaken import Offer
 from airflow_workpools.store import airflow_statements as statements
-from airflow_workpools.store.loads import (
-    Load,
-    TaskGroup,
-    enough_demand,
-    loads_of,
-    without_held_back,
-    work_queue,
-)
+from airflow_workpools.store.ahead import NOTHING_AHEAD, Ahead, count_unclaimed
+from airflow_workpools.store.loads import Layout, Load, TaskGroup, loads_of, without_held_back
+from airflow_workpools.store.unchanged import Last
 from airflow_workpools.store.waiting_lines import WaitingLines
 
 if TYPE_CHECKING:
@@ -48,10 +44,14 @@ if TYPE_CHECKING:
     from airflow_workpools.store.records import RunState
 
 Pools = Mapping[str, "WorkPool | InvalidPool"]
+Minds = Callable[[str], bool]
+Closed = tuple[frozenset[str], frozenset[WorkQueueRef]]
+"""Work pools, and queues, in which nothing may start."""
 
 REMEMBERED = 10_000
-"""Most names, and most pools' slots, that are remembered: nearly all are the same from heartbeat to heartbeat."""
+"""Most names that are remembered: nearly all are the same from heartbeat to heartbeat."""
 _is_ours = lru_cache(maxsize=REMEMBERED)(is_managed_description)
+_NO_LOAD = Load()
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,31 @@ class Plan:
         )
 
 
+class Seen(NamedTuple):
+    """What one look at Airflow's tables has shown."""
+
+    current: Mapping[str, AirflowPool]
+    loads: Mapping[str, Load]
+    unclaimed: Mapping[str, int]
+    """Slots of tasks that were handed over ahead and still wait, by Airflow pool."""
+
+
+@dataclass
+class Memory:
+    """What the last heartbeat has seen and computed, in one scheduler: what has not changed costs nothing."""
+
+    lines: WaitingLines = field(default_factory=WaitingLines)
+    layout: Last[Layout] = field(default_factory=Last)
+    current: Last[Mapping[str, AirflowPool]] = field(default_factory=Last)
+    loads: Last[Mapping[str, Load]] = field(default_factory=Last)
+    plan: Last[Plan] = field(default_factory=Last)
+
+
+def minds_all(_name: str) -> bool:
+    """Say of any work pool that its Airflow pools may be changed."""
+    return True
+
+
 def allocate_slots(
     session: Session,
     pools: Pools,
@@ -104,40 +129,63 @@ def allocate_slots(
     *,
     overdue_since: datetime,
     rooms: Callable[[Mapping[str, Offer]], Mapping[str, int]] = lambda _: {},
-    minds: Callable[[str], bool] = lambda _: True,
-    lines: WaitingLines | None = None,
+    minds: Minds = minds_all,
+    ahead: Callable[[Session], Ahead] = lambda _: NOTHING_AHEAD,
+    memory: Memory | None = None,
 ) -> Plan:
     """Give every work queue's Airflow pool the slots it should have now, in ``session``'s transaction.
 
     :param pools: the work pools that this executor looks after.
-    :param minds: says of any name of a work pool whether its Airflow pools are this executor's to change.
+    :param minds: says of any name of a work pool whether its Airflow pools are this executor's to change; to be equal
+        to that of an earlier call if it says the same.
     :param served: for each work pool, whether a worker is ready to take its jobs.
     :param held_back: of paused queues, the slots of jobs that were handed over before and wait in the store.
     :param overdue_since: when a task that needs several slots must have become scheduled to have them kept now.
     :param rooms: says how many more slots some Airflow pools can use, whatever waits in them; see ``core.untaken``.
-    :param lines: what is known of what waits, to count only a part of it anew; without, all is counted.
+    :param ahead: says how many slots may be given out before they are free; asked only if something waits.
+    :param memory: what is known from earlier heartbeats; without, all is counted and computed.
     :return: what was changed.
     """
-    held_back = held_back or {}
-    waiting = (lines or WaitingLines()).look(session, _managed_names(pools), overdue_since)
-    current, loads = _look(session, pools, waiting, held_back, minds)
-    can_use = rooms(offers_of(current, loads))
-    loads = within(can_use, loads)
-    plan = plan_slots(pools, run_state, served, current=current, loads=loads)
-    if not plan:
-        return plan
-    locked = _lock(session, {*_managed_names(pools), *_ours(current)})
-    current, loads = _look(session, pools, waiting, held_back, minds)
-    loads = within(can_use, loads)
-    busy = {_ref_of(name).pool for name in _ours(current) - locked}
-    plan = plan_slots(pools, run_state, served, current=current, loads=loads).without(busy)
-    _write(session, plan, {name: pool.team_name for name, pool in pools.items()})
-    return plan
+    memory = memory or Memory()
+    layout = memory.layout.answer(pools, lambda: Layout.of(pools))
+    waiting = memory.lines.look(session, layout.names, overdue_since)
+    further = ahead(session) if memory.lines.any_waits else NOTHING_AHEAD
+    closed = closed_queues(layout, run_state, served)
+
+    def look() -> Seen:
+        return _look(session, layout, waiting, held_back or {}, minds, further, memory)
+
+    def plan(seen: Seen) -> Plan:
+        loads = within(can_use, seen.loads)
+        asked = pools, closed, seen.current, loads, further, seen.unclaimed
+        return memory.plan.answer(
+            asked,
+            lambda: _plan(
+                pools,
+                layout,
+                closed,
+                current=seen.current,
+                loads=loads,
+                ahead=further,
+                unclaimed=seen.unclaimed,
+            ),
+        )
+
+    seen = look()
+    can_use = rooms(offers_of(seen.current, seen.loads))
+    if not (wanted := plan(seen)):
+        return wanted
+    locked = _lock(session, {*layout.names, *_ours(seen.current)})
+    seen = look()
+    busy = {_ref_of(name).pool for name in _ours(seen.current) - locked}
+    done = plan(seen).without(busy)
+    _write(session, done, {name: pool.team_name for name, pool in pools.items()})
+    return done
 
 
-def anything_waits(session: Session, pools: Pools) -> bool:
+def anything_waits(session: Session, pools: Pools, memory: Memory) -> bool:
     """Say whether any task waits for a slot of ours; the cheapest question of all."""
-    names = _managed_names(pools)
+    names = memory.layout.answer(pools, lambda: Layout.of(pools)).names
     return (
         bool(names) and session.execute(statements.first_waiting_task(), {"names": names}).first() is not None
     )
@@ -145,32 +193,35 @@ def anything_waits(session: Session, pools: Pools) -> bool:
 
 def _look(
     session: Session,
-    pools: Pools,
+    layout: Layout,
     waiting: Mapping[str, Line],
     held_back: Mapping[WorkQueueRef, int],
-    minds: Callable[[str], bool],
-) -> tuple[dict[str, AirflowPool], dict[str, Load]]:
-    current = {
-        name: AirflowPool(slots, description, team_name)
-        for name, slots, description, team_name in session.execute(statements.airflow_pools())
-        if minds(_ref_of(name).pool)
-    }
-    holding = [TaskGroup(*row) for row in session.execute(statements.holding_tasks())]
-    loads = loads_of(pools, waiting, holding, enough=enough_demand(pools))
-    return current, without_held_back(loads, held_back)
+    minds: Minds,
+    ahead: Ahead,
+    memory: Memory,
+) -> Seen:
+    rows = [tuple(row) for row in session.execute(statements.airflow_pools())]
+    current = memory.current.answer(
+        (rows, minds),
+        lambda: {
+            name: AirflowPool(slots, description, team_name)
+            for name, slots, description, team_name in rows
+            if minds(_ref_of(name).pool)
+        },
+    )
+    holding = [tuple(row) for row in session.execute(statements.holding_tasks())]
+
+    def compute() -> Mapping[str, Load]:
+        groups = [TaskGroup(*row) for row in holding]
+        loads = loads_of(layout, waiting, groups, all_demand=False)
+        return without_held_back(loads, held_back)
+
+    loads = memory.loads.answer((layout, waiting, holding, held_back), compute)
+    return Seen(current, loads, count_unclaimed(session, ahead))
 
 
 def _ours(current: Mapping[str, AirflowPool]) -> set[str]:
     return {name for name, pool in current.items() if pool.ours}
-
-
-def _managed_names(pools: Pools) -> list[str]:
-    return [
-        work_queue(pool.name, queue.name).airflow_pool
-        for pool in pools.values()
-        if isinstance(pool, WorkPool)
-        for queue in pool.queues
-    ]
 
 
 def _lock(session: Session, names: Collection[str]) -> set[str]:
@@ -225,12 +276,22 @@ def offers_of(current: Mapping[str, AirflowPool], loads: Mapping[str, Load]) -> 
     }
 
 
-def within(rooms: Mapping[str, int], loads: Mapping[str, Load]) -> dict[str, Load]:
+def within(rooms: Mapping[str, int], loads: Mapping[str, Load]) -> Mapping[str, Load]:
     """Take no more for demand than what an Airflow pool can use."""
+    if not rooms:
+        return loads
     return {
         name: replace(load, demand=min(load.demand, rooms[name])) if name in rooms else load
         for name, load in loads.items()
     }
+
+
+def closed_queues(layout: Layout, run_state: RunState, served: Mapping[str, bool]) -> Closed:
+    """Return the work pools, and beyond them the queues, in which nothing may start: paused, or served by nobody."""
+    closed = {
+        name for name in layout.queues if not served.get(name, False) or run_state.pools.get(name, False)
+    }
+    return frozenset(closed), frozenset(ref for ref, queue in run_state.queues.items() if queue.paused)
 
 
 def plan_slots(
@@ -240,20 +301,36 @@ def plan_slots(
     *,
     current: Mapping[str, AirflowPool],
     loads: Mapping[str, Load],
+    ahead: Ahead = NOTHING_AHEAD,
+    unclaimed: Mapping[str, int] | None = None,
 ) -> Plan:
     """Decide which Airflow pools get which slots. Pure."""
+    layout = Layout.of(pools)
+    closed = closed_queues(layout, run_state, served)
+    return _plan(pools, layout, closed, current=current, loads=loads, ahead=ahead, unclaimed=unclaimed or {})
+
+
+def _plan(
+    pools: Pools,
+    layout: Layout,
+    closed: Closed,
+    *,
+    current: Mapping[str, AirflowPool],
+    loads: Mapping[str, Load],
+    ahead: Ahead,
+    unclaimed: Mapping[str, int],
+) -> Plan:
     target: dict[str, int] = {}
     taken = set()
-    for pool in pools.values():
-        if isinstance(pool, InvalidPool):
+    for name, queues in layout.queues.items():
+        if any(one.airflow_pool in current and not current[one.airflow_pool].ours for one in queues):
+            taken.add(name)
             continue
-        names = {queue.name: work_queue(pool.name, queue.name).airflow_pool for queue in pool.queues}
-        if any(name in current and not current[name].ours for name in names.values()):
-            taken.add(pool.name)
-            continue
-        queues = queue_loads(pool, run_state, is_served=served.get(pool.name, False), loads=loads)
-        slots = _slots_of(pool.concurrency_limit, tuple(queues))
-        target.update({names[name]: number for name, number in slots.items()})
+        pool = pools[name]
+        assert isinstance(pool, WorkPool)
+        found = queue_loads(pool, layout, closed, loads)
+        slots = _slots_of(*_looking_ahead(pool, layout, found, ahead, unclaimed))
+        target.update({one.airflow_pool: slots[one.queue.name] for one in queues})
     ours = _ours(current)
     # Work pools that can't be used now: their tasks wait.
     unusable = {name for name, pool in pools.items() if isinstance(pool, InvalidPool)} | taken
@@ -277,21 +354,36 @@ def _slots_of(pool_limit: int | None, queues: tuple[QueueLoad, ...]) -> Mapping[
     return airflow_slots(pool_limit, queues)
 
 
-def queue_loads(
-    pool: WorkPool, run_state: RunState, *, is_served: bool, loads: Mapping[str, Load]
-) -> Sequence[QueueLoad]:
+def _looking_ahead(
+    pool: WorkPool,
+    layout: Layout,
+    loads: Sequence[QueueLoad],
+    ahead: Ahead,
+    unclaimed: Mapping[str, int],
+) -> tuple[int | None, tuple[QueueLoad, ...]]:
+    """Return a pool's limit and its queues as they have to be seen to hand over ahead."""
+    limit, more = pool.concurrency_limit, ahead.pools.get(pool.name, 0)
+    if not more:
+        return limit, tuple(loads)
+    return None if limit is None else limit + more, tuple(
+        looking_ahead(load, ahead=ahead.queues.get(one.ref, 0), unclaimed=unclaimed.get(one.airflow_pool, 0))
+        for load, one in zip(loads, layout.queues[pool.name], strict=True)
+    )
+
+
+def queue_loads(pool: WorkPool, layout: Layout, closed: Closed, loads: Mapping[str, Load]) -> list[QueueLoad]:
     """Return what the rule needs to know of each queue of a pool."""
-    pool_open = is_served and not run_state.pool_paused(pool.name)
+    closed_pools, closed_refs = closed
+    pool_open = pool.name not in closed_pools
     result = []
-    for queue in pool.queues:
-        ref = work_queue(pool.name, queue.name)
-        load = loads.get(ref.airflow_pool, Load())
+    for queue, ref, airflow_pool in layout.queues[pool.name]:
+        load = loads.get(airflow_pool, _NO_LOAD)
         result.append(
             QueueLoad(
                 name=queue.name,
                 priority=queue.priority,
                 limit=queue.concurrency_limit,
-                open=pool_open and not run_state.queue(ref).paused,
+                open=pool_open and ref not in closed_refs,
                 demand=load.demand,
                 occupied=load.occupied,
                 next_slots=load.smallest,

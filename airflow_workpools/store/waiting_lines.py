@@ -67,7 +67,10 @@ class WaitingLines:
                 groups[row.pool].append(TaskGroup(*row))
         self._looks += 1
         for name in due:
-            self._lines[name] = Line.of(groups[name]) if name in groups else _EMPTY
+            if name not in groups:
+                self._lines[name] = _EMPTY
+            elif self._lines.get(name, _EMPTY).groups != tuple(groups[name]):
+                self._lines[name] = Line.of(groups[name])
             self._looked_at[name] = self._looks
         return self._lines
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_workpools.store import airflow_pools
-from airflow_workpools.store.airflow_pools import Plan
+from airflow_workpools.store.airflow_pools import Memory, Plan
 from airflow_workpools.store.records import RunState
 from airflow_workpools.store.waiting_lines import WaitingLines
 from tests.store.rigs import NOW, work_pool
@@ -90,7 +90,7 @@ def allocate(stage: Scheduler, lines: WaitingLines, *pools: WorkPool) -> Plan:
             RunState(as_of=NOW),
             dict.fromkeys(by_name, True),
             overdue_since=NOW,
-            lines=lines,
+            memory=Memory(lines),
         )
 
 

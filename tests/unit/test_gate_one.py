@@ -13,7 +13,7 @@ from airflow_workpools.core.templates import BaseJobTemplate
 from airflow_workpools.core.untaken import Offer
 from airflow_workpools.store import loads
 from airflow_workpools.store.airflow_pools import AirflowPool, offers_of, plan_slots, within
-from airflow_workpools.store.loads import Load, TaskGroup, lines_of, without_held_back
+from airflow_workpools.store.loads import Layout, Load, TaskGroup, lines_of, without_held_back
 from airflow_workpools.store.records import QueueRunState, RunState
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -129,7 +129,7 @@ def test_tasks_of_a_pool_that_became_invalid_wait():
 
 
 def loads_of(waiting: list[TaskGroup], holding: list[TaskGroup]) -> dict[str, Load]:
-    return loads.loads_of({"etl": ETL}, lines_of(waiting), holding)
+    return loads.loads_of(Layout.of({"etl": ETL}), lines_of(waiting), holding)
 
 
 def group(pool: str, tasks: int, *, run: str = "r", limit: int = 16, slots: int | None = None) -> TaskGroup:
