@@ -62,7 +62,6 @@ def looking_ahead(load: QueueLoad, *, ahead: int, unclaimed: int) -> QueueLoad:
         limit=None if load.limit is None else load.limit + ahead,
         demand=load.demand + unclaimed,
         occupied=load.occupied - unclaimed,
-        # What was handed over goes first, so that much more is needed until one that still waits can follow.
-        next_slots=load.next_slots + unclaimed if load.demand else max(1, unclaimed),
+        # What was handed over goes first: so much more is needed until the one that is overdue can follow.
         overdue_slots=load.overdue_slots + unclaimed if load.overdue_slots else 0,
     )
