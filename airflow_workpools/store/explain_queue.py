@@ -21,10 +21,10 @@ from airflow_workpools.core.wording import listing
 from airflow_workpools.errors import InvalidInput
 from airflow_workpools.store import airflow_statements, blocked_tasks, claim_rules
 from airflow_workpools.store.ahead import count_unclaimed, look_ahead
-from airflow_workpools.store.airflow_pools import closed_queues, queue_loads
 from airflow_workpools.store.capacity import Capacity, capacity_of, held_by_queue, slots_of_workers
 from airflow_workpools.store.loads import Layout, TaskGroup, lines_of, loads_of, without_held_back
 from airflow_workpools.store.records import WorkerState
+from airflow_workpools.store.slot_plan import closed_queues, queue_loads
 from airflow_workpools.store.statements import run_time as statements
 
 if TYPE_CHECKING:

@@ -46,7 +46,9 @@ def slots(stage: Scheduler, *, seconds: float = 10.0) -> dict[str, int]:
 def end(stage: Scheduler, queue: str, number: int, *, claimed: float = 8.5, ended: float = 9.5) -> None:
     """Let jobs end whose tasks hold nothing any more."""
     worker = stage.rig.worker()
-    ids = stage.rig.claimed(*(new_job(queue, run_id="ended") for _ in range(number)), worker=worker, now=later(claimed))
+    ids = stage.rig.claimed(
+        *(new_job(queue, run_id="ended") for _ in range(number)), worker=worker, now=later(claimed)
+    )
     reports = [Report(job_id=id_, state=JobState.SUCCEEDED) for id_ in ids]
     stage.rig.store.report(worker, reports, now=later(ended))
 

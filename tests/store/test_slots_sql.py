@@ -24,8 +24,8 @@ from airflow_workpools.core.pools import InvalidPool, PoolSource, WorkPool
 from airflow_workpools.core.weights import combined_weight
 from airflow_workpools.duties import ranks_of
 from airflow_workpools.store import airflow_pools, blocked_tasks
-from airflow_workpools.store.airflow_pools import Plan
 from airflow_workpools.store.records import RunState
+from airflow_workpools.store.slot_plan import Plan
 from tests.store.conftest import SQL
 from tests.store.rigs import NOW, work_pool
 from tests.store.schedulers import Scheduler, scheduler, statements_of, writes
