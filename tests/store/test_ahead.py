@@ -12,9 +12,13 @@ import pytest
 import sqlalchemy as sa
 from airflow.models.pool import Pool
 
+from airflow_workpools.core.explain import Gate
 from airflow_workpools.core.jobs import JobState
+from airflow_workpools.core.task_facts import TaskRef
+from airflow_workpools.settings import PoolSettings, Settings
 from airflow_workpools.store import airflow_pools
 from airflow_workpools.store.ahead import look_ahead
+from airflow_workpools.store.explain import explain_task
 from airflow_workpools.store.records import Report, RunState
 from tests.store.rigs import NOW, later, new_job, work_pool
 from tests.store.schedulers import Scheduler, scheduler, statements_of
@@ -107,3 +111,22 @@ def test_looking_ahead_takes_one_statement_more_and_another_where_something_is_h
             slots(stage)
         numbers.append(len([one for one in sent if "workpool_job" in one]))
     assert numbers == [0, 1, 2]
+
+
+def test_explain_takes_what_was_handed_over_ahead_for_waiting(stage: Scheduler) -> None:
+    end(stage, "etl/low", 4)
+    tasks(stage, "etl/low", "running", 10)
+    for _ in range(4):
+        task = stage.task("etl/low", "queued")
+        stage.rig.hand_over(new_job("etl/low", task_instance_id=task["id"]))
+    waiting = stage.task("etl/low", "scheduled")
+    ref = TaskRef(dag_id=waiting["dag_id"], run_id=waiting["run_id"], task_id=waiting["task_id"])
+    settings = Settings(home=Path("/nowhere"), pools=PoolSettings(builtin_limit=None))
+
+    found = explain_task(
+        ref, pools={"etl": ETL}, store=stage.rig.store, settings=settings, now=later(10)
+    ).holding
+
+    assert found is not None
+    assert found.gate is Gate.POOL_LIMIT
+    assert (found.numbers["held"], found.numbers["waiting"]) == (10, 5)
