@@ -94,6 +94,7 @@ def measure_full_pool(
     return {
         "busy": busy_part(intervals, slots),
         "seconds": {name: _median_seconds(jobs, *PHASES[name]) for name in PHASES},
+        "empty": {name: _empty_seconds(jobs, name, slots) for name in ("claimed_at", "started_at")},
         "tasks": tasks,
         "slots": slots,
         "over_time": over_time(intervals),
@@ -108,6 +109,14 @@ def _unended(records: LocalRecords) -> int:
 
 def _median_seconds(jobs: Sequence[Any], begin: str, end: str) -> float:
     return statistics.median((getattr(job, end) - getattr(job, begin)).total_seconds() for job in jobs)
+
+
+def _empty_seconds(jobs: Sequence[Any], until: str, slots: int) -> float:
+    """Return for how long a slot stays empty between two jobs: so many later, the next is claimed or starts."""
+    ends = sorted(job.ended_at.timestamp() for job in jobs)
+    following = sorted(getattr(job, until).timestamp() for job in jobs)[slots:]
+    gaps = [began - ended for ended, began in zip(ends, following, strict=False)]
+    return statistics.median(gaps) if gaps else 0.0
 
 
 def busy_part(intervals: Sequence[Interval], slots: int) -> float:

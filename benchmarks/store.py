@@ -161,6 +161,8 @@ def run_full_pool(size: Size, results: Results, idle_sleep: float | None) -> Non
     say("full_pool", figure, ">= 90 %", found["busy"] >= 0.9)
     phases = ", ".join(f"{name} {seconds * 1000:.0f}" for name, seconds in found["seconds"].items())
     print(f"full_pool: median milliseconds of a job: {phases}", flush=True)
+    empty = ", ".join(f"until {name} {seconds * 1000:.0f}" for name, seconds in found["empty"].items())
+    print(f"full_pool: median milliseconds that a slot is empty: {empty}", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

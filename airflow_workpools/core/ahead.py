@@ -31,8 +31,8 @@ WINDOW_SECONDS = 2.0
 """Ends of so long say how many there will be."""
 SHORT_SECONDS = 10.0
 """A job that was claimed longer ago says nothing of them: whoever follows it will hold its slot for as long."""
-LOOP_SECONDS = 0.25
-"""What a busy scheduler takes from one look to the next, besides its sleep."""
+LOOP_SECONDS = 0.5
+"""What a busy scheduler may take from one look to the next, besides its sleep."""
 
 
 def slots_ahead(ended: int, *, idle_seconds: float, limit: int) -> int:

@@ -92,7 +92,7 @@ def test_a_queue_with_a_limit_of_its_own_stays_busy_too(stage: Scheduler) -> Non
     end(stage, "etl/high", 3)
     tasks(stage, "etl/high", "running", 3)
     tasks(stage, "etl/high", "scheduled", 9)
-    assert slots(stage)["etl.high"] == 3 + 2
+    assert slots(stage)["etl.high"] == 3 + 3
 
 
 def test_looking_ahead_takes_one_statement_more_and_another_where_something_is_handed_over_ahead(

@@ -16,7 +16,7 @@ from tests.unit.test_slots import queue_loads
 
 @pytest.mark.parametrize(
     ("ended", "limit", "expected"),
-    [(0, 10, 0), (1, 10, 1), (4, 10, 4), (8, 10, 8), (12, 10, 8), (13, 10, 10), (99, 10, 10), (9, 0, 0)],
+    [(0, 10, 0), (1, 10, 1), (4, 10, 4), (8, 10, 8), (10, 10, 8), (11, 10, 10), (99, 10, 10), (9, 0, 0)],
 )
 def test_as_much_is_handed_over_ahead_as_will_end_until_the_next_look(
     ended: int, limit: int, expected: int
@@ -25,7 +25,7 @@ def test_as_much_is_handed_over_ahead_as_will_end_until_the_next_look(
 
 
 def test_a_scheduler_that_looks_more_often_hands_less_over_ahead() -> None:
-    assert [slots_ahead(16, idle_seconds=seconds, limit=99) for seconds in (0.0, 1.0, 5.0)] == [2, 16, 64]
+    assert [slots_ahead(16, idle_seconds=seconds, limit=99) for seconds in (0.0, 1.0, 5.0)] == [4, 16, 64]
 
 
 def load(name: str, priority: int, occupied: int, demand: int, limit: int | None = None) -> QueueLoad:
