@@ -93,6 +93,7 @@ def measure_full_pool(
     intervals = [(job.started_at.timestamp(), job.ended_at.timestamp()) for job in jobs]
     return {
         "busy": busy_part(intervals, slots),
+        "busy_once_full": busy_part(intervals, slots, since=first_full(intervals, slots)),
         "seconds": {name: _median_seconds(jobs, *PHASES[name]) for name in PHASES},
         "empty": {name: _empty_seconds(jobs, name, slots) for name in ("claimed_at", "started_at")},
         "tasks": tasks,
@@ -119,12 +120,25 @@ def _empty_seconds(jobs: Sequence[Any], until: str, slots: int) -> float:
     return statistics.median(gaps) if gaps else 0.0
 
 
-def busy_part(intervals: Sequence[Interval], slots: int) -> float:
-    """Return the part of the slots' time in which jobs ran, as long as there was work for all of them."""
+def busy_part(intervals: Sequence[Interval], slots: int, *, since: float | None = None) -> float:
+    """Return the part of the slots' time in which jobs ran, as long as there was work for all of them.
+
+    :param since: from when the time counts; None: from the first start.
+    """
     starts = sorted(began for began, _ in intervals)
-    first, last = starts[0], starts[-slots] if len(starts) > slots else starts[-1]
-    busy = sum(max(0.0, min(ended, last) - began) for began, ended in intervals)
+    first = starts[0] if since is None else since
+    last = starts[-slots] if len(starts) > slots else starts[-1]
+    busy = sum(max(0.0, min(ended, last) - max(began, first)) for began, ended in intervals)
     return busy / (slots * (last - first)) if last > first else 1.0
+
+
+def first_full(intervals: Sequence[Interval], slots: int) -> float:
+    """Return when so many jobs ran at once for the first time; the last start if they never did."""
+    starts = sorted(began for began, _ in intervals)
+    for at in starts:
+        if sum(began <= at < ended for began, ended in intervals) >= slots:
+            return at
+    return starts[-1]
 
 
 def over_time(intervals: Sequence[Interval], step: float = 0.25) -> list[tuple[float, int]]:
