@@ -369,7 +369,7 @@ def test_every_change_of_state_is_guarded() -> None:
         },
     }
     for name, change in changes.items():
-        given = change.whereclause.params(ids=some)  # type: ignore[union-attr]
-        where = str(given.compile(compile_kwargs={"literal_binds": True}))
+        guarded = sa.select(jobs.c.id).where(change.whereclause).params(ids=some)  # type: ignore[arg-type]
+        where = str(guarded.compile(compile_kwargs={"literal_binds": True}))
         assert "workpool_job.state IN" in where, name
         assert not any(f"'{state}'" in where for state in ENDED), name
