@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from airflow_workpools.cli.local_airflow import LocalAirflow, Ports
 from airflow_workpools.cli.local_records import LocalRecords
+from tests.migrated import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +69,7 @@ def measure_full_pool(
             ),
         },
     )
-    airflow.migrate()
+    migrate(airflow)
     records = LocalRecords(url)
     with airflow:
         airflow.start()

@@ -52,7 +52,7 @@ def measure_waiting(
     before = bench.cpu()
     time.sleep(seconds / 4)
     idle = _per_cent(before, bench.cpu(), seconds / 4)
-    token = bench.token()
+    token = bench.token
     waited = _wait(bench, token, workers, seconds, spread_seconds / workers, settle_seconds)
     return {"idle": idle} | asyncio.run(waited)
 
@@ -119,7 +119,7 @@ def _waiting_worker(bench: PullAirflow, token: str, number: int, asked: list[str
 def measure_throughput(bench: PullAirflow, *, jobs: int) -> dict[str, Any]:
     """Let one worker claim jobs, and report of each that it runs and that it has succeeded; as fast as it can."""
     engine = sa.create_engine(bench.airflow.database_url)
-    client, worker = _client(bench, bench.token()), _record("busy", 3600.0)
+    client, worker = _client(bench, bench.token), _record("busy", 3600.0)
     workload = json.dumps({"type": "ExecuteTask", "filled_up_with": "x" * WORKLOAD_BYTES})
     values = {"pool": POOL, "workload": workload, "number": jobs + LIMIT}
     client.register(worker, now=_now())

@@ -414,6 +414,12 @@ CALLS = (
     "renew",
 )
 CALLS += ("heartbeat", "take_over", "stop", "installation", "wait", "over", "revoked")
+GIVES_JOBS = ("claim", "take_over", "mine")
+"""Calls that give jobs give them once: each fault is to meet them with some."""
+BAD_LINES = [
+    *(pytest.param(call, (fault,), id=f"{call}-{fault}") for call in GIVES_JOBS for fault in FAULTS),
+    *(pytest.param(call, FAULTS, id=call) for call in CALLS if call not in GIVES_JOBS),
+]
 
 
 class Worker:
@@ -425,7 +431,7 @@ class Worker:
         self.launched: list[tuple[uuid.UUID, int]] = []
 
     def keep_on(self, call: Any) -> Any:
-        for _ in range(10):
+        for _ in range(3 * len(FAULTS)):
             try:
                 return call()
             except (ApiUnavailable, Conflict):
@@ -490,19 +496,18 @@ class Worker:
 
 # It is the line that fails; which database is behind it makes no difference to what that does.
 @pytest.mark.parametrize("rig", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True)
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("call", CALLS)
-def test_a_bad_line_loses_no_job_and_starts_none_twice(api: Api, call: str, fault: str) -> None:
+@pytest.mark.parametrize(("call", "faults"), BAD_LINES)
+def test_a_bad_line_loses_no_job_and_starts_none_twice(api: Api, call: str, faults: tuple[str, ...]) -> None:
     dead = api.client()
     predecessor = api.online(dead, hostname="there")
     ids = api.rig.hand_over(*(new_job() for _ in range(6)))
     assert len(dead.claim(predecessor.id, most=2, now=NOW)) == 2
     dead.stop(predecessor.id, now=NOW)
-    line = Faulty(call, fault)
+    line = Faulty(call, faults)
     worker = Worker(api, line)
     worker.work()
 
-    assert line.happened > 0
+    assert len(line.to_come) <= 1  # what was answered well is not asked again
     assert {api.rig.state(id_) for id_ in ids} == {JobState.SUCCEEDED}
     assert Counter(id_ for id_, _ in worker.launched) == Counter(ids)
     for id_ in ids:
