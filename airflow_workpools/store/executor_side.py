@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sqlalchemy import and_
@@ -116,8 +117,8 @@ class ExecutorSide(Transactions):
     def stop_cleared(self) -> int:
         def work(session: Session) -> int:
             ids = session.scalars(reconcile.cleared()).all()
-            reason = f"{rules.TASK_INSTANCE_IS_NOW}restarting"
-            return sum(changed(session, statements.wish(with_ids(some), reason)) for some in chunks(ids))
+            wish = partial(statements.wish, reason=rules.TASK_INSTANCE_RESTARTS)
+            return sum(changed(session, wish(with_ids(some))) for some in chunks(ids))
 
         return self._transaction(work)
 

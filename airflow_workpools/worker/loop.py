@@ -25,7 +25,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -99,8 +99,9 @@ class Worker:
     """Called with the work pools that it serves, each time it has read them."""
     on_heartbeat: Callable[[], None] = lambda: None
     """Called when the store has taken a heartbeat."""
-    on_ended: Callable[[], None] = lambda: None
-    """Called when the ends of jobs have been stored, so that nobody has to ask for them all the time."""
+    on_ended: Callable[[Collection[UUID]], None] = lambda _: None
+    """Called with the ids of task instances when the ends of their jobs have been stored, so that nobody has to ask for
+    them all the time. Of some ends it is not known here whose they are."""
 
     def __post_init__(self) -> None:
         self._tracked: dict[UUID, Tracked] = {}
@@ -279,8 +280,8 @@ class Worker:
         self._roof.outages.works()
         self.on_heartbeat()
 
-    def _on_ended(self) -> None:
-        self.on_ended()
+    def _on_ended(self, task_instance_ids: Collection[UUID]) -> None:
+        self.on_ended(task_instance_ids)
         self._claiming.look()  # slots have become free
 
     # -- from outside ---------------------------------------------------------------------------------------

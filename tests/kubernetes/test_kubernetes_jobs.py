@@ -15,7 +15,12 @@ import pytest
 
 from airflow_workpools.infrastructure.base import CanRenew, Handle, HasLog, MayBeHindered, Observation, Phase
 from airflow_workpools.infrastructure.containers import WORKLOAD_DIRECTORY, WORKLOAD_PATH
-from airflow_workpools.infrastructure.kubernetes import KubernetesInfrastructure, infrastructure, parcels
+from airflow_workpools.infrastructure.kubernetes import (
+    KubernetesInfrastructure,
+    infrastructure,
+    parcels,
+    stopping,
+)
 from airflow_workpools.infrastructure.kubernetes.manifest import KUEUE_LABEL, JobPlan
 from tests.kubernetes.cluster import FOREVER, TOKEN, KubernetesPlatform, eventually
 from tests.kubernetes.watching import PATIENCE_SECONDS, end_of, until, until_ended
@@ -255,6 +260,33 @@ class TestStopping:
             await worker.stop(handle, grace_seconds=20)
 
         assert end_of(cluster, spec, then=stop).ended
+        assert cluster.times_run(spec) == 0
+
+    def test_a_job_that_its_node_is_still_bringing_up_does_not_wait_for_the_node(
+        self, cluster: KubernetesPlatform, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(stopping, "BRINGS_UP_SECONDS", 1.0)
+        spec = cluster.exits_with(0)
+
+        async def scenario() -> Observation:
+            async with working(cluster) as worker:
+                graces, delete = [], worker._objects.delete_pod
+
+                async def delete_pod(*pod: str, grace_seconds: int) -> None:
+                    graces.append(grace_seconds)
+                    await delete(*pod, grace_seconds=grace_seconds)
+
+                monkeypatch.setattr(worker._objects, "delete_pod", delete_pod)
+                # Without its workload, the node tries to bring it up for longer than that.
+                handle = await anext(worker.launch(spec))
+                await until(worker, handle, lambda seen: "MountVolume" in str(seen.reason))
+                await worker.stop(handle, grace_seconds=20)
+                seen = await until_ended(worker, handle)
+                await worker.cleanup(handle)
+                assert graces == [20, 0]
+                return seen
+
+        assert asyncio.run(scenario()).never_started
         assert cluster.times_run(spec) == 0
 
 

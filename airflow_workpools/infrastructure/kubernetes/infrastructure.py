@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from datetime import timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -45,6 +44,7 @@ from airflow_workpools.infrastructure.kubernetes.objects import (
     workload_place_of,
 )
 from airflow_workpools.infrastructure.kubernetes.parcels import Parcels, Share
+from airflow_workpools.infrastructure.kubernetes.stopping import free_pod, stop_job
 from airflow_workpools.infrastructure.kubernetes.variables import JOB_CONFIGURATION, KubernetesVariables
 from airflow_workpools.infrastructure.template_checks import problems_of
 
@@ -57,8 +57,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_HEARS_SECONDS = 5.0
-"""So long a cluster may take to delete the pod of a Job of which no pods are wanted any more; then it is told to."""
 _ONCE = 0.0
 """The moment (loop time) since when everything is known that was listed at all."""
 _FIND_AT_ONCE = 40
@@ -373,11 +371,7 @@ class KubernetesInfrastructure:
     # -- stop and clean up ----------------------------------------------------------------------------------
 
     async def stop(self, handle: Handle, *, grace_seconds: float) -> None:
-        """Delete a job's pod, whose container gets SIGTERM and this long to end, and let the cluster make no other.
-
-        The Job stays until :meth:`cleanup`, and so does its Secret: a node that misses a Secret while it brings a pod
-        up does nothing else with that pod until it gives up looking.
-        """
+        """Have a job's pod deleted; see ``stopping``."""
         namespace, name = place_of(handle)
         if not name:
             return
@@ -385,17 +379,9 @@ class KubernetesInfrastructure:
         entry = self._watch(namespace).get(name)
         if entry is None or entry.ended is not None:
             return  # its log is still to be fetched
-        entry.stopping()
-        pod = entry.seen.pod
-        if pod is None:
-            await self._objects.delete_job(namespace, name)
-            return
-        await self._objects.make_no_pods(namespace, name)
-        # Were the pod deleted from here before the cluster has heard of that, it could make another one.
-        await entry.until_going(seconds=_HEARS_SECONDS)
-        # With 0, the pod would be gone at once, and nobody would know how its container ended.
-        seconds = max(1, math.ceil(grace_seconds))
-        await self._objects.delete_pod(namespace, str(pod["metadata"]["name"]), grace_seconds=seconds)
+        pod = await stop_job(self._objects, entry, namespace, grace_seconds=grace_seconds)
+        if pod is not None and not entry.has_begun:
+            self._in_background(f"free {name}", lambda: free_pod(self._objects, entry, namespace, pod))
 
     async def cleanup(self, handle: Handle) -> None:
         """Delete a job's Job; the cluster takes its pod and its Secret along."""

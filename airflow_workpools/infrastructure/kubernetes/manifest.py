@@ -103,9 +103,18 @@ class JobPlan:
 
     def sharing(self, secret: str) -> JobPlan:
         """Return the same plan with the workload in the Secret of this name."""
-        job = copy.deepcopy(dict(self.job))
-        _workload_volume(job)["secret"]["secretName"] = secret
-        return JobPlan(job=job, workload=self.workload)
+        if workload_place(self.job).secret == secret:
+            return self
+        spec = self.job["spec"]
+        pod = spec["template"]["spec"]
+        volumes = [
+            {**volume, "secret": {**volume["secret"], "secretName": secret}}
+            if volume["name"] == _VOLUME
+            else volume
+            for volume in pod["volumes"]
+        ]
+        template = {**spec["template"], "spec": {**pod, "volumes": volumes}}
+        return JobPlan(job={**self.job, "spec": {**spec, "template": template}}, workload=self.workload)
 
 
 def secret_of(
@@ -161,7 +170,7 @@ def plan_job(spec: LaunchSpec, *, namespace: str, environment: Mapping[str, str]
         path of it.
     """
     configuration = read_configuration(KubernetesConfiguration, spec.configuration)
-    job = without_nulls(copy.deepcopy(configuration.manifest))
+    job = without_nulls(configuration.manifest)  # a copy
     _check_kind(job)
     metadata = _object(job, "metadata", _ROOT)
     job_spec = _object(job, "spec", _ROOT)

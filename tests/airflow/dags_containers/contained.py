@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 from airflow.exceptions import AirflowException
@@ -80,6 +81,16 @@ with DAG("fails", schedule=None, default_args={"work_queue": THERE}):
         raise AirflowException("this task fails on purpose")
 
     fail()
+
+with DAG("crashes", schedule=None, default_args={"work_queue": THERE}):
+
+    @task
+    def kill_supervisor() -> None:
+        print("going to crash")
+        time.sleep(0.5)  # so that it is read
+        os.kill(os.getppid(), signal.SIGKILL)
+
+    kill_supervisor()
 
 with DAG("no_image", schedule=None, default_args={"work_queue": THERE}):
     task(executor_config={"image": "127.0.0.1:9/workpools/no-such:1"})(who)()
