@@ -19,12 +19,12 @@ from airflow_workpools.core.weights import combined_weight
 from airflow_workpools.dags.executors import work_pool_executor
 from airflow_workpools.lost_workers import give_up_lost
 from airflow_workpools.store import airflow_pools, blocked_tasks, capacity, jobless, reasons
+from airflow_workpools.store.ahead import look_ahead
 from airflow_workpools.store.clock import DatabaseClock
 from airflow_workpools.store.jobs import SqlStore
 from airflow_workpools.store.overview import PoolOverview, overview_in_loop
 from airflow_workpools.store.pools import work_pools
 from airflow_workpools.store.records import JobFilter
-from airflow_workpools.store.waiting_lines import WaitingLines
 from airflow_workpools.telemetry import write_reasons
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ MOVE_SECONDS = 30.0
 
 There are some if the priority of their queue could not be told when they came to be.
 """
+CLEARED_SECONDS = 1.0
+"""Time between two looks for tasks that were cleared while they ran: who clears one waits for it to run anew."""
 CLOCK_NOTICED_SECONDS = 60.0
 """After a jump of the database's clock, all schedulers and workers have noticed it after this time."""
 RUN_STATE_SECONDS = 1.0
@@ -86,8 +88,9 @@ class Duties:
     _settled: object = None
     """For what pools it is known that no slot has to be moved as long as no task waits."""
     _offers: Offers = field(default_factory=Offers)
-    _lines: WaitingLines = field(default_factory=WaitingLines)
+    _memory: airflow_pools.Memory = field(default_factory=airflow_pools.Memory)
     _looked_at: float = float("-inf")
+    _cleared_at: float = float("-inf")
     _counted_at: float = float("-inf")
     _moved_at: float = float("-inf")
     _purge_at: float = float("-inf")
@@ -199,7 +202,7 @@ class Duties:
         paused = run_state.pools, {ref for ref, queue in run_state.queues.items() if queue.paused}
         with create_session(scoped=False) as session:
             settled = self._settled == (pools, served, paused)
-            if settled and not airflow_pools.anything_waits(session, pools):
+            if settled and not airflow_pools.anything_waits(session, pools, self._memory):
                 return
             held_back = self._held_back(run_state)
             plan = airflow_pools.allocate_slots(
@@ -210,11 +213,13 @@ class Duties:
                 held_back,
                 overdue_since=now - self.settings.reserve_after,
                 rooms=partial(self._offers.rooms, monotonic=monotonic),
-                # What is left of deleted pools has no team any more: the leading executor removes it.
-                minds=lambda name: name in pools or (self.leads and name not in everybodys),
-                lines=self._lines,
+                minds=_Minds(frozenset(pools), frozenset(everybodys), self.leads),
+                ahead=partial(
+                    look_ahead, pools=pools, now=now, idle_seconds=self.settings.scheduler_idle_seconds
+                ),
+                memory=self._memory,
             )
-        self._settled = None if plan or self._lines.any_waits else (pools, served, paused)
+        self._settled = None if plan or self._memory.lines.any_waits else (pools, served, paused)
         self._note_problems(pools, plan.taken)
 
     def _held_back(self, run_state: RunState) -> dict[WorkQueueRef, int]:
@@ -249,6 +254,13 @@ class Duties:
         self._known_problems = problems
 
     # -- every few seconds ----------------------------------------------------------------------------------
+
+    def stop_cleared(self, *, monotonic: float) -> None:
+        """Have jobs stopped whose task was cleared while it ran, once a second."""
+        if monotonic - self._cleared_at < CLEARED_SECONDS or not self.leads:
+            return
+        self._cleared_at = monotonic
+        self.store.stop_cleared()
 
     def look_after(self, *, now: datetime, monotonic: float) -> None:
         """Compare jobs with task instances, priorities with queues, and tasks with pools, every few seconds."""
@@ -359,6 +371,19 @@ class Duties:
             "run state": self._run_state_at,
         }
         return {name: round(monotonic - at, 1) if at > float("-inf") else None for name, at in begun.items()}
+
+
+@dataclass(frozen=True)
+class _Minds:
+    """Says of a work pool, also of one that is deleted, whether its Airflow pools are an executor's to change."""
+
+    its_own: frozenset[str]
+    everybodys: frozenset[str]
+    leads: bool
+
+    def __call__(self, name: str) -> bool:
+        # What is left of deleted pools has no team any more: the leading executor removes it.
+        return name in self.its_own or (self.leads and name not in self.everybodys)
 
 
 def _executor_teams() -> tuple[str | None, ...]:

@@ -34,6 +34,7 @@ from airflow_workpools.task_logs import task_logs
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
+    from uuid import UUID
 
     from airflow.executors.workloads import ExecutorWorkload
     from airflow.models.connection_test import ConnectionTestKey
@@ -75,6 +76,8 @@ class WorkPoolExecutor(BaseExecutor):
         self._duties: Duties | None = None
         self._worker: EmbeddedWorker | None = None
         self._errands = HandedErrands(team_name=self.team_name)
+        self._keys: dict[UUID, Any] = {}
+        """Keys in ``running`` of the tasks that were handed over here, by the id of their try."""
         self._handed_over = False
         self._errand_handed_over = False
         self._adopted = False
@@ -155,7 +158,8 @@ class WorkPoolExecutor(BaseExecutor):
         else:
             duties.store.hand_over_failed(job, refusal, now=duties.clock(), session=session)
             self._refused = True
-        self.running.add(key_of_workload(workload))
+        key = self._keys[workload.ti.id] = key_of_workload(workload)
+        self.running.add(key)
         self._handed_over = True
 
     def _job_of(self, workload: ExecuteTask, duties: Duties, session: Session) -> tuple[NewJob, str | None]:
@@ -216,6 +220,26 @@ class WorkPoolExecutor(BaseExecutor):
             raise RuntimeError("WorkPoolExecutor was not started")
         return self._duties
 
+    @property
+    def slots_available(self) -> int:
+        """How many more workloads the scheduler may hand over."""
+        return int(super().slots_available) + self._just_ended()
+
+    @property
+    def slots_occupied(self) -> int:
+        """How many workloads are here."""
+        return int(super().slots_occupied) - self._just_ended()
+
+    def _just_ended(self) -> int:
+        """Count tasks in ``running`` whose jobs have ended, as the worker says, and of which Airflow was not told yet.
+
+        In each loop, Airflow asks for slots first and hears of ends afterwards; then it sleeps for a second if it has
+        handed nothing over. So an executor that was full would get its next task a second late.
+        """
+        if self._worker is None:
+            return 0
+        return sum(self._keys.get(id_) in self.running for id_ in self._worker.ended())
+
     # -- the scheduler's loop -------------------------------------------------------------------------------
 
     def sync(self) -> None:
@@ -229,6 +253,7 @@ class WorkPoolExecutor(BaseExecutor):
         self._attempt("telling the ends of jobs", lambda: self._tell_ends(duties, now, monotonic))
         self._attempt("telling the ends of errands", lambda: self._tell_errands(monotonic))
         self._attempt("slots", lambda: duties.allocate(now=now, monotonic=monotonic))
+        self._attempt("stopping what was cleared", lambda: duties.stop_cleared(monotonic=monotonic))
         self._attempt("looking after jobs", lambda: duties.look_after(now=now, monotonic=monotonic))
         self._attempt("purging old jobs", lambda: duties.purge(now=now, monotonic=monotonic))
         self._attempt("counting jobs", lambda: self._count(duties, monotonic))
@@ -297,10 +322,12 @@ class WorkPoolExecutor(BaseExecutor):
             active = {task_key(job) for job in duties.active()} - self.event_buffer.keys()
             self.running -= tasks
             self.running |= active
+        self._keys = {id_: key for id_, key in self._keys.items() if key in self.running}
         self._adopted = False
 
     def _tell(self, job: EndedJob) -> None:
         """Tell the scheduler how a job ended."""
+        self._keys.pop(job.task_instance_id, None)
         if not job.latest:  # the same try was handed over again since: that job's end will be told
             return
         key = task_key(job)

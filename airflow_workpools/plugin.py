@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Airflow's plugin manager is told: the priority weight strategies of work queues, where logs of tasks are,
-the APIs of people and of workers, and the pages in Airflow's UI."""
+"""What Airflow's plugin manager is told: the priority weight strategies of work queues, who listens for marks of tasks,
+where logs of tasks are, the APIs of people and of workers, and the pages in Airflow's UI."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
 
+from airflow_workpools import marks
 from airflow_workpools.priority import STRATEGIES
 
 
@@ -16,6 +17,7 @@ class WorkpoolsPlugin(AirflowPlugin):
 
     name = "workpools"
     priority_weight_strategies: ClassVar[list[Any]] = list(STRATEGIES)
+    listeners: ClassVar[list[Any]] = [marks]
 
     @property
     def fastapi_apps(self) -> list[Any]:

@@ -100,6 +100,8 @@ class Settings:
     """Age at which rows of jobs that have ended, and of workers that are gone, are deleted; None keeps them."""
     reserve_after: timedelta = RESERVE_AFTER
     """How long a task that needs more slots than are free waits until slots are kept for it."""
+    scheduler_idle_seconds: float = 1.0
+    """How long a scheduler sleeps that has found nothing to do: ``[scheduler] scheduler_idle_sleep_time``."""
     max_log_bytes: int = MAX_LOG_BYTES
     """How much is kept of what one job writes, where Airflow's log folder does not have it (``max_log_mb``)."""
 
@@ -133,6 +135,9 @@ class Settings:
             keep_finished_jobs_days=reader.days("keep_finished_jobs_days", cls.keep_finished_jobs_days),
             reserve_after=timedelta(
                 seconds=reader.seconds("reserve_after", RESERVE_AFTER.total_seconds(), zero=True)
+            ),
+            scheduler_idle_seconds=shared.seconds(
+                "scheduler_idle_sleep_time", cls.scheduler_idle_seconds, zero=True, section="scheduler"
             ),
             max_log_bytes=reader.megabytes("max_log_mb", cls.max_log_bytes),
             api_url=_api_url(reader),
@@ -201,8 +206,8 @@ class _Reader:
         value = value or self._config.get(section, key, fallback=default)
         return str(value).strip() if value else default
 
-    def seconds(self, key: str, default: float, *, zero: bool = False) -> float:
-        text = self.text(key, str(default))
+    def seconds(self, key: str, default: float, *, zero: bool = False, section: str = SECTION) -> float:
+        text = self.text(key, str(default), section=section)
         try:
             value = float(text)
         except ValueError:
@@ -210,7 +215,7 @@ class _Reader:
         if math.isfinite(value) and (value > 0 or (zero and value == 0)):
             return value
         least = "0 or more" if zero else "more than 0"
-        self.problems.append(f"[{SECTION}] {key} must be a number of seconds, {least}, not {text!r}")
+        self.problems.append(f"[{section}] {key} must be a number of seconds, {least}, not {text!r}")
         return default
 
     def megabytes(self, key: str, default: int) -> int:

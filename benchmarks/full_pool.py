@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from airflow_workpools.cli.local_airflow import LocalAirflow, Ports
 from airflow_workpools.cli.local_records import LocalRecords
+from tests.migrated import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +69,7 @@ def measure_full_pool(
             ),
         },
     )
-    airflow.migrate()
+    migrate(airflow)
     records = LocalRecords(url)
     with airflow:
         airflow.start()
@@ -93,7 +94,9 @@ def measure_full_pool(
     intervals = [(job.started_at.timestamp(), job.ended_at.timestamp()) for job in jobs]
     return {
         "busy": busy_part(intervals, slots),
+        "busy_once_full": busy_part(intervals, slots, since=first_full(intervals, slots)),
         "seconds": {name: _median_seconds(jobs, *PHASES[name]) for name in PHASES},
+        "empty": {name: _empty_seconds(jobs, name, slots) for name in ("claimed_at", "started_at")},
         "tasks": tasks,
         "slots": slots,
         "over_time": over_time(intervals),
@@ -110,12 +113,33 @@ def _median_seconds(jobs: Sequence[Any], begin: str, end: str) -> float:
     return statistics.median((getattr(job, end) - getattr(job, begin)).total_seconds() for job in jobs)
 
 
-def busy_part(intervals: Sequence[Interval], slots: int) -> float:
-    """Return the part of the slots' time in which jobs ran, as long as there was work for all of them."""
+def _empty_seconds(jobs: Sequence[Any], until: str, slots: int) -> float:
+    """Return for how long a slot stays empty between two jobs: so many later, the next is claimed or starts."""
+    ends = sorted(job.ended_at.timestamp() for job in jobs)
+    following = sorted(getattr(job, until).timestamp() for job in jobs)[slots:]
+    gaps = [began - ended for ended, began in zip(ends, following, strict=False)]
+    return statistics.median(gaps) if gaps else 0.0
+
+
+def busy_part(intervals: Sequence[Interval], slots: int, *, since: float | None = None) -> float:
+    """Return the part of the slots' time in which jobs ran, as long as there was work for all of them.
+
+    :param since: from when the time counts; None: from the first start.
+    """
     starts = sorted(began for began, _ in intervals)
-    first, last = starts[0], starts[-slots] if len(starts) > slots else starts[-1]
-    busy = sum(max(0.0, min(ended, last) - began) for began, ended in intervals)
+    first = starts[0] if since is None else since
+    last = starts[-slots] if len(starts) > slots else starts[-1]
+    busy = sum(max(0.0, min(ended, last) - max(began, first)) for began, ended in intervals)
     return busy / (slots * (last - first)) if last > first else 1.0
+
+
+def first_full(intervals: Sequence[Interval], slots: int) -> float:
+    """Return when so many jobs ran at once for the first time; the last start if they never did."""
+    starts = sorted(began for began, _ in intervals)
+    for at in starts:
+        if sum(began <= at < ended for began, ended in intervals) >= slots:
+            return at
+    return starts[-1]
 
 
 def over_time(intervals: Sequence[Interval], step: float = 0.25) -> list[tuple[float, int]]:

@@ -30,8 +30,6 @@ from benchmarks.results import Results, say
 from tests.postgres import PostgresServer, postgres_server
 
 PARTS = ("throughput", "waiting", "pickup", "tasks")
-REST_SECONDS = 1.0
-"""Nothing goes on for so long before a task is triggered."""
 LOOK_SECONDS = 0.25
 """The API server looks for work so often: hand-overs meet it at moments that lie evenly in that time."""
 _CLAIMS = """
@@ -48,16 +46,32 @@ class Size:
     jobs: int = 3200
     workers: int = 100
     waiting_seconds: float = 60.0
+    spread_seconds: float = 10.0
+    """Workers come online one after the other within this time: their heartbeats are spread over it, too."""
     settle_seconds: float = 30.0
+    """Longer than a long poll: afterwards all that a worker does now and then has begun."""
     pickups: int = 40
+    rest_seconds: float = 1.0
+    """Nothing goes on for so long before a task is triggered for ``pickup``."""
     warm_runs: int = 3
+    pause_seconds: float = 3.0
+    """Time between two runs of ``tasks``."""
     dag_id: str = "hundred"
     """What ``tasks`` runs."""
 
 
 FULL = Size()
 TINY = Size(
-    jobs=64, workers=4, waiting_seconds=2.0, settle_seconds=0.0, pickups=2, warm_runs=1, dag_id="single"
+    jobs=64,
+    workers=4,
+    waiting_seconds=2.0,
+    spread_seconds=0.0,
+    settle_seconds=0.0,
+    pickups=2,
+    rest_seconds=0.0,
+    warm_runs=1,
+    pause_seconds=0.0,
+    dag_id="single",
 )
 """To see that everything still runs. Its figures mean nothing."""
 
@@ -72,7 +86,11 @@ def run_throughput(ours: PullAirflow, size: Size, results: Results) -> None:
 
 def run_waiting(ours: PullAirflow, size: Size, results: Results) -> None:
     found = measure_waiting(
-        ours, workers=size.workers, seconds=size.waiting_seconds, settle_seconds=size.settle_seconds
+        ours,
+        workers=size.workers,
+        seconds=size.waiting_seconds,
+        spread_seconds=size.spread_seconds,
+        settle_seconds=size.settle_seconds,
     )
     results.keep("waiting", found)
     per_cent = found["per_cent"]["API server"]
@@ -87,7 +105,7 @@ def run_waiting(ours: PullAirflow, size: Size, results: Results) -> None:
 
 def run_pickup(ours: PullAirflow, size: Size, results: Results) -> None:
     for number in range(-1, size.pickups):
-        time.sleep(REST_SECONDS + LOOK_SECONDS * max(0, number) / size.pickups)
+        time.sleep(size.rest_seconds + LOOK_SECONDS * max(0, number) / size.pickups)
         ours.runs.finish("single")
         ours.airflow.wait_for(lambda: _all_ended(ours), timeout=60, what="the job to end")
     seconds = sorted(float(row["seconds"]) for row in ours.records.rows(_CLAIMS))
@@ -109,7 +127,7 @@ def measure_tasks(bench: PullAirflow, size: Size) -> dict[str, Any]:
     first = bench.runs.wall_seconds(size.dag_id)
     warm = []
     for _ in range(size.warm_runs):
-        time.sleep(3)
+        time.sleep(size.pause_seconds)
         warm.append(bench.runs.wall_seconds(size.dag_id))
     return {"first": first, "warm": warm, "median": statistics.median(warm)}
 

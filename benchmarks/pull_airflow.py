@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from airflow_workpools.cli.local_airflow import API_SERVER, MARK, LocalAirflow, Ports
@@ -17,6 +18,7 @@ from airflow_workpools.cli.local_records import LocalRecords
 from airflow_workpools.cli.worker_start import TOKEN
 from benchmarks import processes
 from benchmarks.runs import Runs
+from tests.migrated import migrate
 from tests.postgres import PostgresServer
 
 DAGS = Path(__file__).parent / "dags"
@@ -51,8 +53,9 @@ class PullAirflow:
         self.airflow.start(*components)
         self.airflow.wait_ready()
 
+    @cached_property
     def token(self) -> str:
-        """Make a token for workers."""
+        """A token for workers."""
         return self.airflow.run_cli("workpools", "token", "create", "--pool", POOL).strip()
 
     def cpu(self) -> dict[str, float]:
@@ -72,7 +75,7 @@ class PullAirflow:
         with (self.airflow.logs / "worker.log").open("ab") as output:
             worker = subprocess.Popen(
                 [self.airflow.python, *command, "--name", "bench"],
-                env=self._environment(self.token()),
+                env=self._environment(self.token),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -166,5 +169,8 @@ def _airflow(
         settings={"AIRFLOW__CORE__PARALLELISM": PARALLELISM, **settings},
         python=python,
     )
-    airflow.migrate()
+    if python == sys.executable:
+        migrate(airflow)
+    else:  # what is kept are the tables of this environment
+        airflow.migrate()
     return PullAirflow(airflow, server)

@@ -30,10 +30,6 @@ from airflow_workpools.worker.loop import Worker
 from airflow_workpools.worker.standalone import WorkerOptions, worker_times
 from benchmarks.pull_airflow import LIMIT, POOL, PullAirflow
 
-SPREAD_SECONDS = 10.0
-"""Workers come online one after the other within this time: their heartbeats are spread over it, too."""
-SETTLE_SECONDS = 30.0
-"""Longer than a long poll: afterwards all that a worker does now and then has begun."""
 WORKLOAD_BYTES = 1500
 """About as long as a real task's workload is."""
 _PENDING = """
@@ -46,23 +42,27 @@ FROM (SELECT n, gen_random_uuid() AS id FROM generate_series(0, :number - 1) n) 
 
 
 def measure_waiting(
-    bench: PullAirflow, *, workers: int, seconds: float, settle_seconds: float = SETTLE_SECONDS
+    bench: PullAirflow, *, workers: int, seconds: float, spread_seconds: float, settle_seconds: float
 ) -> dict[str, Any]:
-    """Let workers wait for work; return the CPU that this costs, in per cent of one core."""
+    """Let workers wait for work; return the CPU that this costs, in per cent of one core.
+
+    :param spread_seconds: within this time they come online one after the other.
+    :param settle_seconds: time until it is measured, once all are online.
+    """
     before = bench.cpu()
     time.sleep(seconds / 4)
     idle = _per_cent(before, bench.cpu(), seconds / 4)
-    token = bench.token()
-    return {"idle": idle} | asyncio.run(_wait(bench, token, workers, seconds, settle_seconds))
+    token = bench.token
+    waited = _wait(bench, token, workers, seconds, spread_seconds / workers, settle_seconds)
+    return {"idle": idle} | asyncio.run(waited)
 
 
 async def _wait(
-    bench: PullAirflow, token: str, workers: int, seconds: float, settle_seconds: float
+    bench: PullAirflow, token: str, workers: int, seconds: float, pause: float, settle_seconds: float
 ) -> dict[str, Any]:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4 * workers))
     asked: list[str] = []
     crowd = [_waiting_worker(bench, token, number, asked) for number in range(workers)]
-    pause = SPREAD_SECONDS / workers
     running = []
     for worker in crowd:
         running.append(asyncio.create_task(worker.run()))
@@ -119,7 +119,7 @@ def _waiting_worker(bench: PullAirflow, token: str, number: int, asked: list[str
 def measure_throughput(bench: PullAirflow, *, jobs: int) -> dict[str, Any]:
     """Let one worker claim jobs, and report of each that it runs and that it has succeeded; as fast as it can."""
     engine = sa.create_engine(bench.airflow.database_url)
-    client, worker = _client(bench, bench.token()), _record("busy", 3600.0)
+    client, worker = _client(bench, bench.token), _record("busy", 3600.0)
     workload = json.dumps({"type": "ExecuteTask", "filled_up_with": "x" * WORKLOAD_BYTES})
     values = {"pool": POOL, "workload": workload, "number": jobs + LIMIT}
     client.register(worker, now=_now())

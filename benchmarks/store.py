@@ -178,8 +178,13 @@ def run_full_pool(size: Size, results: Results, idle_sleep: float | None) -> Non
     results.keep("full_pool", {**found, "idle_sleep": idle_sleep})
     figure = f"slots busy {found['busy']:.1%} of the time, {size.tasks} tasks of 1 s, {size.slots} slots"
     say("full_pool", figure, ">= 90 %", found["busy"] >= 0.9)
+    print(
+        f"full_pool: busy {found['busy_once_full']:.1%} of the time since the pool was first full", flush=True
+    )
     phases = ", ".join(f"{name} {seconds * 1000:.0f}" for name, seconds in found["seconds"].items())
     print(f"full_pool: median milliseconds of a job: {phases}", flush=True)
+    empty = ", ".join(f"until {name} {seconds * 1000:.0f}" for name, seconds in found["empty"].items())
+    print(f"full_pool: median milliseconds that a slot is empty: {empty}", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

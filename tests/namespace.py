@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network namespace from which one address of this machine can be reached, and nothing else.
+"""Lines to a port of this machine that can be cut, and a network namespace from which nothing but one can be reached.
 
-It has no interface but its own loopback. A socket that was made in there listens; what comes in is passed on from out
+That has no interface but its own loopback. A socket that was made in there listens; what comes in is passed on from out
 here, as long as the line is not cut.
 """
 
@@ -19,21 +19,23 @@ from pathlib import Path
 _CLONE_NEWNET = 0x40000000
 
 
-class Namespace:
-    """A network of its own; its one door is ``127.0.0.1:port`` within."""
+class Line:
+    """What listens on a socket and passes on to a port of this machine, as long as it is not cut.
 
-    def __init__(self, name: str, port: int) -> None:
-        self.name = name
-        self.port = port
+    :param listener: where it is asked.
+    """
+
+    def __init__(self, listener: socket.socket, port: int) -> None:
+        self._listener = listener
         self._to = ("127.0.0.1", port)
         self._cut = threading.Event()
         self._open: set[socket.socket] = set()
-        self._listener: socket.socket | None = None
+        threading.Thread(target=self._accept, daemon=True).start()
 
     @property
-    def prefix(self) -> list[str]:
-        """What runs a command in there."""
-        return ["ip", "netns", "exec", self.name]
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._listener.getsockname()[1])
 
     def cut(self) -> None:
         """Let nothing through any more, also of what is under way."""
@@ -46,21 +48,16 @@ class Namespace:
         """Let everything through again."""
         self._cut.clear()
 
-    def listen(self) -> None:
-        self._listener = _socket_within(self.name, self.port)
-        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
-
     def close(self) -> None:
-        if self._listener is not None:
-            with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
         self.cut()
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self) -> None:
         while True:
             try:
-                inner, _ = listener.accept()
+                inner, _ = self._listener.accept()
             except OSError:
                 return
             if self._cut.is_set():
@@ -84,6 +81,43 @@ class Namespace:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             self._open.discard(one)
+
+
+@contextlib.contextmanager
+def line_to(port: int) -> Iterator[Line]:
+    """Make another port of this machine lead to a port of it."""
+    line = Line(socket.create_server(("127.0.0.1", 0), backlog=128), port)
+    try:
+        yield line
+    finally:
+        line.close()
+
+
+class Namespace:
+    """A network of its own; its one door is ``127.0.0.1:port`` within."""
+
+    def __init__(self, name: str, port: int) -> None:
+        self.name = name
+        self.port = port
+        self._line: Line | None = None
+
+    @property
+    def prefix(self) -> list[str]:
+        """What runs a command in there."""
+        return ["ip", "netns", "exec", self.name]
+
+    @property
+    def line(self) -> Line:
+        """What passes on what comes to its door."""
+        assert self._line is not None
+        return self._line
+
+    def listen(self) -> None:
+        self._line = Line(_socket_within(self.name, self.port), self.port)
+
+    def close(self) -> None:
+        if self._line is not None:
+            self._line.close()
 
 
 def _socket_within(name: str, port: int) -> socket.socket:

@@ -100,8 +100,12 @@ def _router(service: "WorkerService", access: "Access", news: "NewsDesk") -> API
 
     @router.post("/wait")
     async def wait(token: Token, request: wire.WaitRequest) -> wire.WaitAnswer:
-        """Answer as soon as a claim may bring jobs, or there are new wishes to cancel some; at the latest in 30 s."""
-        await run_in_threadpool(service.check_worker, token, request.worker_id, request.pools)
+        """Answer as soon as a claim may bring jobs, or there are new wishes to cancel some; at the latest in 30 s.
+
+        At once, if the work pools are not as the worker knows them.
+        """
+        if not await run_in_threadpool(service.begin_to_wait, token, request):
+            return wire.WaitAnswer(work=False, wishes=False, pools=True)
         waiter = Waiter(
             worker_id=request.worker_id,
             pools=frozenset(request.pools),

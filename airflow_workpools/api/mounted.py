@@ -21,7 +21,9 @@ def mounted_worker_app() -> FastAPI:
     from airflow_workpools.airflow_private import mint_workload_token
     from airflow_workpools.api.access import Access
     from airflow_workpools.api.app import worker_app
+    from airflow_workpools.api.left_behind import LeftBehind
     from airflow_workpools.api.news import NewsDesk
+    from airflow_workpools.api.served import ServedPools
     from airflow_workpools.api.service import WorkerService
     from airflow_workpools.settings import Settings
     from airflow_workpools.store.clock import DatabaseClock
@@ -44,7 +46,12 @@ def mounted_worker_app() -> FastAPI:
 
     tokens = TokenStore()
     service = WorkerService(
-        store=store, read_pools=read_pools, mint_token=mint_workload_token, opens=tokens.opens, clock=clock
+        store=store,
+        served=ServedPools(read_pools),
+        left_behind=LeftBehind(store),
+        mint_token=mint_workload_token,
+        opens=tokens.opens,
+        clock=clock,
     )
     access = Access(tokens=tokens, clock=clock, version=__version__)
     return worker_app(service, access, NewsDesk(store))

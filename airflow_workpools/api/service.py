@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Protocol
 from airflow_workpools.api import translate, wire
 from airflow_workpools.core.logs import MAX_CHUNK_BYTES, LogChunk
 from airflow_workpools.core.names import WorkQueueRef
-from airflow_workpools.core.pools import Delivery, InvalidPool, WorkPool
 from airflow_workpools.errors import Conflict, InvalidInput, NotFound, PoolRefused, TokenRefused, TooLarge
 from airflow_workpools.store import claim_rules, rules
 from airflow_workpools.store.records import JobFilter, WorkerKind, WorkerRecord, WorkerState
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from airflow_workpools.api.left_behind import LeftBehind
+    from airflow_workpools.api.served import ServedPools
+    from airflow_workpools.core.pools import WorkPool
     from airflow_workpools.core.worker_tokens import WorkerToken
     from airflow_workpools.store.protocol import JobStore
     from airflow_workpools.store.records import ClaimedJob
@@ -34,12 +36,6 @@ CHECKED_FOR = timedelta(minutes=1)
 """A worker that was found to be of a token is not looked up again for so long."""
 MOST_CHECKED = 10_000
 """Most workers that are remembered."""
-
-
-class ReadPools(Protocol):
-    """Reads the work pools; anew, if that is asked for."""
-
-    def __call__(self, *, fresh: bool = False) -> Mapping[str, WorkPool | InvalidPool]: ...
 
 
 class OpensAnything(Protocol):
@@ -58,14 +54,13 @@ class WorkerService:
     """
 
     store: JobStore
-    read_pools: ReadPools
+    served: ServedPools
+    left_behind: LeftBehind
     mint_token: Callable[[UUID, float], str]
     opens: OpensAnything
     clock: Callable[[], datetime]
     _polled_at: dict[WorkQueueRef, datetime] = field(default_factory=dict, repr=False)
     """When a poll of each queue was stored last: the heartbeats of a hundred workers need not look that up."""
-    _described: dict[str, tuple[WorkPool, wire.Pool]] = field(default_factory=dict, repr=False)
-    """How each pool is told of, as long as it stays as it is: a base job template is long."""
     _checked: dict[UUID, tuple[WorkerRecord, datetime]] = field(default_factory=dict, repr=False)
     """Workers that were found to be of a token, and when. Whose a worker is changes only when its token opens nothing
     any more, and that is looked up with every request."""
@@ -81,7 +76,8 @@ class WorkerService:
         now = self.clock()
         known, instead_of = self._known(token, request.worker_id, now)
         # Who has been there before may have jobs of the pools that are left.
-        pools = self._pull_pools(request.pools) if known is None else self._served(request.pools)
+        find = self.served.to_register if known is None else self.served.claimable
+        pools = find(request.pools)
         worker = WorkerRecord(
             id=request.worker_id,
             name=request.name,
@@ -104,7 +100,7 @@ class WorkerService:
                 self.store.drain_worker(worker.id)
         self._checked.pop(worker.id, None)
         self._poll(worker, pools, now)
-        return self._heartbeat(worker.id, request.hindered, now)
+        return self._heartbeat(worker, request.hindered, now)
 
     def _known(
         self, token: WorkerToken, worker_id: UUID, now: datetime
@@ -129,35 +125,19 @@ class WorkerService:
         _check_pools(token, known.pools or ())
         return known, known.token_id
 
-    def _pull_pools(self, names: Collection[str]) -> list[WorkPool]:
-        """Return those of these pools that can be read.
-
-        :raises PoolRefused: if there is one that is not there, or whose jobs the scheduler's own worker starts.
-        """
-        known = self.read_pools()
-        if any(name not in known for name in names):
-            known = self.read_pools(fresh=True)
-        for name in names:
-            found = known.get(name)
-            if found is None:
-                raise PoolRefused(
-                    f"there is no work pool '{name}'; create it where the scheduler runs: "
-                    f"`airflow workpools create {name} --delivery pull`"
-                )
-            if (problem := _push_problem(found)) is not None:
-                raise PoolRefused(f"work pool '{name}': {problem}")
-        return [pool for name in names if isinstance(pool := known[name], WorkPool)]
-
     def heartbeat(self, token: WorkerToken, request: wire.HeartbeatRequest) -> wire.WorkerAnswer:
         worker = self.check_worker(token, request.worker_id)
         now = self.clock()
-        answer = self._heartbeat(request.worker_id, request.hindered, now)
-        self._poll(worker, self._served(worker.pools or ()), now)
+        answer = self._heartbeat(worker, request.hindered, now)
+        self._poll(worker, self.served.claimable(worker.pools or ()), now)
         return answer
 
-    def _heartbeat(self, worker_id: UUID, hindered: Mapping[str, str], now: datetime) -> wire.WorkerAnswer:
-        state = self.store.heartbeat(worker_id, hindered=dict(hindered), now=now)
-        return wire.WorkerAnswer(state=state, as_of=now)
+    def _heartbeat(
+        self, worker: WorkerRecord, hindered: Mapping[str, str], now: datetime
+    ) -> wire.WorkerAnswer:
+        state = self.store.heartbeat(worker.id, hindered=dict(hindered), now=now)
+        left_behind = self.left_behind.any_in(worker.pools or (), now=now)
+        return wire.WorkerAnswer(state=state, as_of=now, left_behind=left_behind)
 
     def _poll(self, worker: WorkerRecord, pools: Iterable[WorkPool], now: datetime) -> None:
         refs = [WorkQueueRef(pool.name, queue.name) for pool in pools for queue in pool.queues]
@@ -174,6 +154,7 @@ class WorkerService:
     def stop(self, token: WorkerToken, request: wire.StopRequest) -> wire.Done:
         self.check_worker(token, request.worker_id)
         self.store.stop_worker(request.worker_id, now=self.clock())
+        self.left_behind.look_again()
         return wire.Done()
 
     def check_worker(self, token: WorkerToken, worker_id: UUID, pools: Iterable[str] = ()) -> WorkerRecord:
@@ -197,36 +178,22 @@ class WorkerService:
         self._checked[worker_id] = worker, now
         return worker
 
+    def begin_to_wait(self, token: WorkerToken, request: wire.WaitRequest) -> bool:
+        """Make sure that a worker may wait; say whether its work pools are as it knows them.
+
+        :raises NotFound: if there is no such worker of this token's.
+        :raises PoolRefused: if a pool is not the token's.
+        """
+        worker = self.check_worker(token, request.worker_id, request.pools)
+        if request.pools_version is None:
+            return True
+        return self.served.describe(worker.pools or ()).version == request.pools_version
+
     # -- work pools -----------------------------------------------------------------------------------------
 
     def pools(self, token: WorkerToken, request: wire.PoolsRequest) -> wire.PoolsAnswer:
         _check_pools(token, request.pools)
-        known = self.read_pools()
-        served: list[wire.Pool] = []
-        problems: dict[str, str] = {}
-        for name in dict.fromkeys(request.pools):
-            found = known.get(name)
-            if found is None:
-                problems[name] = "there is no such work pool (any more)"
-            elif isinstance(found, InvalidPool):
-                problems[name] = found.reason
-            elif (problem := _push_problem(found)) is not None:
-                problems[name] = problem
-            else:
-                served.append(self._describe(found))
-        return wire.PoolsAnswer(pools=served, problems=problems)
-
-    def _describe(self, pool: WorkPool) -> wire.Pool:
-        known = self._described.get(pool.name)
-        if known is None or known[0] is not pool:
-            known = self._described[pool.name] = (pool, translate.pool_to_wire(pool))
-        return known[1]
-
-    def _served(self, names: Collection[str]) -> list[WorkPool]:
-        """Return those of these pools whose jobs can be claimed now."""
-        known = self.read_pools()
-        found = (known.get(name) for name in dict.fromkeys(names))
-        return [pool for pool in found if isinstance(pool, WorkPool) and pool.delivery is Delivery.PULL]
+        return self.served.describe(request.pools)
 
     # -- jobs -----------------------------------------------------------------------------------------------
 
@@ -234,7 +201,7 @@ class WorkerService:
         self.check_worker(token, request.worker_id, request.pools)
         jobs = self.store.claim(
             request.worker_id,
-            self._served(request.pools),
+            self.served.claimable(request.pools),
             room=claim_rules.ANY_ROOM,
             most=request.most,
             now=self.clock(),
@@ -363,16 +330,6 @@ def _check_pools(token: WorkerToken, names: Iterable[str]) -> None:
 
 def _hindered(hindered: Mapping[str, str], pools: Collection[str]) -> dict[str, str]:
     return {name: rules.fit_text(reason) for name, reason in hindered.items() if name in pools}
-
-
-def _push_problem(pool: WorkPool | InvalidPool) -> str | None:
-    """Say why workers can't ask for jobs of a pool, or None if they can."""
-    if isinstance(pool, InvalidPool) or pool.delivery is Delivery.PULL:
-        return None
-    return (
-        "its jobs are started by the scheduler's own worker (delivery: push); to have them started by others: "
-        f"`airflow workpools update {pool.name} --delivery pull`"
-    )
 
 
 def _jobs(jobs: Iterable[ClaimedJob]) -> wire.JobsAnswer:

@@ -155,6 +155,8 @@ class WorkerAnswer(Model):
     state: WorkerState
     as_of: datetime
     """The API server's time."""
+    left_behind: bool = True
+    """Whether dead workers may have jobs in the worker's pools; if not, it need not ask to take them over."""
 
 
 class InstallationRequest(Model):
@@ -210,6 +212,8 @@ class PoolsAnswer(Model):
     pools: list[Pool]
     problems: dict[str, str] = Field(default_factory=dict)
     """Those that can't be served now, and why."""
+    version: str | None = None
+    """Another one for every other answer."""
 
 
 # -- jobs ----------------------------------------------------------------------------------------------------
@@ -276,6 +280,8 @@ class WaitRequest(OfWorker):
     seconds: Annotated[float, Field(ge=0, le=MAX_WAIT_SECONDS, allow_inf_nan=False)]
     heard: JobIds = Field(default_factory=list)
     """Jobs whose wish the worker knows."""
+    pools_version: Annotated[str, Field(max_length=64)] | None = None
+    """Of what the worker knows of its work pools. If they are not like that, the answer comes at once."""
 
 
 class WaitAnswer(Model):
@@ -283,6 +289,8 @@ class WaitAnswer(Model):
     """Whether a claim may bring jobs."""
     wishes: bool
     """Whether there are wishes that the worker does not know."""
+    pools: bool = False
+    """Whether its work pools are not as the worker knows them."""
 
 
 class RenewRequest(OfWorker):

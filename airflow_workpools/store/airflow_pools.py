@@ -15,28 +15,26 @@ has not given up yet would exceed the pool's limit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_workpools.core.names import (
-    WorkQueueRef,
-    airflow_pool_description,
-    is_managed_description,
-)
-from airflow_workpools.core.pools import InvalidPool, WorkPool
-from airflow_workpools.core.slots import QueueLoad, airflow_slots
-from airflow_workpools.core.untaken import Offer
+from airflow_workpools.core.names import airflow_pool_description
 from airflow_workpools.store import airflow_statements as statements
-from airflow_workpools.store.loads import (
-    Load,
-    TaskGroup,
-    enough_demand,
-    loads_of,
-    without_held_back,
-    work_queue,
+from airflow_workpools.store.ahead import NOTHING_AHEAD, Ahead, count_unclaimed
+from airflow_workpools.store.loads import Layout, Load, TaskGroup, loads_of, without_held_back
+from airflow_workpools.store.slot_plan import (
+    AirflowPool,
+    Plan,
+    Pools,
+    closed_queues,
+    offers_of,
+    ours_among,
+    plan_slots,
+    ref_of,
+    within,
 )
+from airflow_workpools.store.unchanged import Last
 from airflow_workpools.store.waiting_lines import WaitingLines
 
 if TYPE_CHECKING:
@@ -44,55 +42,37 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from airflow_workpools.core.names import WorkQueueRef
+    from airflow_workpools.core.untaken import Offer
     from airflow_workpools.store.loads import Line
     from airflow_workpools.store.records import RunState
 
-Pools = Mapping[str, "WorkPool | InvalidPool"]
-
-REMEMBERED = 10_000
-"""Most names, and most pools' slots, that are remembered: nearly all are the same from heartbeat to heartbeat."""
-_is_ours = lru_cache(maxsize=REMEMBERED)(is_managed_description)
+Minds = Callable[[str], bool]
 
 
-@dataclass(frozen=True)
-class AirflowPool:
-    """An Airflow pool as it is now."""
+class Seen(NamedTuple):
+    """What one look at Airflow's tables has shown."""
 
-    slots: int
-    description: str | None
-    team_name: str | None = None
-
-    @property
-    def ours(self) -> bool:
-        return _is_ours(self.description)
+    current: Mapping[str, AirflowPool]
+    loads: Mapping[str, Load]
+    unclaimed: Mapping[str, int]
+    """Slots of tasks that were handed over ahead and still wait, by Airflow pool."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What has to change among the Airflow pools."""
+@dataclass
+class Memory:
+    """What the last heartbeat has seen and computed, in one scheduler: what has not changed costs nothing."""
 
-    add: Mapping[str, int] = field(default_factory=dict)
-    change: Mapping[str, int] = field(default_factory=dict)
-    """With their slots; some change only their team."""
-    remove: frozenset[str] = frozenset()
-    taken: frozenset[str] = frozenset()
-    """Work pools one of whose Airflow pools belongs to somebody else."""
+    lines: WaitingLines = field(default_factory=WaitingLines)
+    layout: Last[Layout] = field(default_factory=Last)
+    current: Last[Mapping[str, AirflowPool]] = field(default_factory=Last)
+    loads: Last[Mapping[str, Load]] = field(default_factory=Last)
+    plan: Last[Plan] = field(default_factory=Last)
 
-    def __bool__(self) -> bool:
-        return bool(self.add or self.change or self.remove)
 
-    def without(self, work_pools: Collection[str]) -> Plan:
-        """Leave the Airflow pools of some work pools as they are."""
-
-        def stays(name: str) -> bool:
-            return _ref_of(name).pool not in work_pools
-
-        return Plan(
-            add={name: slots for name, slots in self.add.items() if stays(name)},
-            change={name: slots for name, slots in self.change.items() if stays(name)},
-            remove=frozenset(name for name in self.remove if stays(name)),
-            taken=self.taken,
-        )
+def minds_all(_name: str) -> bool:
+    """Say of any work pool that its Airflow pools may be changed."""
+    return True
 
 
 def allocate_slots(
@@ -104,40 +84,63 @@ def allocate_slots(
     *,
     overdue_since: datetime,
     rooms: Callable[[Mapping[str, Offer]], Mapping[str, int]] = lambda _: {},
-    minds: Callable[[str], bool] = lambda _: True,
-    lines: WaitingLines | None = None,
+    minds: Minds = minds_all,
+    ahead: Callable[[Session], Ahead] = lambda _: NOTHING_AHEAD,
+    memory: Memory | None = None,
 ) -> Plan:
     """Give every work queue's Airflow pool the slots it should have now, in ``session``'s transaction.
 
     :param pools: the work pools that this executor looks after.
-    :param minds: says of any name of a work pool whether its Airflow pools are this executor's to change.
+    :param minds: says of any name of a work pool whether its Airflow pools are this executor's to change; to be equal
+        to that of an earlier call if it says the same.
     :param served: for each work pool, whether a worker is ready to take its jobs.
     :param held_back: of paused queues, the slots of jobs that were handed over before and wait in the store.
     :param overdue_since: when a task that needs several slots must have become scheduled to have them kept now.
     :param rooms: says how many more slots some Airflow pools can use, whatever waits in them; see ``core.untaken``.
-    :param lines: what is known of what waits, to count only a part of it anew; without, all is counted.
+    :param ahead: says how many slots may be given out before they are free; asked only if something waits.
+    :param memory: what is known from earlier heartbeats; without, all is counted and computed.
     :return: what was changed.
     """
-    held_back = held_back or {}
-    waiting = (lines or WaitingLines()).look(session, _managed_names(pools), overdue_since)
-    current, loads = _look(session, pools, waiting, held_back, minds)
-    can_use = rooms(offers_of(current, loads))
-    loads = within(can_use, loads)
-    plan = plan_slots(pools, run_state, served, current=current, loads=loads)
-    if not plan:
-        return plan
-    locked = _lock(session, {*_managed_names(pools), *_ours(current)})
-    current, loads = _look(session, pools, waiting, held_back, minds)
-    loads = within(can_use, loads)
-    busy = {_ref_of(name).pool for name in _ours(current) - locked}
-    plan = plan_slots(pools, run_state, served, current=current, loads=loads).without(busy)
-    _write(session, plan, {name: pool.team_name for name, pool in pools.items()})
-    return plan
+    memory = memory or Memory()
+    layout = memory.layout.answer(pools, lambda: Layout.of(pools))
+    waiting = memory.lines.look(session, layout.names, overdue_since)
+    further = ahead(session) if memory.lines.any_waits else NOTHING_AHEAD
+    closed = closed_queues(layout, run_state, served)
+
+    def look() -> Seen:
+        return _look(session, layout, waiting, held_back or {}, minds, further, memory)
+
+    def plan(seen: Seen) -> Plan:
+        loads = within(can_use, seen.loads)
+        asked = pools, closed, seen.current, loads, further, seen.unclaimed
+        return memory.plan.answer(
+            asked,
+            lambda: plan_slots(
+                pools,
+                layout,
+                closed,
+                current=seen.current,
+                loads=loads,
+                ahead=further,
+                unclaimed=seen.unclaimed,
+            ),
+        )
+
+    seen = look()
+    can_use = rooms(offers_of(seen.current, seen.loads))
+    if not (wanted := plan(seen)):
+        return wanted
+    locked = _lock(session, {*layout.names, *ours_among(seen.current)})
+    seen = look()
+    busy = {ref_of(name).pool for name in ours_among(seen.current) - locked}
+    done = plan(seen).without(busy)
+    _write(session, done, {name: pool.team_name for name, pool in pools.items()})
+    return done
 
 
-def anything_waits(session: Session, pools: Pools) -> bool:
+def anything_waits(session: Session, pools: Pools, memory: Memory) -> bool:
     """Say whether any task waits for a slot of ours; the cheapest question of all."""
-    names = _managed_names(pools)
+    names = memory.layout.answer(pools, lambda: Layout.of(pools)).names
     return (
         bool(names) and session.execute(statements.first_waiting_task(), {"names": names}).first() is not None
     )
@@ -145,32 +148,32 @@ def anything_waits(session: Session, pools: Pools) -> bool:
 
 def _look(
     session: Session,
-    pools: Pools,
+    layout: Layout,
     waiting: Mapping[str, Line],
     held_back: Mapping[WorkQueueRef, int],
-    minds: Callable[[str], bool],
-) -> tuple[dict[str, AirflowPool], dict[str, Load]]:
-    current = {
-        name: AirflowPool(slots, description, team_name)
-        for name, slots, description, team_name in session.execute(statements.airflow_pools())
-        if minds(_ref_of(name).pool)
-    }
-    holding = [TaskGroup(*row) for row in session.execute(statements.holding_tasks())]
-    loads = loads_of(pools, waiting, holding, enough=enough_demand(pools))
-    return current, without_held_back(loads, held_back)
+    minds: Minds,
+    ahead: Ahead,
+    memory: Memory,
+) -> Seen:
+    connection = session.connection()  # plain rows, without the ORM's ways: there are thousands
+    rows = [tuple(row) for row in connection.execute(statements.airflow_pools())]
+    current = memory.current.answer(
+        (rows, minds),
+        lambda: {
+            name: AirflowPool(slots, description, team_name)
+            for name, slots, description, team_name in rows
+            if minds(ref_of(name).pool)
+        },
+    )
+    holding = [tuple(row) for row in connection.execute(statements.holding_tasks())]
 
+    def compute() -> Mapping[str, Load]:
+        groups = [TaskGroup(*row) for row in holding]
+        loads = loads_of(layout, waiting, groups, all_demand=False)
+        return without_held_back(loads, held_back)
 
-def _ours(current: Mapping[str, AirflowPool]) -> set[str]:
-    return {name for name, pool in current.items() if pool.ours}
-
-
-def _managed_names(pools: Pools) -> list[str]:
-    return [
-        work_queue(pool.name, queue.name).airflow_pool
-        for pool in pools.values()
-        if isinstance(pool, WorkPool)
-        for queue in pool.queues
-    ]
+    loads = memory.loads.answer((layout, waiting, holding, held_back), compute)
+    return Seen(current, loads, count_unclaimed(session, ahead))
 
 
 def _lock(session: Session, names: Collection[str]) -> set[str]:
@@ -182,7 +185,7 @@ def _write(session: Session, plan: Plan, teams: Mapping[str, str | None]) -> Non
     connection = session.connection()
     if plan.change:
         changes = [
-            {"name": name, "new_slots": slots, "new_team": teams.get(_ref_of(name).pool)}
+            {"name": name, "new_slots": slots, "new_team": teams.get(ref_of(name).pool)}
             for name, slots in sorted(plan.change.items())
         ]
         connection.execute(statements.set_slots(), changes)
@@ -193,112 +196,15 @@ def _write(session: Session, plan: Plan, teams: Mapping[str, str | None]) -> Non
                 {
                     "pool": name,
                     "slots": slots,
-                    "description": airflow_pool_description(_ref_of(name)),
+                    "description": airflow_pool_description(ref_of(name)),
                     "include_deferred": False,
-                    "team_name": teams.get(_ref_of(name).pool),
+                    "team_name": teams.get(ref_of(name).pool),
                 }
                 for name, slots in sorted(plan.add.items())
             ],
         )
     if plan.remove:
         connection.execute(statements.remove_airflow_pools(sorted(plan.remove)))
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _ref_of(airflow_pool: str) -> WorkQueueRef:
-    pool, _, queue = airflow_pool.partition(".")
-    return WorkQueueRef(pool, queue) if queue else WorkQueueRef(pool)
-
-
-def offers_of(current: Mapping[str, AirflowPool], loads: Mapping[str, Load]) -> dict[str, Offer]:
-    """Return, of each Airflow pool of ours with tasks that wait, what is offered to them now."""
-    return {
-        name: Offer(
-            slots=current[name].slots,
-            occupied=load.occupied,
-            demand=max(load.demand, load.in_line),
-            next_slots=load.smallest,
-        )
-        for name, load in loads.items()
-        # One without a limit keeps nothing from others.
-        if load.demand and name in current and current[name].ours and current[name].slots >= 0
-    }
-
-
-def within(rooms: Mapping[str, int], loads: Mapping[str, Load]) -> dict[str, Load]:
-    """Take no more for demand than what an Airflow pool can use."""
-    return {
-        name: replace(load, demand=min(load.demand, rooms[name])) if name in rooms else load
-        for name, load in loads.items()
-    }
-
-
-def plan_slots(
-    pools: Pools,
-    run_state: RunState,
-    served: Mapping[str, bool],
-    *,
-    current: Mapping[str, AirflowPool],
-    loads: Mapping[str, Load],
-) -> Plan:
-    """Decide which Airflow pools get which slots. Pure."""
-    target: dict[str, int] = {}
-    taken = set()
-    for pool in pools.values():
-        if isinstance(pool, InvalidPool):
-            continue
-        names = {queue.name: work_queue(pool.name, queue.name).airflow_pool for queue in pool.queues}
-        if any(name in current and not current[name].ours for name in names.values()):
-            taken.add(pool.name)
-            continue
-        queues = queue_loads(pool, run_state, is_served=served.get(pool.name, False), loads=loads)
-        slots = _slots_of(pool.concurrency_limit, tuple(queues))
-        target.update({names[name]: number for name, number in slots.items()})
-    ours = _ours(current)
-    # Work pools that can't be used now: their tasks wait.
-    unusable = {name for name, pool in pools.items() if isinstance(pool, InvalidPool)} | taken
-    target.update({name: 0 for name in ours - set(target) if _ref_of(name).pool in unusable})
-    teams = {name: pool.team_name for name, pool in pools.items()}
-    return Plan(
-        add={name: slots for name, slots in target.items() if name not in current},
-        change={
-            name: slots
-            for name, slots in target.items()
-            if name in ours
-            and (current[name].slots, current[name].team_name) != (slots, teams[_ref_of(name).pool])
-        },
-        remove=frozenset(ours - set(target)),
-        taken=frozenset(taken),
-    )
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _slots_of(pool_limit: int | None, queues: tuple[QueueLoad, ...]) -> Mapping[str, int]:
-    return airflow_slots(pool_limit, queues)
-
-
-def queue_loads(
-    pool: WorkPool, run_state: RunState, *, is_served: bool, loads: Mapping[str, Load]
-) -> Sequence[QueueLoad]:
-    """Return what the rule needs to know of each queue of a pool."""
-    pool_open = is_served and not run_state.pool_paused(pool.name)
-    result = []
-    for queue in pool.queues:
-        ref = work_queue(pool.name, queue.name)
-        load = loads.get(ref.airflow_pool, Load())
-        result.append(
-            QueueLoad(
-                name=queue.name,
-                priority=queue.priority,
-                limit=queue.concurrency_limit,
-                open=pool_open and not run_state.queue(ref).paused,
-                demand=load.demand,
-                occupied=load.occupied,
-                next_slots=load.smallest,
-                overdue_slots=load.overdue,
-            )
-        )
-    return result
 
 
 def reprioritise(session: Session, ranks: Mapping[str, int]) -> int:

@@ -21,7 +21,7 @@ from sqlalchemy.sql.functions import coalesce
 
 from airflow_workpools.airflow_private.tries import is_latest
 from airflow_workpools.core.weights import RANK_STEP
-from airflow_workpools.store.statements.common import add_missing, as_written
+from airflow_workpools.store.statements.common import add_missing, as_written, waiting
 from airflow_workpools.store.tables import jobs
 
 if TYPE_CHECKING:
@@ -151,6 +151,24 @@ def holding_tasks() -> Select[Any]:
         )
         .where(_latest, TI.state.in_(HOLDING))
         .group_by(TI.pool, TI.dag_id, TI.run_id)
+    )
+
+
+@cache
+def unclaimed_tasks() -> Select[Any]:
+    """Slots of tasks that were handed over to the work pools ``work_pools``, and that no worker has claimed.
+
+    Per Airflow pool, which may be one that a task's author has chosen.
+    """
+    return (
+        select(TI.pool, func.sum(TI.pool_slots).label("slots"))
+        .join(jobs, jobs.c.task_instance_id == TI.id)
+        .where(
+            jobs.c.pool.in_(bindparam("work_pools", expanding=True)),
+            waiting,
+            TI.state == TaskInstanceState.QUEUED,
+        )
+        .group_by(TI.pool)
     )
 
 

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.core.slots import WaitingJob
@@ -13,7 +14,6 @@ from airflow_workpools.store import capacity, claim_rules, rows, rules
 from airflow_workpools.store.records import WorkerKind, WorkerState
 from airflow_workpools.store.sessions import Transactions, add, changed, chunks
 from airflow_workpools.store.statements import claim as statements
-from airflow_workpools.store.statements import run_time
 from airflow_workpools.store.statements import worker as worker_statements
 from airflow_workpools.store.tables import pools as pools_table
 
@@ -129,15 +129,18 @@ def begin_call(session: Session, worker_id: uuid.UUID, call: int | None) -> None
 
 
 def _with_waiting(session: Session, pools: Sequence[WorkPool], claimer: _Claimer) -> list[WorkPool]:
+    """Return the pools in which something waits, each of which has a row to lock then."""
     takes_from = {pool.name: claimer.takes_from(pool) for pool in pools}
-    names = {
-        name
+    found = {
+        row.pool: row.has_row
         for some in chunks(pools)
-        for name in session.scalars(
+        for row in session.execute(
             statements.pools_with_waiting({pool.name: takes_from[pool.name] for pool in some}, claimer.team)
         )
     }
-    return [pool for pool in pools if pool.name in names]
+    for name in sorted(name for name, has_row in found.items() if not has_row):
+        add(session, pools_table, {"name": name, "paused": False, "claim_count": 0})
+    return [pool for pool in pools if pool.name in found]
 
 
 def _claim(
@@ -151,27 +154,26 @@ def _claim(
     overdue_since: datetime,
     call: int | None,
 ) -> list[ClaimedJob]:
-    """Take jobs of pools that have some. The pools come sorted by name: all lock them in the same order."""
-    for pool in pools:
-        _lock(session, pool.name)
+    """Take jobs of pools that have some.
+
+    Whatever is done while the pools are locked keeps all other claims of them waiting: few statements, and none made
+    here that can be made beforehand.
+    """
+    paused_pools = _lock(session, [pool.name for pool in pools])
     me = claimer.me
-    if session.execute(statements.lock_worker(me.id)).first() is None:
+    if session.execute(statements.lock_worker(), {"worker_id": me.id}).first() is None:
         return []  # meanwhile it was told to drain, or taken for dead
     begin_call(session, me.id, call)
     holds = _slots_of_workers(session, claimer)
     room = min(room, capacity.free_slots(me, holds))
-    if room <= 0:
+    # One whose row is gone was deleted meanwhile.
+    pools = [pool for pool in pools if paused_pools.get(pool.name) is False]
+    if room <= 0 or not pools:
         return []
     most = min(most, room)
-    names = [pool.name for pool in pools]
-    paused_pools = {row.name for row in session.execute(run_time.pool_states(names)) if row.paused}
-    paused = _by_pool(row for row in session.execute(run_time.queue_states(names)) if row.paused)
-    held: dict[str, dict[str, int]] = defaultdict(dict)
-    for row in session.execute(statements.slots_held(names)):
-        held[row.pool][row.queue] = int(row.slots)
-    lines = [
-        _choose(
-            session,
+    held, paused = _held_and_paused(session, [pool.name for pool in pools])
+    searches = [
+        _Search(
             _within_reach(pool, claimer, held=held[pool.name], holds=holds, now=now),
             claimer,
             paused=paused[pool.name],
@@ -181,12 +183,26 @@ def _claim(
             overdue_since=overdue_since,
         )
         for pool in pools
-        if pool.name not in paused_pools
     ]
-    chosen = [job.id for job in claim_rules.take_turns(lines, room=room, most=most)]
-    for some in chunks(chosen):
-        session.execute(statements.take(some, me.id, now))
-    return held_jobs(session, me.id, chosen)
+    _search(session, searches, claimer, room=room, most=most)
+    chosen = claim_rules.take_turns([one.chosen for one in searches], room=room, most=most)
+    return _take(session, me.id, [job.id for job in chosen], now)
+
+
+def _take(
+    session: Session, worker_id: uuid.UUID, job_ids: Sequence[uuid.UUID], now: datetime
+) -> list[ClaimedJob]:
+    """Give jobs to the worker, and read what it has got."""
+    returns = session.get_bind().dialect.update_returning
+    taken = {}
+    for some in chunks(job_ids):
+        asked = {"ids": some, "taken_by": worker_id, "now": now}
+        result = session.execute(statements.take(returns=returns), asked)
+        if returns:
+            taken.update({row.id: rows.claimed_job(row) for row in result})
+    return (
+        [taken[id_] for id_ in job_ids if id_ in taken] if returns else held_jobs(session, worker_id, job_ids)
+    )
 
 
 def _slots_of_workers(session: Session, claimer: _Claimer) -> dict[uuid.UUID, int]:
@@ -226,82 +242,131 @@ def held_jobs(session: Session, worker_id: uuid.UUID, job_ids: Collection[uuid.U
     return [found[id_] for id_ in job_ids if id_ in found]
 
 
-def _lock(session: Session, pool: str) -> None:
-    if not changed(session, run_time.lock_pool(pool)):
-        add(session, pools_table, {"name": pool, "paused": False, "claim_count": 0})
-        session.execute(run_time.lock_pool(pool))
+def _lock(session: Session, names: Sequence[str]) -> dict[str, bool]:
+    """Lock the rows of pools; return which are paused."""
+    locked = {}
+    for some in chunks(names):
+        if session.get_bind().dialect.name == "sqlite":
+            session.execute(statements.lock_all(), {"names": some})
+        locked.update(
+            {row.name: row.paused for row in session.execute(statements.lock_pools(), {"names": some})}
+        )
+    return locked
 
 
-def _by_pool(states: Iterable[Any]) -> dict[str, set[str]]:
-    queues_of: dict[str, set[str]] = defaultdict(set)
-    for row in states:
-        queues_of[row.pool].add(row.name)
-    return queues_of
+def _held_and_paused(
+    session: Session, names: Sequence[str]
+) -> tuple[Mapping[str, dict[str, int]], Mapping[str, set[str]]]:
+    """Return by pool the slots that jobs hold, by queue, and the queues that are paused."""
+    held: dict[str, dict[str, int]] = defaultdict(dict)
+    paused: dict[str, set[str]] = defaultdict(set)
+    for some in chunks(names):
+        for row in session.execute(statements.held_and_paused(), {"names": some}):
+            if row.slots is None:
+                paused[row.pool].add(row.queue)
+            else:
+                held[row.pool][row.queue] = int(row.slots)
+    return held, paused
 
 
-def _choose(
-    session: Session,
-    pool: WorkPool,
-    claimer: _Claimer,
-    *,
-    paused: Collection[str],
-    held: Mapping[str, int],
-    room: int,
-    most: int,
-    overdue_since: datetime,
-) -> list[WaitingJob]:
-    """Choose the jobs of one pool that may start now, looking at no more of its lines than needed.
+class _Search:
+    """Looks for the jobs of one pool that may start now, at no more of its lines than needed.
 
     Up to a thousand jobs of each queue may have to be looked at; nearly always, as many as are wanted decide, and
     mostly those of the first queues. Not where other teams' jobs stand in the lines, too: those that this worker can
     take may come far behind them.
     """
-    heads = claim_rules.heads(pool, paused=paused, held=held, most=most)
-    for look in (heads,) if claimer.other_teams else claim_rules.looks(pool, heads, most=most):
-        waiting, foreign = _first_waiting(session, pool.name, look, claimer, room=room, most=most)
-        chosen = claim_rules.choose_from(
+
+    def __init__(
+        self,
+        pool: WorkPool,
+        claimer: _Claimer,
+        *,
+        paused: Collection[str],
+        held: Mapping[str, int],
+        room: int,
+        most: int,
+        overdue_since: datetime,
+    ) -> None:
+        self._pool = pool
+        self._most = most
+        self._heads = claim_rules.heads(pool, paused=paused, held=held, most=most)
+        self._looks = iter(
+            (self._heads,) if claimer.other_teams else claim_rules.looks(pool, self._heads, most=most)
+        )
+        self._choose = partial(
+            claim_rules.choose_from,
             pool,
-            waiting,
             paused=paused,
             held=held,
             room=room,
             overdue_since=overdue_since,
-            foreign=foreign,
             takes_from=claimer.takes_from(pool),
         )
-        found = Counter(job.queue for job in waiting)
-        if look == heads or claim_rules.is_enough(
-            pool, chosen, heads=heads, look=look, found=found, most=most
-        ):
-            return chosen
-    return []
+        self._look: Mapping[str, claim_rules.Head] = {}
+        self.chosen: list[WaitingJob] = []
+
+    def next_lines(self) -> list[tuple[str, str, claim_rules.Head]]:
+        """Return what to look at next; nothing if nothing of the pool may start."""
+        self._look = next(self._looks)
+        return [(self._pool.name, queue, head) for queue, head in self._look.items()]
+
+    def decides(self, found: Mapping[str, Sequence[WaitingJob]], foreign: Collection[uuid.UUID]) -> bool:
+        """Choose from what was seen; say whether that decides, or more has to be looked at.
+
+        :param found: waiting jobs by pool.
+        :param foreign: those of the jobs that are other teams' to take.
+        """
+        waiting = found.get(self._pool.name, ())
+        self.chosen = self._choose(waiting, foreign=foreign)
+        return self._look == self._heads or claim_rules.is_enough(
+            self._pool,
+            self.chosen,
+            heads=self._heads,
+            look=self._look,
+            found=Counter(job.queue for job in waiting),
+            most=self._most,
+        )
+
+
+def _search(
+    session: Session, searches: Iterable[_Search], claimer: _Claimer, *, room: int, most: int
+) -> None:
+    """Look at the lines of all pools, together, until it is decided for each what may start."""
+    undecided = list(searches)
+    while undecided:
+        lines = [line for one in undecided for line in one.next_lines()]
+        found, foreign = _first_waiting(session, lines, claimer, room=room, most=most)
+        undecided = [one for one in undecided if not one.decides(found, foreign)]
 
 
 def _first_waiting(
     session: Session,
-    pool: str,
-    heads: Mapping[str, claim_rules.Head],
+    lines: Sequence[tuple[str, str, claim_rules.Head]],
     claimer: _Claimer,
     *,
     room: int,
     most: int,
-) -> tuple[list[WaitingJob], set[uuid.UUID]]:
-    """Read the heads of a pool's lines; say which of those jobs are other teams' to take."""
-    found: dict[uuid.UUID, WaitingJob] = {}
+) -> tuple[dict[str, list[WaitingJob]], set[uuid.UUID]]:
+    """Read the heads of lines, by pool; say which of those jobs are other teams' to take."""
+    found: dict[uuid.UUID, tuple[str, WaitingJob]] = {}
     foreign = set()
-    for queues_ in chunks(heads, size=MAX_LINES):
-        some = {queue: heads[queue] for queue in queues_}
+    for some in chunks(lines, size=MAX_LINES):
         statement = statements.first_waiting(
-            pool, some, room=room, most=most, team=claimer.team, others=claimer.other_teams
+            some, room=room, most=most, team=claimer.team, others=claimer.other_teams
         )
         for row in session.execute(statement):
             if claimer.other_teams and row.team_name != claimer.team:
                 foreign.add(row.id)
-            found[row.id] = WaitingJob(
+            job = WaitingJob(
                 id=row.id,
                 queue=row.queue,
                 priority_weight=row.priority_weight,
                 slots=row.pool_slots,
                 handed_over_at=row.handed_over_at,
             )
-    return list(found.values()), foreign
+            found[row.id] = row.pool, job
+    by_pool: dict[str, list[WaitingJob]] = defaultdict(list)
+    for pool, job in found.values():
+        by_pool[pool].append(job)
+    return by_pool, foreign

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sqlalchemy import and_
@@ -110,6 +111,14 @@ class ExecutorSide(Transactions):
                 + changed(session, statements.wish(which, reason))
                 for which in _each_chunk(job_ids, task_instance_ids)
             )
+
+        return self._transaction(work)
+
+    def stop_cleared(self) -> int:
+        def work(session: Session) -> int:
+            ids = session.scalars(reconcile.cleared()).all()
+            wish = partial(statements.wish, reason=rules.TASK_INSTANCE_RESTARTS)
+            return sum(changed(session, wish(with_ids(some))) for some in chunks(ids))
 
         return self._transaction(work)
 

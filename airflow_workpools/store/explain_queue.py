@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from airflow_workpools.core.ahead import looking_ahead
 from airflow_workpools.core.jobs import OCCUPYING, JobState
 from airflow_workpools.core.names import WorkQueueRef, is_managed_description
 from airflow_workpools.core.pools import Delivery, InvalidPool, WorkPool
@@ -19,10 +20,11 @@ from airflow_workpools.core.teams import foreign_pool, may_use
 from airflow_workpools.core.wording import listing
 from airflow_workpools.errors import InvalidInput
 from airflow_workpools.store import airflow_statements, blocked_tasks, claim_rules
-from airflow_workpools.store.airflow_pools import queue_loads
+from airflow_workpools.store.ahead import count_unclaimed, look_ahead
 from airflow_workpools.store.capacity import Capacity, capacity_of, held_by_queue, slots_of_workers
-from airflow_workpools.store.loads import TaskGroup, lines_of, loads_of, without_held_back
+from airflow_workpools.store.loads import Layout, TaskGroup, lines_of, loads_of, without_held_back
 from airflow_workpools.store.records import WorkerState
+from airflow_workpools.store.slot_plan import closed_queues, queue_loads
 from airflow_workpools.store.statements import run_time as statements
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ def read_queue(
     )
     if gate_one:
         loads = _task_loads(
-            session, pool, run_state, counts, is_served=online > 0, overdue_since=overdue_since
+            session, pool, run_state, counts, is_served=online > 0, overdue_since=overdue_since, now=now
         )
     else:
         loads = [
@@ -210,11 +212,12 @@ def _task_loads(
     *,
     is_served: bool,
     overdue_since: datetime,
+    now: datetime,
 ) -> Sequence[QueueLoad]:
-    """Count as slot allocation does: task instances."""
+    """Count as slot allocation does: task instances. Those that were handed over ahead hold nothing yet."""
     pools: Pools = {pool.name: pool}
-    names = [WorkQueueRef(pool.name, queue.name).airflow_pool for queue in pool.queues]
-    asked = {"names": names, "overdue_since": overdue_since}
+    layout = Layout.of(pools)
+    asked = {"names": layout.names, "overdue_since": overdue_since}
     waiting = [TaskGroup(*row) for row in session.execute(airflow_statements.waiting_tasks(), asked)]
     holding = [TaskGroup(*row) for row in session.execute(airflow_statements.holding_tasks())]
     held_back = {
@@ -222,8 +225,13 @@ def _task_loads(
         for ref, states in counts.items()
         if JobState.PENDING in states and run_state.queue(ref).paused
     }
-    loads = without_held_back(loads_of(pools, lines_of(waiting), holding), held_back)
-    return queue_loads(pool, run_state, is_served=is_served, loads=loads)
+    loads = without_held_back(loads_of(layout, lines_of(waiting), holding), held_back)
+    closed = closed_queues(layout, run_state, {pool.name: is_served})
+    unclaimed = count_unclaimed(session, look_ahead(session, pools, now=now))
+    return [
+        looking_ahead(load, ahead=0, unclaimed=unclaimed.get(one.airflow_pool, 0))
+        for load, one in zip(queue_loads(pool, layout, closed, loads), layout.queues[pool.name], strict=True)
+    ]
 
 
 def _job_loads(

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_workpools.core.names import WorkQueueRef
@@ -15,11 +14,10 @@ from airflow_workpools.core.pools import InvalidPool, WorkPool
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from airflow_workpools.core.pools import WorkQueue
+
 Pools = Mapping[str, "WorkPool | InvalidPool"]
 Run = tuple[str, str]
-
-work_queue = lru_cache(maxsize=10_000)(WorkQueueRef)
-"""Work queues by name: hundreds of them are needed several times in each heartbeat."""
 
 
 @dataclass(frozen=True)
@@ -84,25 +82,60 @@ def lines_of(waiting: Iterable[TaskGroup]) -> dict[str, Line]:
     return {name: Line.of(some) for name, some in groups.items()}
 
 
-def enough_demand(pools: Pools) -> dict[str, int]:
-    """Return, by Airflow pool, the demand beyond which more makes no difference: it can't all be given slots."""
-    return {
-        work_queue(pool.name, queue.name).airflow_pool: min(
-            (limit for limit in (pool.concurrency_limit, queue.concurrency_limit) if limit is not None),
-            default=1,
+class PlacedQueue(NamedTuple):
+    """A work queue, and the Airflow pool that stands for it."""
+
+    queue: WorkQueue
+    ref: WorkQueueRef
+    airflow_pool: str
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """The Airflow pools of work pools: all that is the same as long as those are."""
+
+    queues: Mapping[str, tuple[PlacedQueue, ...]]
+    """By work pool; those whose definition is invalid have none."""
+    names: tuple[str, ...]
+    """Of all Airflow pools."""
+    priorities: Mapping[str, int]
+    """Of the queues, by Airflow pool."""
+    enough: Mapping[str, int]
+    """By Airflow pool, the demand beyond which more makes no difference: it can't all be given slots.
+
+    Twice the limit: as much may be handed over ahead.
+    """
+
+    @classmethod
+    def of(cls, pools: Pools) -> Layout:
+        """Lay out the Airflow pools of these work pools."""
+        queues = {
+            pool.name: tuple(
+                PlacedQueue(queue, ref := WorkQueueRef(pool.name, queue.name), ref.airflow_pool)
+                for queue in pool.queues
+            )
+            for pool in pools.values()
+            if isinstance(pool, WorkPool)
+        }
+        placed = [one for of_pool in queues.values() for one in of_pool]
+        limits = {pool.name: pool.concurrency_limit for pool in pools.values() if isinstance(pool, WorkPool)}
+        return cls(
+            queues=queues,
+            names=tuple(one.airflow_pool for one in placed),
+            priorities={one.airflow_pool: one.queue.priority for one in placed},
+            enough={
+                one.airflow_pool: _enough(limits[one.ref.pool], one.queue.concurrency_limit) for one in placed
+            },
         )
-        for pool in pools.values()
-        if isinstance(pool, WorkPool)
-        for queue in pool.queues
-    }
+
+
+def _enough(*limits: int | None) -> int:
+    least = min((limit for limit in limits if limit is not None), default=None)
+    return 1 if least is None else 2 * least
 
 
 def loads_of(
-    pools: Pools,
-    lines: Mapping[str, Line],
-    holding: Iterable[TaskGroup],
-    *,
-    enough: Mapping[str, int] | None = None,
+    layout: Layout, lines: Mapping[str, Line], holding: Iterable[TaskGroup], *, all_demand: bool = True
 ) -> dict[str, Load]:
     """Turn counts of task instances into occupied and demanded slots per Airflow pool.
 
@@ -114,7 +147,7 @@ def loads_of(
     weight, then by the run's logical date. One of several slots counts as overdue by the time since which it has been
     ``scheduled``, and only when it is first: those ahead of it would take the slots that are kept for it.
 
-    :param enough: by Airflow pool, the demand at which the rest of a line need not be counted.
+    :param all_demand: whether to count all that waits; without, as much of each line as makes a difference.
     """
     occupied: dict[str, int] = defaultdict(int)
     active: dict[Run, int] = defaultdict(int)
@@ -122,11 +155,10 @@ def loads_of(
         occupied[group.airflow_pool] += group.slots
         active[group.dag_id, group.run_id] += group.tasks
     loads = {name: Load(occupied=slots) for name, slots in occupied.items()}
-    order = _priority_order(pools)
-    for name in sorted(lines, key=lambda name: order.get(name, 0)):
-        if lines[name].groups:
-            most = None if enough is None else enough.get(name)
-            loads[name] = _load(lines[name], occupied[name], active, most)
+    some = [name for name, line in lines.items() if line.groups]
+    for name in sorted(some, key=lambda name: layout.priorities.get(name, 0)):
+        enough = None if all_demand else layout.enough.get(name)
+        loads[name] = _load(lines[name], occupied[name], active, enough)
     return loads
 
 
@@ -180,12 +212,3 @@ def without_held_back(loads: Mapping[str, Load], held_back: Mapping[WorkQueueRef
         if (load := result.get(ref.airflow_pool)) is not None:
             result[ref.airflow_pool] = replace(load, occupied=max(0, load.occupied - slots))
     return result
-
-
-def _priority_order(pools: Pools) -> dict[str, int]:
-    return {
-        work_queue(pool.name, queue.name).airflow_pool: queue.priority
-        for pool in pools.values()
-        if isinstance(pool, WorkPool)
-        for queue in pool.queues
-    }

@@ -112,6 +112,13 @@ class ExecutorStore(Protocol):
         """
         ...
 
+    def stop_cleared(self) -> int:
+        """Wish that started jobs stop whose task instance was cleared while it ran; return how many.
+
+        A part of :meth:`reconcile` that costs next to nothing, however many jobs there are.
+        """
+        ...
+
     def reconcile(self, *, now: datetime, grace_seconds: float, by_time: bool = True) -> Reconciled:
         """Bring jobs and Airflow's task instances together again.
 
@@ -310,6 +317,13 @@ class WorkerStore(Protocol):
         refused. Each job gets exactly one new owner. A worker that has itself been stopped gets none.
 
         :raises NotFound: if the worker is not registered.
+        """
+        ...
+
+    def pools_left_behind(self, *, now: datetime) -> set[str]:
+        """Return the pools in which standalone workers have jobs that have stopped or are silent.
+
+        Who asks to take them over may get none all the same: they may be on another host.
         """
         ...
 

@@ -50,6 +50,7 @@ OVER = ("success", "failed", "skipped", "upstream_failed", "removed")
 """States of a task instance in which its try is not handed over again."""
 
 TASK_INSTANCE_IS_NOW = "the task instance is now "
+TASK_INSTANCE_RESTARTS = f"{TASK_INSTANCE_IS_NOW}restarting"
 CLEARED_OR_GONE = "cleared or gone"
 HANDED_OVER_AGAIN = "handed over again"
 SUPERSEDED = "the same try was handed over again and waits for this job to end"

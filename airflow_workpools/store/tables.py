@@ -105,7 +105,7 @@ pools = Table(
     metadata,
     Column("name", _name(), primary_key=True),
     Column("paused", Boolean, nullable=False),
-    # Claims of a pool queue up at this row: updating it is the lock, on every database.
+    # Claims of a pool queue up at this row. On SQLite, which locks no rows, updating it is the lock.
     Column("claim_count", Integer, nullable=False),
 )
 

@@ -61,13 +61,16 @@ class WaitingLines:
         due = self._due(airflow_pools)
         groups: dict[str, list[TaskGroup]] = defaultdict(list)
         if due:
-            for row in session.execute(
-                statements.waiting_tasks(), {"names": due, "overdue_since": overdue_since}
-            ):
-                groups[row.pool].append(TaskGroup(*row))
+            asked = {"names": due, "overdue_since": overdue_since}
+            # Plain rows, without the ORM's ways: there are thousands.
+            for row in session.connection().execute(statements.waiting_tasks(), asked):
+                groups[row[0]].append(TaskGroup._make(row))
         self._looks += 1
         for name in due:
-            self._lines[name] = Line.of(groups[name]) if name in groups else _EMPTY
+            if name not in groups:
+                self._lines[name] = _EMPTY
+            elif set(self._lines.get(name, _EMPTY).groups) != set(groups[name]):  # they come in any order
+                self._lines[name] = Line.of(groups[name])
             self._looked_at[name] = self._looks
         return self._lines
 

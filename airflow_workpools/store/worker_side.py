@@ -226,6 +226,21 @@ class WorkerSide(ClaimSide):
 
         return self._transaction(work)
 
+    def pools_left_behind(self, *, now: datetime) -> set[str]:
+        def work(session: Session) -> set[str]:
+            pools: dict[uuid.UUID, set[str]] = defaultdict(set)
+            for row in session.execute(statements.pools_of_standalone()):
+                pools[row.worker_id].add(row.pool)
+            found = (
+                rows.worker_record(row)
+                for some in chunks(pools)
+                for row in session.execute(statements.these_workers(some))
+            )
+            dead = [one for one in found if one and (one.state is WorkerState.STOPPED or one.silent(now))]
+            return set().union(*(pools[worker.id] for worker in dead))
+
+        return self._transaction(work)
+
 
 def _stop_silent(session: Session, which: Condition, now: datetime) -> None:
     """Mark those of these workers as stopped that have been silent for too long."""

@@ -123,6 +123,13 @@ class ExecutorSide(MemoryJobs):
             of_task_instances = [job for id_ in task_instance_ids for job in self._rounds(id_)]
             return self._cancel([*self._given(job_ids), *of_task_instances], rules.fit_text(reason), now)
 
+    def stop_cleared(self) -> int:
+        with self._lock:
+            cleared = [job for job in self._started_unwished() if self._state(job) == "restarting"]
+            for job in cleared:
+                job.change(desired_state=JobState.CANCELLED, reason=self._now_it_is(job))
+            return len(cleared)
+
     def reconcile(self, *, now: datetime, grace_seconds: float, by_time: bool = True) -> Reconciled:
         finishing_since = now - timedelta(seconds=grace_seconds)
         with self._lock:

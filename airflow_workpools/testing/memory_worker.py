@@ -260,6 +260,16 @@ class WorkerSide(MemoryJobs):
                 job.change(worker_id=worker_id)
             return [_claimed(job) for job in left]
 
+    def pools_left_behind(self, *, now: datetime) -> set[str]:
+        with self._lock:
+            return {
+                job.record.ref.pool
+                for worker in self._workers.values()
+                if worker.kind is WorkerKind.STANDALONE
+                and (worker.state is WorkerState.STOPPED or worker.silent(now))
+                for job in self._held(worker.id)
+            }
+
     def _registered(self, worker_id: uuid.UUID) -> WorkerRecord:
         worker = self._workers.get(worker_id)
         if worker is None:

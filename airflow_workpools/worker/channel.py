@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The socket between the executor and its embedded worker, and what the two say on it.
 
-A byte from the executor means "look for work now", another one "look for errands". A byte from the worker means "jobs
-have ended", another one, said now and then, only that it is there. When the executor is gone, however it ended, the
-worker reads the end of the socket. Other children of the scheduler hold the executor's end open, too (LocalExecutor
-forks many): so the executor shuts the connection down, which counts for all, and the worker also watches the executor's
-process.
+Each message begins with a byte. One from the executor means "look for work now", another one "look for errands". One
+from the worker means "jobs have ended" and is followed by the ids of their task instances; another one, said now and
+then, only that it is there. When the executor is gone, however it ended, the worker reads the end of the socket.
+Other children of the scheduler hold the executor's end open, too (LocalExecutor forks many): so the executor shuts
+the connection down, which counts for all, and the worker also watches the executor's process.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import os
 import socket
 import struct
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +28,34 @@ LOOK_NOW = b"!"
 LOOK_FOR_ERRANDS = b"+"
 NEWS = b"."
 ALIVE = b","
+MAX_SIZE = 4096
+"""Longest message, in bytes."""
+_ID_SIZE = 16
+_MOST_IDS = (MAX_SIZE - 1) // _ID_SIZE
+
+
+def make_channel() -> tuple[socket.socket, socket.socket]:
+    """Return both ends. A message comes whole or not at all, whoever doesn't listen."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def say(channel: socket.socket, word: bytes) -> None:
     """Say a word; who doesn't listen just now looks by itself soon."""
     with contextlib.suppress(OSError):
         channel.send(word)
+
+
+def say_ended(channel: socket.socket, task_instance_ids: Collection[UUID]) -> None:
+    """Say that jobs have ended, and of which tasks, as far as that is known."""
+    ids = [id_.bytes for id_ in task_instance_ids]
+    for first in range(0, len(ids) or 1, _MOST_IDS):
+        say(channel, NEWS + b"".join(ids[first : first + _MOST_IDS]))
+
+
+def ended_in(message: bytes) -> set[UUID]:
+    """Return the ids in a message that says that jobs have ended."""
+    ids = message[1:]
+    return {UUID(bytes=ids[at : at + _ID_SIZE]) for at in range(0, len(ids) - _ID_SIZE + 1, _ID_SIZE)}
 
 
 async def keep_saying_alive(channel: socket.socket, *, every_seconds: float) -> None:
@@ -52,7 +75,7 @@ async def listen(
         if ended is not None:
             loop.add_reader(ended, channel.shutdown, socket.SHUT_RD)
         try:
-            while heard := await loop.sock_recv(channel, 4096):
+            while heard := await loop.sock_recv(channel, MAX_SIZE):
                 for word, call in on_heard.items():
                     if word in heard:
                         call()

@@ -43,6 +43,9 @@ class News(Protocol):
     @property
     def wishes(self) -> bool: ...
 
+    @property
+    def pools(self) -> bool: ...
+
 
 @runtime_checkable
 class CanWait(Protocol):
@@ -51,7 +54,8 @@ class CanWait(Protocol):
     def wait_for_work(
         self, worker_id: UUID, *, most: int, seconds: float, heard: Collection[UUID] = ()
     ) -> News:
-        """Return as soon as there may be work, or a wish to cancel a job of which is not known. Blocks.
+        """Return as soon as there may be work, or a wish to cancel a job of which is not known, or when the work pools
+        are not as they were known. Blocks.
 
         Nothing is claimed by that.
 
@@ -185,6 +189,8 @@ class Claiming:
             self._looked.clear()
             self.look_now.set()
             await wait_for(self._looked, REACT_SECONDS)
+        if news.pools:
+            self.look()
         if news.wishes:
             self.on_wish()
             await asyncio.sleep(REACT_SECONDS)

@@ -24,12 +24,24 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_workpools.core.backoff import Backoff
-from airflow_workpools.worker.channel import LOOK_FOR_ERRANDS, LOOK_NOW, NEWS, say
+from airflow_workpools.worker.channel import (
+    LOOK_FOR_ERRANDS,
+    LOOK_NOW,
+    MAX_SIZE,
+    NEWS,
+    ended_in,
+    make_channel,
+    say,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Set
+    from uuid import UUID
 
 log = logging.getLogger(__name__)
+
+_MOST_MESSAGES = 1000
+"""Most that are read at a time: who listens is in the scheduler's loop."""
 
 
 @dataclass
@@ -48,6 +60,7 @@ class EmbeddedWorker:
     pid: int | None = None
     _socket: socket.socket | None = None
     _news: bool = False
+    _ended: set[UUID] = field(default_factory=set)
     _heard_at: float = 0.0
     _started_at: float = 0.0
     _restart_at: float = 0.0
@@ -58,7 +71,7 @@ class EmbeddedWorker:
 
     def start(self) -> None:
         """Fork the worker."""
-        ours, theirs = socket.socketpair()
+        ours, theirs = make_channel()
         ours.setblocking(False)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -93,19 +106,29 @@ class EmbeddedWorker:
         """Say whether the worker has told of ended jobs since the last time. Losing its call costs a second."""
         self._hear()
         news, self._news = self._news, False
+        self._ended.clear()
         return news
+
+    def ended(self) -> Set[UUID]:
+        """Return of which tries of tasks the worker has told since :meth:`has_news` that their jobs have ended."""
+        self._hear()
+        return self._ended
 
     def _hear(self) -> None:
         """Take in what the worker has said."""
         if self._socket is None:
             return
-        try:
-            heard = self._socket.recv(4096)
-        except OSError:
-            return
-        if heard:
+        for _ in range(_MOST_MESSAGES):
+            try:
+                heard = self._socket.recv(MAX_SIZE)
+            except OSError:
+                return
+            if not heard:
+                return
             self._heard_at = self.monotonic()
-            self._news = self._news or NEWS in heard
+            if heard.startswith(NEWS):
+                self._news = True
+                self._ended |= ended_in(heard)
 
     def supervise(self) -> None:
         """Start the worker again if it has ended: at once the first time, then after growing delays."""

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.errors import NotFound
-from airflow_workpools.worker.channel import LOOK_FOR_ERRANDS, LOOK_NOW, NEWS, keep_saying_alive, listen, say
+from airflow_workpools.worker.channel import LOOK_FOR_ERRANDS, LOOK_NOW, keep_saying_alive, listen, say_ended
 from airflow_workpools.worker.execution_api import keep_waking_execution_api, use_execution_api_of
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ async def _serve(channel: socket.socket, *, settings: Settings, team_name: str |
         home=settings.home,
         infrastructure_connection=infrastructure_connection,
         times=WorkerTimes(heartbeat=settings.worker.heartbeat_seconds, claim=settings.worker.claim_seconds),
-        on_ended=partial(say, channel, NEWS),
+        on_ended=partial(say_ended, channel),
     )
     errands = errands_of(record, infrastructures["process"], clock)
     errands.may_judge = worker.may_judge

@@ -49,6 +49,9 @@ TIMEOUT_SECONDS = 30.0
 """Longest time that the API server may take to begin an answer, on top of how long it was asked to wait."""
 POOLS_SECONDS = 5.0
 """How old what is known of the work pools may be."""
+COMPARE_SECONDS = 20.0
+"""Time between two questions, along with a wait, whether the work pools are still as they are known. Not with each: two
+API servers may know them differently for a while, or for good."""
 MAX_LOG_BYTES = 4 * 2**20
 """Most bytes of logs that go into one request."""
 CLOCK_OFF_SECONDS = 60.0
@@ -62,6 +65,8 @@ class News(NamedTuple):
     """Whether a claim may bring jobs."""
     wishes: bool
     """Whether jobs shall be cancelled of which that was not known."""
+    pools: bool = False
+    """Whether the work pools are not as they were known: they are asked for again."""
 
 
 class HttpClient:
@@ -109,6 +114,9 @@ class HttpClient:
         self._worker_id: UUID | None = None
         self._pools: Mapping[str, WorkPool] | None = None
         self._pools_at = float("-inf")
+        self._pools_version: str | None = None
+        self._compared_at = float("-inf")
+        self._left_behind = True
         self._told: Mapping[str, str] = {}
         self._told_of_clock = False
         self._line = ApiLine(
@@ -145,12 +153,16 @@ class HttpClient:
             heartbeat_seconds=worker.heartbeat_seconds,
             hindered=_fitting(worker.hindered),
         )
-        self._compare_clocks(self._line.call("register", request, wire.WorkerAnswer), now)
+        answer = self._line.call("register", request, wire.WorkerAnswer)
+        self._compare_clocks(answer, now)
+        # An API server may have looked a moment before the worker ended whose jobs this one is to have.
+        self._left_behind = True
 
     def heartbeat(self, worker_id: UUID, *, hindered: Mapping[str, str], now: datetime) -> WorkerState:
         request = wire.HeartbeatRequest(worker_id=worker_id, hindered=_fitting(hindered))
         answer = self._line.call("heartbeat", request, wire.WorkerAnswer)
         self._compare_clocks(answer, now)
+        self._left_behind = self._left_behind or answer.left_behind
         return answer.state
 
     def stop(self, worker_id: UUID, *, now: datetime) -> None:
@@ -179,9 +191,19 @@ class HttpClient:
             most=min(most, wire.MAX_JOBS),
             seconds=min(seconds, wire.MAX_WAIT_SECONDS),
             heard=list(heard)[: wire.MAX_JOBS],
+            pools_version=self._version_to_compare(),
         )
         answer = self._line.call("wait", request, wire.WaitAnswer, wait_seconds=request.seconds)
-        return News(answer.work, answer.wishes)
+        if answer.pools:
+            self._pools_at = float("-inf")
+        return News(answer.work, answer.wishes, answer.pools)
+
+    def _version_to_compare(self) -> str | None:
+        now = self._monotonic()
+        if now - self._compared_at < COMPARE_SECONDS:
+            return None
+        self._compared_at = now
+        return self._pools_version
 
     # -- work pools -----------------------------------------------------------------------------------------
 
@@ -190,7 +212,7 @@ class HttpClient:
             asked_at = self._monotonic()
             answer = self._line.call("pools", wire.PoolsRequest(pools=list(self._served)), wire.PoolsAnswer)
             self._pools, problems = self._usable(answer)
-            self._pools_at = asked_at
+            self._pools_at, self._pools_version = asked_at, answer.version
             self._tell(problems)
         return self._pools
 
@@ -308,13 +330,17 @@ class HttpClient:
         now: datetime,
         roaming: Mapping[str, str] = rules.NOTHING_ROAMS,
     ) -> list[ClaimedJob]:
+        if not self._left_behind:
+            return []
         request = wire.TakeOverRequest(
             worker_id=worker_id,
             call_number=next(self._numbers),
             hostname=hostname,
             roaming=dict(roaming),
         )
-        return _jobs(self._line.call("take_over", request, wire.JobsAnswer))
+        jobs = _jobs(self._line.call("take_over", request, wire.JobsAnswer))
+        self._left_behind = False  # until a heartbeat is told that there are some
+        return jobs
 
     # -- logs -----------------------------------------------------------------------------------------------
 

@@ -25,18 +25,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.core.pools import DEFAULT_START_ATTEMPTS
-from airflow_workpools.errors import NotFound
 from airflow_workpools.infrastructure.registry import infrastructure_class
 from airflow_workpools.store.records import WorkerState
 from airflow_workpools.worker.claiming import Claiming
 from airflow_workpools.worker.draining import stop_when_idle, until_all_is_taken
+from airflow_workpools.worker.heartbeats import Heartbeats
 from airflow_workpools.worker.launcher import Launcher, ReadConnections
 from airflow_workpools.worker.log_shipper import LogShipper
 from airflow_workpools.worker.outbox import Outbox
@@ -46,7 +46,6 @@ from airflow_workpools.worker.roof import Roof
 from airflow_workpools.worker.sites import Leftover, ReadConnection, Site, SiteKey, Sites
 from airflow_workpools.worker.sweeping import Sweeper
 from airflow_workpools.worker.times import WorkerTimes
-from airflow_workpools.worker.waiting import wait_for
 from airflow_workpools.worker.watching import Watcher
 from airflow_workpools.worker.wishes import Wishes
 
@@ -100,21 +99,19 @@ class Worker:
     """Called with the work pools that it serves, each time it has read them."""
     on_heartbeat: Callable[[], None] = lambda: None
     """Called when the store has taken a heartbeat."""
-    on_ended: Callable[[], None] = lambda: None
-    """Called when the ends of jobs have been stored, so that nobody has to ask for them all the time."""
+    on_ended: Callable[[Collection[UUID]], None] = lambda _: None
+    """Called with the ids of task instances when the ends of their jobs have been stored, so that nobody has to ask for
+    them all the time. Of some ends it is not known here whose they are."""
 
     def __post_init__(self) -> None:
         self._tracked: dict[UUID, Tracked] = {}
-        self._wish_now = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None
-        self._beat_now = asyncio.Event()
-        self._beats_to_take_over = 0
         self._stop = asyncio.Event()
         self._roof = Roof(
             self._stop,
             max_retry=self.times.max_retry,
             may_end=lambda: not (self._tracked or self._recovery.sought or self._launcher.job_ids),
-            on_unknown=self._beat_now.set,
+            on_unknown=lambda: self._heartbeats.beat_now.set(),
         )
         self._logs = LogShipper(
             worker_id=self.record.id,
@@ -166,6 +163,7 @@ class Worker:
             being_launched=lambda: self._launcher.job_ids,
             kept=self._kept,
             note_kept=self._outbox.note_kept,
+            on_unsure=lambda: self._claiming.look(),
         )
         self._watcher = Watcher(
             tracked=self._tracked,
@@ -182,6 +180,8 @@ class Worker:
             client=self.client,
             tracked=self._tracked,
             launcher=self._launcher,
+            look_seconds=self.times.stops,
+            ask_seconds=self.times.wishes,
             launch_patience=self.times.launch_patience,
         )
         self._sweeper = Sweeper(
@@ -211,7 +211,22 @@ class Worker:
             serve=self._serve,
             pause_seconds=lambda: self.times.claim,
             heard=lambda: [id_ for id_, one in self._tracked.items() if one.cancel_reason is not None],
-            on_wish=self._wish_now.set,
+            on_wish=self._wishes.ask_now.set,
+        )
+        self._heartbeats = Heartbeats(
+            record=self.record,
+            client=self.client,
+            clock=self.clock,
+            recovery=self._recovery,
+            seconds=self.times.heartbeat,
+            per_take_over=self.times.heartbeats_per_take_over,
+            hindered=self._hindered,
+            register=self._register,
+            keep_time=lambda: self.keep_time(),
+            may_judge=lambda: self.may_judge(),
+            on_taken=self._on_heartbeat,
+            on_state=lambda state: self._claiming.drained(state is WorkerState.DRAINING),
+            installation=lambda: self._launcher.installation,
         )
 
     # -- how the parts hang together ------------------------------------------------------------------------
@@ -258,11 +273,15 @@ class Worker:
 
     def _on_change(self) -> None:
         """What the worker can use has changed: the others are told at once."""
-        self._beat_now.set()
+        self._heartbeats.beat_now.set()
         self._claiming.look()
 
-    def _on_ended(self) -> None:
-        self.on_ended()
+    def _on_heartbeat(self) -> None:
+        self._roof.outages.works()
+        self.on_heartbeat()
+
+    def _on_ended(self, task_instance_ids: Collection[UUID]) -> None:
+        self.on_ended(task_instance_ids)
         self._claiming.look()  # slots have become free
 
     # -- from outside ---------------------------------------------------------------------------------------
@@ -291,7 +310,7 @@ class Worker:
         :param timeout_seconds: stop after this time in any case; None: however long they take.
         """
         self._claiming.is_over = True
-        self._beat_now.set()  # so that no more work is meant for it
+        self._heartbeats.beat_now.set()  # so that no more work is meant for it
         if self._draining is None:
             ending = stop_when_idle(self, timeout_seconds, look_seconds=self.times.drain_look)
             self._draining = asyncio.create_task(ending, name="drain")
@@ -320,10 +339,10 @@ class Worker:
         tasks = [
             asyncio.create_task(self._roof.guard(name, step), name=name)
             for name, step in (
-                ("heartbeat", self._heartbeat),
+                ("heartbeat", self._heartbeats.step),
                 ("claim", self._claiming.step),
                 ("listen", self._claiming.listen),
-                ("wishes", self._look_at_wishes),
+                ("wishes", self._wishes.step),
                 ("renewal", self._renew),
                 ("connections", self._look_at_connections),
                 ("sweep", self._sweep),
@@ -347,11 +366,11 @@ class Worker:
         await self._roof.persist("learn which Airflow this is", self._learn_whose)
         await self._roof.persist("read the work pools", self._serve)
         await self._sites.settle(self.times.settle)
+        await self._roof.persist("come online", self._register)
 
-        async def register() -> None:
-            await asyncio.to_thread(self.client.register, self._record(), now=self.clock())
-
-        await self._roof.persist("come online", register)
+    async def _register(self) -> None:
+        record = replace(self.record, hindered=self._hindered())
+        await asyncio.to_thread(self.client.register, record, now=self.clock())
 
     async def _learn_whose(self) -> None:
         installation = str(await asyncio.to_thread(self.client.installation))
@@ -361,9 +380,6 @@ class Worker:
         pools = await asyncio.to_thread(self.client.pools)
         self.on_pools(pools)
         self._sites.serve(pools)
-
-    def _record(self) -> WorkerRecord:
-        return replace(self.record, hindered=self._hindered())
 
     def _hindered(self) -> Mapping[str, str]:
         if self._claiming.is_over:
@@ -381,46 +397,6 @@ class Worker:
         await self._sites.close()
 
     # -- steps ----------------------------------------------------------------------------------------------
-
-    async def _heartbeat(self) -> None:
-        # Cleared before the heartbeat, so that a change during it causes another one.
-        self._beat_now.clear()
-        try:
-            await asyncio.to_thread(self.keep_time)
-            state = await asyncio.to_thread(
-                self.client.heartbeat, self.record.id, hindered=self._hindered(), now=self.clock()
-            )
-        except NotFound:
-            state = None
-        self._roof.outages.works()
-        self.on_heartbeat()
-        if state is not None:
-            self._claiming.drained(state is WorkerState.DRAINING)
-        if state in (None, WorkerState.STOPPED):
-            await self._come_back(state)
-        if self._beats_to_take_over <= 0 and self.may_judge():
-            await self._recovery.take_over()
-            await self._recovery.stop_strangers(self._launcher.installation)
-            self._beats_to_take_over = self.times.heartbeats_per_take_over
-        self._beats_to_take_over -= 1
-        await wait_for(self._beat_now, self.times.heartbeat)
-
-    async def _come_back(self, state: WorkerState | None) -> None:
-        """Come online again after a silence for which others took this worker for dead, and maybe its jobs.
-
-        :param state: None: it is not known; its token is another now, maybe.
-        """
-        if state is None:
-            log.info("Worker: is not known any more, or not with this token; coming online again")
-        else:
-            log.warning("Worker: was silent for so long that it was taken for dead; coming online again")
-        await asyncio.to_thread(self.client.register, self._record(), now=self.clock())
-        await self._recovery.forget_what_others_have()
-
-    async def _look_at_wishes(self) -> None:
-        await wait_for(self._wish_now, self.times.wishes)
-        self._wish_now.clear()
-        await self._wishes.look()
 
     async def _renew(self) -> None:
         await asyncio.sleep(self.times.renewal)

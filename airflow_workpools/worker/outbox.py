@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 class Outbox:
     """Tells the store what became of jobs, in batches; then has removed what is left of those that ended.
 
-    :param on_ended: called when ends of jobs have been stored.
+    :param on_ended: called when ends of jobs have been stored, with the ids of their task instances, if known.
     :param remove: has removed what is left of a job.
     :param journal: keeps on disk what could not be told.
     """
@@ -39,7 +39,7 @@ class Outbox:
     record: WorkerRecord
     client: WorkerClient
     clock: Callable[[], datetime]
-    on_ended: Callable[[], None]
+    on_ended: Callable[[Collection[UUID]], None]
     remove: Callable[[Tracked, Leftover], None]
     journal: Journal | None = None
     _reports: list[Report] = field(default_factory=list)
@@ -100,6 +100,8 @@ class Outbox:
                     "Worker: job %s is not this worker's any more; what became of it is for another to tell",
                     foreign,
                 )
+            ended = [report.job_id for report in batch if report.state in ENDED]
+            whose = [self._of[id_].job.task_instance_id for id_ in ended if id_ in ours & self._of.keys()]
             for report in batch:
                 tracked = self._of.get(report.job_id)
                 last = report.state in ENDED or (report.handle is not None and report.handle.failed_start)
@@ -107,8 +109,8 @@ class Outbox:
                     del self._of[report.job_id]
                     if report.job_id in ours or tracked.revoked:
                         self._remove(tracked, report)
-            if any(report.state in ENDED for report in batch):
-                self.on_ended()
+            if ended:
+                self.on_ended(whose)
         if not self._reports:
             self._to_tell.clear()
         if not any(report.state in ENDED for report in self._reports):

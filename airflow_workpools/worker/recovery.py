@@ -44,6 +44,7 @@ class Recovery:
     :param being_launched: tells which jobs are being launched.
     :param kept: returns what an earlier worker could not tell of a job, if it was kept.
     :param note_kept: takes note of it.
+    :param on_unsure: called when :meth:`find_lost` has to look again.
     """
 
     record: WorkerRecord
@@ -58,6 +59,7 @@ class Recovery:
     being_launched: Callable[[], Collection[UUID]]
     kept: Callable[[ClaimedJob], Report | None]
     note_kept: Callable[[Report], None]
+    on_unsure: Callable[[], None]
     sought: dict[UUID, Sought] = field(default_factory=dict)
     """Jobs that are looked for as soon as their infrastructure answers."""
     ends: dict[UUID, Report] = field(default_factory=dict)
@@ -69,6 +71,7 @@ class Recovery:
     def be_unsure(self) -> None:
         """Have :meth:`find_lost` look again."""
         self._unsure = True
+        self.on_unsure()
 
     @contextlib.asynccontextmanager
     async def unsure_if_it_fails(self) -> AsyncIterator[None]:

@@ -53,8 +53,10 @@ log = logging.getLogger(__name__)
 
 MAX_THREADS = 32
 """Most calls at a time that block: to the API server, to infrastructures, to where connections are kept."""
-CLAIM_SECONDS = 30.0
+CLAIM_SECONDS = 120.0
 """So often it asks for work though nobody told it of some: being told is the rule."""
+WISHES_SECONDS = 15.0
+"""The same for wishes to cancel jobs."""
 QUIET_SECONDS = 15.0
 """With --run-once: when nothing came for so long, all is taken."""
 MAX_RETRY_SECONDS = 10.0
@@ -209,7 +211,8 @@ def worker_times(options: WorkerOptions) -> WorkerTimes:
     return WorkerTimes(
         heartbeat=options.heartbeat_seconds,
         claim=1.0 if options.run_once else CLAIM_SECONDS,
-        # Who is silent is dead after so many: to look with each is a third of what a worker that waits asks for.
+        wishes=WISHES_SECONDS,
+        # Who is silent is dead after so many: to look with each would bring nothing more.
         heartbeats_per_take_over=MISSED_HEARTBEATS,
         max_retry=MAX_RETRY_SECONDS,
         settle=60.0 if options.run_once else WorkerTimes.settle,

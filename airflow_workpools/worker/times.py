@@ -20,6 +20,9 @@ class WorkerTimes:
     observe: float = 5.0
     """At the latest after this time it looks at its jobs, even when the infrastructure told of no change."""
     wishes: float = 1.0
+    """At the latest after this time it asks which jobs shall be cancelled, even when nobody told of a wish."""
+    stops: float = 1.0
+    """After this time it tries again to stop what could not be stopped."""
     launch_patience: float = 5.0
     """A launch that is under way, of a job that is not wanted any more, may still take so long."""
     renewal: float = 1.0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from airflow_workpools.errors import InfrastructureUnavailable
 from airflow_workpools.worker.tracking import grace_of
+from airflow_workpools.worker.waiting import wait_for
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 class Wishes:
     """Carries out wishes to cancel jobs.
 
+    :param look_seconds: time after which it is tried again to stop what could not be stopped.
+    :param ask_seconds: time after which the store is asked at the latest, even when nobody told of a wish.
     :param launch_patience: a launch that is under way may take so long, in seconds, before it is given up.
     """
 
@@ -33,29 +36,45 @@ class Wishes:
     client: WorkerClient
     tracked: dict[UUID, Tracked]
     launcher: Launcher
+    look_seconds: float
+    ask_seconds: float
     launch_patience: float
+    ask_now: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when there may be wishes that are not known."""
+    _asked_at: float = float("-inf")
     _since: dict[UUID, float] = field(default_factory=dict)
     """Since when (loop time) a job that is being launched is not wanted any more."""
     _stops: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def look(self) -> None:
-        """Ask which jobs shall be cancelled, and begin to stop them."""
-        if not self.tracked and not self.launcher.job_ids:
-            return
-        for given_up in [one for one in self.tracked.values() if one.revoked and not one.stopping]:
-            if given_up.handle is not None:  # else it is being launched
-                self._begin_to_stop(given_up)
+    async def step(self) -> None:
+        """Wait until there is a reason to look; then have stopped what is not wanted."""
+        await wait_for(self.ask_now, self.look_seconds)
+        told = self.ask_now.is_set()
+        self.ask_now.clear()
+        overdue = asyncio.get_running_loop().time() - self._asked_at >= self.ask_seconds
+        try:
+            if (self.tracked or self.launcher.job_ids) and (told or overdue or self._since):
+                await self._ask()
+        finally:  # what is known already does not depend on an answer
+            self._stop_unwanted()
+
+    async def _ask(self) -> None:
+        """Ask which jobs shall be cancelled."""
+        self._asked_at = asyncio.get_running_loop().time()
         wishes = await asyncio.to_thread(self.client.wishes, self.record.id)
         self._since = {wish.job_id: self._since[wish.job_id] for wish in wishes if wish.job_id in self._since}
         for id_, reason in wishes:
             tracked = self.tracked.get(id_)
             if tracked is not None:
                 tracked.cancel_reason = reason or "cancelled"
-            if tracked is not None and tracked.handle is not None:
-                if not tracked.stopping:
-                    self._begin_to_stop(tracked)
-            elif id_ in self.launcher.job_ids:
+            if (tracked is None or tracked.handle is None) and id_ in self.launcher.job_ids:
                 self._give_up_launch(id_)
+
+    def _stop_unwanted(self) -> None:
+        for tracked in list(self.tracked.values()):
+            # Without a handle, it is being launched.
+            if tracked.cancel_reason is not None and tracked.handle is not None and not tracked.stopping:
+                self._begin_to_stop(tracked)
 
     def _begin_to_stop(self, tracked: Tracked) -> None:
         tracked.stopping = True

@@ -37,6 +37,7 @@ POOLS: dict[str, dict[str, Any]] = {
     "narrow": {"concurrency_limit": 1},
     "thin": {"concurrency_limit": 1},
     "shared": {"concurrency_limit": 4},
+    "far": {"delivery": "pull"},
 }
 """The work pools that the tests' DAGs name."""
 AIRFLOW_POOLS = {"wide": 50, "db": 2}

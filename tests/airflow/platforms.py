@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -13,9 +14,10 @@ from typing import Any
 
 from airflow_workpools.infrastructure.containers import LABEL_PREFIX
 from airflow_workpools.infrastructure.docker.engine import OF_KUBERNETES
+from airflow_workpools.infrastructure.registry import default_template
 from tests.images import task_image
 
-POOLS = ("there", "pulled")
+POOLS = ("there", "narrow", "pulled")
 """The work pools whose jobs are looked at."""
 
 
@@ -24,12 +26,14 @@ class ContainerPlatform:
     """What Airflow and its work pool need to know of a platform, and what is on it."""
 
     names: Callable[[], set[str]]
-    """Names of what runs jobs there now, or is left of it."""
+    """Names of what runs jobs there now, or is left of it. Each is, or begins with, the name of its job."""
     kill: Callable[[str], None]
     """Ends what has this name, from outside and without asking it."""
     killed: str
     """What is said of it then."""
     job_variables: Mapping[str, Any]
+    definition: Mapping[str, Any] = field(default_factory=dict)
+    """What else the definition of its work pools says."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -72,7 +76,7 @@ def kubernetes_cluster(dags: Path) -> Iterator[ContainerPlatform]:
     image = task_image(dags)
     with tempfile.TemporaryDirectory() as path, KubernetesPlatform(Path(path)) as platform:
         yield ContainerPlatform(
-            names=lambda: {job.metadata.name for job in platform.jobs()},
+            names=lambda: {one.metadata.name for one in (*platform.jobs(), *filter(_runs, platform.pods()))},
             kill=platform.delete_pods_of,
             killed="deleted",
             job_variables={
@@ -81,9 +85,26 @@ def kubernetes_cluster(dags: Path) -> Iterator[ContainerPlatform]:
                 "host_network": True,
                 "namespace": platform.namespace,
                 "stop_grace_seconds": 20,
+                "start_patience_seconds": 5,
             },
+            definition={"base_job_template": _of_the_nodes_processes()},
             environment={"KUBECONFIG": os.environ["KUBECONFIG"]},
         )
+
+
+def _runs(pod: Any) -> bool:
+    """Say whether a container of a pod runs; what is left of it then may stay with its node for some seconds."""
+    return any(status.state.running is not None for status in pod.status.container_statuses or ())
+
+
+def _of_the_nodes_processes() -> dict[str, Any]:
+    """Return a template whose pods see the node's processes.
+
+    Where the sandbox of a pod is a program that ignores SIGTERM as first process, each end would be seen 10 s late.
+    """
+    template: dict[str, Any] = json.loads(json.dumps(default_template("kubernetes").to_json()))
+    template["job_configuration"]["manifest"]["spec"]["template"]["spec"]["hostPID"] = True
+    return template
 
 
 PLATFORMS: Mapping[str, Callable[[Path], AbstractContextManager[ContainerPlatform]]] = {

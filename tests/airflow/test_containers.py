@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks in containers, in a real Airflow: a Docker Engine's, and a Kubernetes cluster's."""
+"""Tasks in containers, in a real Airflow: a Docker Engine's, and a Kubernetes cluster's.
+
+To start a container that runs a task costs seconds of a processor, so what several tests look at is started at once.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,12 +19,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_workpools.cli.local_airflow import SCHEDULER
-from tests.airflow.harness import ROOT, AirflowInstance, held_at_once, seconds
+from airflow_workpools.infrastructure.containers import LEAN_COMMAND
+from tests.airflow.harness import ROOT, AirflowInstance, held_at_once
+from tests.airflow.reading import events, parts, read
 from tests.airflow.separate import RunningWorker, worker_command, worker_environment
+from tests.namespace import line_to
 from tests.postgres import postgres_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from airflow_workpools.cli.local_records import TaskTry
     from tests.airflow.platforms import ContainerPlatform
@@ -29,11 +36,15 @@ pytestmark = pytest.mark.airflow
 
 DAGS = ROOT / "tests/airflow/dags_containers"
 LIMIT = 2
+OUTAGE_SECONDS = 20
+"""Longer than the task sleeps that ends meanwhile."""
+GONE_SECONDS = 10
+"""So long after Airflow was told that a task is not wanted any more, nothing is left of it."""
 
 
 @dataclass(frozen=True)
 class Contained:
-    """An Airflow with a pool of containers, and how to see those from outside."""
+    """An Airflow with pools of containers, and how to see those from outside."""
 
     airflow: AirflowInstance
     kind: str
@@ -41,27 +52,50 @@ class Contained:
 
     def job(self, task: TaskTry) -> dict[str, Any]:
         rows = self.airflow.rows(
-            "select * from workpool_job where run_id = :run_id and task_id = :task_id",
+            "select * from workpool_job where run_id = :run_id and task_id = :task_id order by handed_over_at",
             run_id=task.run_id,
             task_id=task.task_id,
         )
-        assert len(rows) == 1
-        return rows[0]
+        assert len(rows) == task.try_number
+        return rows[-1]
 
     def log(self, task: TaskTry) -> str:
         """Return the whole log of a task: its last lines may come a moment after its end."""
         self.airflow.wait(lambda: self.job(task)["ended_at"], what="its job to end")
         return self.airflow.log(task)
 
-    def start(self, dag_id: str) -> TaskTry:
-        """Trigger a run of one task and wait until it runs, alone."""
-        self.wait_until_nothing_is_left()
-        run_id = self.airflow.trigger(dag_id)
-        what = f"{dag_id} to run"
-        return self.airflow.wait(lambda: self.airflow.running(dag_id, run_id), what=what)[0]
+    def start(self, *dag_ids: str) -> list[str]:
+        """Trigger runs of one task each, and return their ids."""
+        return [self.airflow.trigger(dag_id) for dag_id in dag_ids]
 
-    def wait_until_nothing_is_left(self) -> None:
-        self.airflow.wait(lambda: not self.platform.names(), what="everything to be removed")
+    def until_it_says(self, dag_id: str, run_id: str, words: str) -> TaskTry:
+        """Return the task of a run as soon as its own code runs in its container."""
+        task: TaskTry = self.airflow.wait(
+            lambda: self.airflow.running(dag_id, run_id), what=f"{dag_id} to run"
+        )[0]
+        self.airflow.wait(lambda: words in self.airflow.log(task), what="the task's own code")
+        return task
+
+    def release(self, name: str) -> None:
+        """Let the tasks go on that wait for this word."""
+        self.airflow.api.create("variables", {"key": name, "value": "yes"})
+
+    def what_runs(self, task: TaskTry) -> set[str]:
+        """Return the names of what is there of a task."""
+        name = f"wp-{_id_of(self.job(task))}"
+        return {one for one in self.platform.names() if one.startswith(name)}
+
+    def wait_until_it_is_gone(self, task: TaskTry, *, timeout: float = 60) -> None:
+        self.airflow.wait(lambda: not self.what_runs(task), timeout=timeout, what="its container to go")
+
+    def wait_for_another_worker(self, task: TaskTry, before: object) -> object:
+        """Return who looks after a task, as soon as that is not the worker that did before."""
+
+        def other() -> object:
+            worker_id = self.job(task)["worker_id"]
+            return worker_id if worker_id != before else None
+
+        return self.airflow.wait(other, what="another worker to take it over")
 
 
 @pytest.fixture(
@@ -90,44 +124,61 @@ def contained(
         stack.callback(instance.stop)
         instance.start()
         instance.create_pool("here")
-        for name, delivery in (("there", "push"), ("pulled", "pull")):
+        lean = {"command": list(LEAN_COMMAND)}
+        for name, definition, variables in (
+            ("there", {}, lean),
+            ("narrow", {"concurrency_limit": LIMIT}, {}),  # by Airflow's own module
+            ("pulled", {"delivery": "pull"}, lean),
+        ):
+            known = {**platform.job_variables, **variables, "env": {"WORKPOOLS_TEST_CONTAINER": "yes"}}
             instance.create_pool(
-                name,
-                type=request.param,
-                delivery=delivery,
-                concurrency_limit=LIMIT,
-                job_variables={**platform.job_variables, "env": {"WORKPOOLS_TEST_CONTAINER": "yes"}},
+                name, type=request.param, job_variables=known, **definition, **platform.definition
             )
         yield Contained(instance, request.param, platform)
 
 
+@pytest.fixture(scope="module")
+def begun(contained: Contained) -> Mapping[str, str]:
+    """Runs of DAGs that need nothing but to be looked at, begun together; by their DAGs."""
+    dags = ("moved_here", "moved_there", "in_containers", "talks", "fails", "crashes", "no_image")
+    return dict(zip(dags, contained.start(*dags), strict=True))
+
+
+@pytest.fixture(scope="module")
+def waiting(contained: Contained) -> dict[str, TaskTry]:
+    """Tasks that wait in their containers until they are ended, one for each way."""
+    ways = dict.fromkeys(("marked failed", "cleared", "run deleted"), "long_wait")
+    ways |= {"DAG deleted": "long_wait_of_a_dag_that_goes", "killed": "stays"}
+    runs = dict(zip(ways, contained.start(*ways.values()), strict=True))
+    said = {"stays": "said early"}
+    return {
+        way: contained.until_it_says(dag_id, runs[way], said.get(dag_id, "has begun to wait"))
+        for way, dag_id in ways.items()
+    }
+
+
 def test_another_work_queue_moves_a_task_into_a_container_and_nothing_else_changes(
-    contained: Contained,
+    contained: Contained, begun: Mapping[str, str]
 ) -> None:
     said = {}
     for dag_id in ("moved_here", "moved_there"):
-        (task,) = contained.airflow.run(dag_id)
+        (task,) = contained.airflow.wait_run(dag_id, begun[dag_id])
         said[dag_id] = contained.log(task)
     assert "runs in a container: no" in said["moved_here"]
     assert "runs in a container: yes" in said["moved_there"]
-    contained.wait_until_nothing_is_left()
 
 
-def test_what_tasks_return_reaches_the_next_and_the_pools_limit_holds(contained: Contained) -> None:
-    run_id = contained.airflow.trigger("in_containers")
-    tries = contained.airflow.wait_run("in_containers", run_id, timeout=240)
-    (last,) = (task for task in tries if task.task_id == "add")
-    assert "the sum is 30" in contained.log(last)
-    assert held_at_once(contained.airflow, [run_id]).at_least[""] <= LIMIT
-
-
-def test_a_log_is_there_while_the_task_runs_and_when_its_container_is_gone(contained: Contained) -> None:
+def test_a_log_is_there_while_the_task_runs_and_when_its_container_is_gone(
+    contained: Contained, begun: Mapping[str, str]
+) -> None:
     airflow = contained.airflow
-    task = contained.start("talks")
-    airflow.wait(lambda: "said early" in airflow.log(task), what="its log")
+    task = contained.until_it_says("talks", begun["talks"], "said early")
     assert "said late" not in airflow.log(task)
+    contained.release("talks")
     (task,) = airflow.wait_run("talks", task.run_id)
-    contained.wait_until_nothing_is_left()
+    contained.wait_until_it_is_gone(task)
+    sources, _ = parts(airflow, task)
+    assert [source.partition(":")[0] for source in sources] == ["Metadata database"]
     log = airflow.log(task)
     assert log.count("said early") == 1
     assert log.count("said late") == 1
@@ -135,47 +186,41 @@ def test_a_log_is_there_while_the_task_runs_and_when_its_container_is_gone(conta
     assert "Could not read served logs" not in log
 
 
-def test_a_task_that_is_marked_failed_is_asked_to_end_and_its_container_goes(contained: Contained) -> None:
-    airflow = contained.airflow
-    task = contained.start("long_wait")
-    airflow.wait(lambda: "has begun to wait" in airflow.log(task), what="the task's own code")
-    airflow.mark(task, "failed")
-    airflow.wait(lambda: contained.job(task)["ended_at"], what="its job to end")
-    # Airflow's own supervisor may have noticed first, and ended the task.
-    assert contained.job(task)["state"] in ("cancelled", "succeeded")
-    contained.wait_until_nothing_is_left()
-    airflow.wait(lambda: "was asked to end" in airflow.log(task), what="what on_kill said")
-
-
-@pytest.mark.parametrize("how", ["cleared", "run deleted"])
-def test_a_container_goes_when_its_task_is_not_wanted_any_more(contained: Contained, how: str) -> None:
-    airflow = contained.airflow
-    task = contained.start("long_wait")
-    airflow.wait(lambda: "has begun to wait" in airflow.log(task), what="the task's own code")
-    run, launched = f"dags/long_wait/dagRuns/{task.run_id}", contained.platform.names()
-    began = time.monotonic()
-    if how == "cleared":
-        airflow.clear(task)
-    else:
-        airflow.api.call("PATCH", run, {"state": "failed"})  # Airflow refuses to delete a run that runs
-        airflow.api.call("DELETE", run)
-    # This task does not end by being asked, so Airflow's supervisor lets it go on for 5 of these seconds.
-    airflow.wait(lambda: not launched & contained.platform.names(), timeout=60, what="its container to go")
-    print(f"{how}: its container was gone after {time.monotonic() - began:.1f} s")
-    if how == "cleared":
-        airflow.wait(lambda: airflow.running("long_wait", task.run_id), what="the task to run anew")
-        airflow.api.call("PATCH", run, {"state": "failed"})
-    contained.wait_until_nothing_is_left()
-
-
-def test_a_task_that_fails_has_its_own_reason_in_its_log(contained: Contained) -> None:
-    (task,) = contained.airflow.run("fails", state="failed")
+def test_a_task_that_fails_has_its_own_reason_in_its_log(
+    contained: Contained, begun: Mapping[str, str]
+) -> None:
+    (task,) = contained.airflow.wait_run("fails", begun["fails"], state="failed")
     assert "this task fails on purpose" in contained.log(task)
 
 
-def test_an_image_that_is_nowhere_is_told_where_people_look(contained: Contained) -> None:
+def test_a_container_that_dies_shows_what_it_wrote_and_why(
+    contained: Contained, begun: Mapping[str, str]
+) -> None:
     airflow = contained.airflow
-    (task,) = airflow.run("no_image", state="failed", timeout=240)
+    (task,) = airflow.wait_run("crashes", begun["crashes"], state="failed")
+    log = airflow.wait(
+        lambda: (log := read(airflow, task)) and "Work queue there" in str(log) and log, what="the reason"
+    )
+    assert events(log).count("going to crash") == 1
+    assert log[-1]["level"] == "error"
+    assert "SIGKILL, exit code 137" in log[-1]["event"]
+
+
+def test_what_tasks_return_reaches_the_next_and_the_pools_limit_holds(
+    contained: Contained, begun: Mapping[str, str]
+) -> None:
+    run_id = begun["in_containers"]
+    tries = contained.airflow.wait_run("in_containers", run_id, timeout=240)
+    (last,) = (task for task in tries if task.task_id == "add")
+    assert "the sum is 12" in contained.log(last)
+    assert held_at_once(contained.airflow, [run_id]).at_least[""] <= LIMIT
+
+
+def test_an_image_that_is_nowhere_is_told_where_people_look(
+    contained: Contained, begun: Mapping[str, str]
+) -> None:
+    airflow = contained.airflow
+    (task,) = airflow.wait_run("no_image", begun["no_image"], state="failed", timeout=240)
     assert "127.0.0.1:9/workpools/no-such" in airflow.log(task)
     events = airflow.rows(
         "select extra from log where run_id = :run_id and extra is not null", run_id=task.run_id
@@ -186,76 +231,118 @@ def test_an_image_that_is_nowhere_is_told_where_people_look(contained: Contained
     assert task.try_number == 1
 
 
-def test_what_is_killed_from_outside_is_a_reason_that_a_person_understands(contained: Contained) -> None:
-    task = contained.start("long_wait")
-    contained.airflow.wait(
-        lambda: "has begun to wait" in contained.airflow.log(task), what="the task's own code"
+@pytest.mark.parametrize("way", ["marked failed", "cleared", "run deleted", "DAG deleted"])
+def test_a_container_goes_soon_when_its_task_is_not_wanted_any_more(
+    contained: Contained, waiting: Mapping[str, TaskTry], way: str
+) -> None:
+    airflow, task = contained.airflow, waiting[way]
+    job, run = contained.job(task), f"dags/{task.dag_id}/dagRuns/{task.run_id}"
+    assert contained.what_runs(task)
+    began = time.monotonic()
+    if way == "marked failed":
+        airflow.mark(task, "failed")
+    elif way == "cleared":
+        airflow.clear(task)
+    else:
+        airflow.api.call("PATCH", run, {"state": "failed"})  # Airflow refuses to delete what runs
+        airflow.api.call("DELETE", run if way == "run deleted" else f"dags/{task.dag_id}")
+    name = f"wp-{_id_of(job)}"
+    airflow.wait(
+        lambda: not any(one.startswith(name) for one in contained.platform.names()),
+        timeout=GONE_SECONDS,
+        what="its container to go",
     )
-    (name,) = contained.platform.names()
-    contained.platform.kill(name)
-    (task,) = contained.airflow.wait_run("long_wait", task.run_id, state="failed", timeout=240)
+    print(f"{way}: its container was gone after {time.monotonic() - began:.1f} s")
+    if way == "marked failed":
+        # Airflow's own supervisor may have noticed first, and ended the task.
+        assert contained.job(task)["state"] in ("cancelled", "succeeded")
+        airflow.wait(lambda: "was asked to end" in airflow.log(task), what="what on_kill said")
+    if way == "cleared":
+        airflow.wait(lambda: airflow.running(task.dag_id, task.run_id), what="the task to run anew")
+        airflow.api.call("PATCH", run, {"state": "failed"})
+
+
+def test_what_is_killed_from_outside_is_a_reason_that_a_person_understands(
+    contained: Contained, waiting: Mapping[str, TaskTry]
+) -> None:
+    task = waiting["killed"]
+    contained.platform.kill(f"wp-{_id_of(contained.job(task))}")
+    (task,) = contained.airflow.wait_run(task.dag_id, task.run_id, state="failed", timeout=240)
     assert contained.platform.killed in contained.log(task)
 
 
-@pytest.mark.parametrize("victim", ["worker", "scheduler and worker"])
-def test_a_container_goes_on_and_runs_once_when_who_started_it_is_killed(
-    contained: Contained, victim: str
-) -> None:
+def test_a_container_goes_on_and_runs_once_when_who_started_it_is_killed(contained: Contained) -> None:
     airflow = contained.airflow
-    task = contained.start("sleeps")
-    airflow.wait(lambda: "has begun to sleep" in airflow.log(task), what="the task's own code")
-    launched = contained.platform.names()
-    worker = airflow.worker_pid()
-    if "scheduler" in victim:
-        airflow.local.kill9(SCHEDULER)
-    os.kill(worker, signal.SIGKILL)
-    if "scheduler" in victim:
-        airflow.local.start(SCHEDULER)
-    (after,) = airflow.wait_run("sleeps", task.run_id, timeout=240)
+    (run_id,) = contained.start("lasts")
+    task = contained.until_it_says("lasts", run_id, "said early")
+    launched = contained.what_runs(task)
+    for with_scheduler in (False, True):
+        started_by, pid = contained.job(task)["worker_id"], airflow.worker_pid()
+        if with_scheduler:
+            airflow.local.kill9(SCHEDULER)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        if with_scheduler:
+            airflow.local.start(SCHEDULER)
+        contained.wait_for_another_worker(task, started_by)
+    assert contained.what_runs(task) == launched
+    contained.release("lasts")
+    (after,) = airflow.wait_run("lasts", run_id, timeout=240)
     assert after.try_number == 1
-    assert airflow.log(after).count("has begun to sleep") == 1
-    assert len(launched) == 1
-    airflow.wait(lambda: contained.job(after)["ended_at"], what="its job to end")
+    log = contained.log(after)
+    assert (log.count("said early"), log.count("said late")) == (1, 1)
     job = contained.job(after)
     assert (job["state"], job["reason"]) == ("succeeded", None)
-    assert seconds(job["ended_at"]) - seconds(job["started_at"]) > 20
-    contained.wait_until_nothing_is_left()
+    contained.wait_until_it_is_gone(after)
 
 
 @pytest.mark.worker
-def test_a_worker_elsewhere_starts_containers_and_has_them_again_when_it_was_killed(
+def test_a_worker_elsewhere_has_its_containers_again_when_it_is_killed_while_the_api_server_is_away(
     contained: Contained, tmp_path: Path
 ) -> None:
+    """The task ends meanwhile, and can't tell it before the API server is back."""
     airflow = contained.airflow
     token = airflow.workpools("token", "create", "--pool", "pulled").strip()
-    made = worker_environment(tmp_path, dags=DAGS, url=airflow.api.url, trace=airflow.trace)
-    environment = {**made, **contained.platform.environment, "AIRFLOW_WORKPOOLS_TOKEN": token}
     command = worker_command("pulled", "--name", "elsewhere")
     with ExitStack() as stack:
+        line = stack.enter_context(line_to(airflow.local.ports.api))
+        url = f"http://127.0.0.1:{line.port}"
+        made = worker_environment(tmp_path, dags=DAGS, url=url, trace=airflow.trace)
+        environment = {**made, **contained.platform.environment, "AIRFLOW_WORKPOOLS_TOKEN": token}
 
         def start() -> RunningWorker:
             worker = RunningWorker(command, environment, tmp_path / "worker.log")
             stack.callback(worker.end)
             return worker
 
+        moved, sleeps = contained.start("moved_pulled", "sleeps_pulled")
         first = start()
-        (task,) = airflow.run("moved_pulled", timeout=240)
-        assert "runs in a container: yes" in contained.log(task)
-        task = contained.start("sleeps_pulled")
-        airflow.wait(lambda: "has begun to sleep" in airflow.log(task), what="the task's own code")
-        launched = contained.platform.names()
+        (moved_task,) = airflow.wait_run("moved_pulled", moved, timeout=240)
+        assert "runs in a container: yes" in contained.log(moved_task)
+        contained.until_it_says("sleeps_pulled", sleeps, "has begun to sleep")
+        line.cut()
+        back_at = time.monotonic() + OUTAGE_SECONDS
+        airflow.wait(lambda: "Jobs go on" in first.said(), what="the worker to tell of the outage")
         first.signal(signal.SIGKILL)
         first.process.wait()
+        first.output.unlink()
         second = start()
-        (after,) = airflow.wait_run("sleeps_pulled", task.run_id, timeout=240)
-        assert (len(launched), after.try_number) == (1, 1)
+        airflow.wait(lambda: "Jobs go on" in second.said(), what="the next worker to tell of the outage")
+        time.sleep(max(0.0, back_at - time.monotonic()))
+        line.mend()
+        (after,) = airflow.wait_run("sleeps_pulled", sleeps, timeout=240)
+        assert after.try_number == 1
         assert contained.log(after).count("has begun to sleep") == 1
         job = contained.job(after)
         assert (job["state"], job["reason"]) == ("succeeded", None)
-        contained.wait_until_nothing_is_left()
+        contained.wait_until_it_is_gone(after)
         assert "Traceback" not in second.said()
         assert token not in second.said()
 
 
-def _id_of(job: dict[str, Any]) -> str:
+def test_nothing_is_left(contained: Contained) -> None:
+    contained.airflow.wait(lambda: not contained.platform.names(), what="everything to be removed")
+
+
+def _id_of(job: Mapping[str, Any]) -> str:
     return str(job["id"])

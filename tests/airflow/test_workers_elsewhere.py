@@ -119,7 +119,7 @@ class Elsewhere:
 
     def close(self) -> None:
         """End the workers of a test, and let no process of a job live on."""
-        self.place.mend()
+        self.place.line.mend()
         for worker in self._started:
             worker.end()
         self._started.clear()
@@ -172,31 +172,27 @@ def test_tasks_run_where_only_the_api_server_can_be_reached_and_their_logs_are_i
     assert not list((elsewhere.home / "logs").rglob("attempt=*.log")), "a task's log stays nowhere"
 
 
-def test_the_first_sigterm_lets_a_worker_finish_and_it_takes_nothing_more(elsewhere: Elsewhere) -> None:
-    worker = elsewhere.start("drains", "--drain-timeout", "none")
-    task = elsewhere.begin("drained")
-    worker.signal(signal.SIGTERM)
-    elsewhere.airflow.wait(lambda: "claims no more" in worker.said(), what="the worker to drain")
-    later = elsewhere.airflow.trigger("quick")
-    assert worker.process.poll() is None
-    log = elsewhere.finish(task)
-    assert "this task was released" in log
-    assert worker.process.wait(60) == 0
-    assert not elsewhere.airflow.executions(later)
-    elsewhere.start("takes_the_rest")
-    elsewhere.airflow.wait_run("quick", later)
-
-
-def test_the_second_sigterm_ends_a_worker_whose_jobs_the_next_one_has(elsewhere: Elsewhere) -> None:
+def test_the_first_sigterm_lets_a_worker_drain_and_the_second_ends_it_and_the_next_one_has_its_jobs(
+    elsewhere: Elsewhere,
+) -> None:
     worker = elsewhere.start("stops", "--drain-timeout", "none")
     task = elsewhere.begin("stopped")
     worker.signal(signal.SIGTERM)
     elsewhere.airflow.wait(lambda: "claims no more" in worker.said(), what="the worker to drain")
+    later = elsewhere.airflow.trigger("quick")
+    elsewhere.airflow.wait(lambda: elsewhere.airflow.tries("quick", later), what="more work to be there")
+    assert worker.process.poll() is None
     worker.signal(signal.SIGTERM)
     assert worker.process.wait(60) == 0
     assert elsewhere.job(task)["ended_at"] is None
-    elsewhere.start("stops")
+    assert not elsewhere.airflow.executions(later)
+    heir = elsewhere.start("stops", "--drain-timeout", "none")
+    elsewhere.airflow.wait_run("quick", later)
+    heir.signal(signal.SIGTERM)
+    elsewhere.airflow.wait(lambda: "claims no more" in heir.said(), what="the next worker to drain")
+    assert heir.process.poll() is None
     assert "this task was released" in elsewhere.finish(task)
+    assert heir.process.wait(60) == 0
 
 
 def test_a_worker_that_was_killed_goes_on_with_its_jobs(elsewhere: Elsewhere) -> None:
@@ -210,20 +206,6 @@ def test_a_worker_that_was_killed_goes_on_with_its_jobs(elsewhere: Elsewhere) ->
     assert log.count("this task was released") == 1
 
 
-def test_while_the_api_server_is_away_jobs_go_on_and_all_is_told_afterwards(elsewhere: Elsewhere) -> None:
-    worker = elsewhere.start("waits", "--with-healthcheck", "--healthcheck-address", "127.0.0.1:8974")
-    task = elsewhere.begin("cut_off")
-    elsewhere.place.cut()
-    elsewhere.airflow.wait(lambda: "Jobs go on" in worker.said(), what="the worker to tell of the outage")
-    elsewhere.airflow.wait(lambda: health(elsewhere) == "503", what="the health check to tell of it")
-    assert worker.process.poll() is None
-    elsewhere.place.mend()
-    elsewhere.airflow.wait(lambda: "answers again" in worker.said(), what="the worker to be told")
-    elsewhere.airflow.wait(lambda: health(elsewhere) == "200", what="the health check to be well")
-    assert "this task was released" in elsewhere.finish(task)
-    assert "Traceback" not in worker.said()
-
-
 def health(elsewhere: Elsewhere) -> str:
     """Ask, from within, how the worker is."""
     program = (
@@ -235,57 +217,59 @@ def health(elsewhere: Elsewhere) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def test_a_worker_that_is_killed_and_started_while_the_api_server_is_away_loses_nothing(
-    elsewhere: Elsewhere,
-) -> None:
-    worker = elsewhere.start("twice")
-    task = elsewhere.begin("cut_off_and_killed")
-    elsewhere.place.cut()
-    worker.signal(signal.SIGKILL)
-    worker.process.wait()
-    worker.output.unlink()
-    again = elsewhere.begin_to_start("twice")
-    elsewhere.airflow.wait(lambda: "Jobs go on" in again.said(), what="the worker to tell of the outage")
-    elsewhere.place.mend()
-    assert "this task was released" in elsewhere.finish(task)
-
-
 def test_while_the_api_server_is_away_for_long_jobs_go_on_and_end_and_each_task_succeeds_once(
     elsewhere: Elsewhere,
 ) -> None:
-    """By itself Airflow ends a task half a minute after its API server has gone."""
-    worker = elsewhere.start("outlasts")
+    """By itself Airflow ends a task half a minute after its API server has gone.
+
+    Of two workers, one is killed and started anew meanwhile.
+    """
+    airflow, line = elsewhere.airflow, elsewhere.place.line
+    check = ("--with-healthcheck", "--healthcheck-address", "127.0.0.1:8974")
+    worker = elsewhere.start("outlasts", "--limit", "3", *check)
     goes_on, ends, dies = (
         elsewhere.begin(dag_id) for dag_id in ("goes_on", "ends_meanwhile", "dies_meanwhile")
     )
-    tasks, reports = (goes_on, ends, dies), elsewhere.home / "workpools/worker-outlasts/reports"
+    other = elsewhere.start("twice")
+    orphan = elsewhere.begin("cut_off_and_killed")
+    tasks, reports = (goes_on, ends, dies, orphan), elsewhere.home / "workpools/worker-outlasts/reports"
 
     def states() -> list[str]:
         return [elsewhere.job(task)["state"] for task in tasks]
 
-    elsewhere.airflow.wait(lambda: states() == ["running"] * 3, what="all to be told")
-    elsewhere.place.cut()
+    airflow.wait(lambda: states() == ["running"] * 4, what="all to be told")
+    line.cut()
     back_at = time.monotonic() + OUTAGE_SECONDS
-    elsewhere.airflow.release("ends_meanwhile")
+    other.signal(signal.SIGKILL)
+    other.process.wait()
+    other.output.unlink()
+    other = elsewhere.begin_to_start("twice")
+    airflow.release("ends_meanwhile")
     process = JobDirectories(reports.parent).of(uuid.UUID(str(elsewhere.job(dies)["id"]))).process()
     assert process is not None
     kill_family(process.identity.pid)
-    elsewhere.airflow.wait(lambda: list(reports.glob("*.json")), what="what can't be told to be kept")
-    elsewhere.airflow.wait(
-        lambda: [one for one in elsewhere.airflow.executions(ends.run_id) if one.event == "end"],
+    airflow.wait(lambda: "Jobs go on" in worker.said(), what="the worker to tell of the outage")
+    airflow.wait(lambda: "Jobs go on" in other.said(), what="the worker that starts to tell of it")
+    airflow.wait(lambda: health(elsewhere) == "503", what="the health check to tell of it")
+    airflow.wait(lambda: list(reports.glob("*.json")), what="what can't be told to be kept")
+    airflow.wait(
+        lambda: [one for one in airflow.executions(ends.run_id) if one.event == "end"],
         what="a task to end meanwhile",
     )
     time.sleep(max(0.0, back_at - time.monotonic()))
     assert worker.process.poll() is None
-    assert states() == ["running"] * 3
-    elsewhere.place.mend()
-    assert "this task was released" in elsewhere.finish(goes_on)
-    assert "this task was released" in elsewhere.finish(ends)
-    elsewhere.airflow.wait_run("dies_meanwhile", dies.run_id, state="failed")
-    elsewhere.airflow.wait(lambda: elsewhere.job(dies)["ended_at"], what="its job to end")
+    assert states() == ["running"] * 4
+    line.mend()
+    airflow.wait(lambda: "answers again" in worker.said(), what="the worker to be told")
+    airflow.wait(lambda: health(elsewhere) == "200", what="the health check to be well")
+    for task in (goes_on, ends, orphan):
+        assert "this task was released" in elsewhere.finish(task)
+    airflow.wait_run("dies_meanwhile", dies.run_id, state="failed")
+    airflow.wait(lambda: elsewhere.job(dies)["ended_at"], what="its job to end")
     assert "SIGKILL" in elsewhere.job(dies)["reason"]
-    elsewhere.airflow.wait(lambda: not list(reports.glob("*.json")), what="what was kept to be forgotten")
+    airflow.wait(lambda: not list(reports.glob("*.json")), what="what was kept to be forgotten")
     assert worker.said().count("Jobs go on") == 1
+    assert "Traceback" not in worker.said() + other.said()
 
 
 def test_a_token_is_changed_while_a_worker_works_and_no_job_is_lost(elsewhere: Elsewhere) -> None:

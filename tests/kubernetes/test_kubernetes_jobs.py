@@ -7,15 +7,21 @@ import asyncio
 import dataclasses
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from airflow_workpools.infrastructure.base import CanRenew, Handle, HasLog, MayBeHindered, Observation, Phase
-from airflow_workpools.infrastructure.containers import WORKLOAD_PATH
-from airflow_workpools.infrastructure.kubernetes import KubernetesInfrastructure, infrastructure
-from airflow_workpools.infrastructure.kubernetes.manifest import KUEUE_LABEL
+from airflow_workpools.infrastructure.containers import WORKLOAD_DIRECTORY, WORKLOAD_PATH
+from airflow_workpools.infrastructure.kubernetes import (
+    KubernetesInfrastructure,
+    infrastructure,
+    parcels,
+    stopping,
+)
+from airflow_workpools.infrastructure.kubernetes.manifest import KUEUE_LABEL, JobPlan
 from tests.kubernetes.cluster import FOREVER, TOKEN, KubernetesPlatform, eventually
 from tests.kubernetes.watching import PATIENCE_SECONDS, end_of, until, until_ended
 from tests.unit.infrastructure_contract import launch, observe, wait_until_begun, working
@@ -113,6 +119,92 @@ class TestTheWorkload:
         assert cluster.times_run(spec) == 1
 
 
+class TestASharedSecret:
+    """Jobs that are launched at the same time have one."""
+
+    def test_shows_each_pod_its_own_workload_and_goes_with_the_last_job(
+        self, cluster: KubernetesPlatform
+    ) -> None:
+        quick, lasts = (
+            cluster.spec(
+                f"ls {WORKLOAD_DIRECTORY} >> /diary; cat {WORKLOAD_PATH} >> /diary; {rest}", workload=name
+            )
+            for name, rest in (("quick", "exit 0"), ("lasts", "exec sleep 300"))
+        )
+
+        async def scenario() -> None:
+            async with working(cluster) as worker:
+                first, second = await asyncio.gather(launch(worker, quick), launch(worker, lasts))
+                assert first.data["secret"] == second.data["secret"]
+                await until_ended(worker, first)
+                await until_running(worker, second)
+                await worker.cleanup(first)
+                await asyncio.to_thread(eventually, lambda: owners(cluster, second) == {lasts.name})
+                await asyncio.to_thread(eventually, lambda: cluster.diary(lasts)[1:])
+                await worker.stop(second, grace_seconds=0)
+                await until_ended(worker, second)
+                await worker.cleanup(second)
+                await asyncio.to_thread(eventually, lambda: not owners(cluster, second))
+
+        asyncio.run(scenario())
+        assert (cluster.diary(quick), cluster.diary(lasts)) == (
+            ["workload.json", "quick"],
+            ["workload.json", "lasts"],
+        )
+
+    def test_takes_in_one_that_comes_late(
+        self, cluster: KubernetesPlatform, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(parcels, "PATIENCE_SECONDS", 0.0)
+        early, late = (cluster.spec("true", node_selector={"no.such": "node"}) for _ in range(2))
+
+        async def scenario() -> None:
+            async with working(cluster) as worker:
+                may_create, create = asyncio.Event(), worker._objects.create_job
+
+                async def create_late(plan: JobPlan, **given: Any) -> tuple[Mapping[str, Any], bool]:
+                    if plan.name == late.name:
+                        await may_create.wait()
+                    return await create(plan, **given)
+
+                monkeypatch.setattr(worker._objects, "create_job", create_late)
+                second = asyncio.create_task(launch(worker, late))
+                first = await launch(worker, early)
+                assert owners(cluster, first) == {early.name}
+                may_create.set()
+                assert (await second).data["secret"] == first.data["secret"]
+                assert owners(cluster, first) == {early.name, late.name}
+                await asyncio.gather(*(worker.cleanup(handle) for handle in (first, await second)))
+
+        asyncio.run(scenario())
+
+    def test_that_was_never_sent_ends_the_attempts_of_all(
+        self, cluster: KubernetesPlatform, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(infrastructure, "_HANDED_OVER_SECONDS", 1.0)
+
+        async def scenario() -> list[Observation]:
+            async with working(cluster) as worker:
+                launches = [worker.launch(cluster.exits_with(0)) for _ in range(3)]
+                handles = await asyncio.gather(*(anext(one) for one in launches))
+            async with working(cluster) as later:
+                seen = [await until_ended_looking(later, handle) for handle in handles]
+                await asyncio.gather(*(later.cleanup(handle) for handle in handles))
+                return seen
+
+        assert all(seen.never_started for seen in asyncio.run(scenario()))
+
+
+def owners(cluster: KubernetesPlatform, handle: Handle) -> set[str]:
+    """Return the names of the Jobs that own the Secret of a job; none if there is no such Secret."""
+    return {
+        owner.name
+        for secret in cluster.secrets()
+        if secret.metadata.name == handle.data["secret"]
+        for owner in secret.metadata.owner_references
+    }
+
+
 async def until_ended_looking(worker: KubernetesInfrastructure, handle: Handle) -> Observation:
     """Look at a job again and again, as a worker does also when nothing changes."""
 
@@ -168,6 +260,33 @@ class TestStopping:
             await worker.stop(handle, grace_seconds=20)
 
         assert end_of(cluster, spec, then=stop).ended
+        assert cluster.times_run(spec) == 0
+
+    def test_a_job_that_its_node_is_still_bringing_up_does_not_wait_for_the_node(
+        self, cluster: KubernetesPlatform, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(stopping, "BRINGS_UP_SECONDS", 1.0)
+        spec = cluster.exits_with(0)
+
+        async def scenario() -> Observation:
+            async with working(cluster) as worker:
+                graces, delete = [], worker._objects.delete_pod
+
+                async def delete_pod(*pod: str, grace_seconds: int) -> None:
+                    graces.append(grace_seconds)
+                    await delete(*pod, grace_seconds=grace_seconds)
+
+                monkeypatch.setattr(worker._objects, "delete_pod", delete_pod)
+                # Without its workload, the node tries to bring it up for longer than that.
+                handle = await anext(worker.launch(spec))
+                await until(worker, handle, lambda seen: "MountVolume" in str(seen.reason))
+                await worker.stop(handle, grace_seconds=20)
+                seen = await until_ended(worker, handle)
+                await worker.cleanup(handle)
+                assert graces == [20, 0]
+                return seen
+
+        assert asyncio.run(scenario()).never_started
         assert cluster.times_run(spec) == 0
 
 

@@ -56,6 +56,22 @@ def assert_never_started(seen: Observation, pattern: str) -> None:
     assert re.search(pattern, seen.reason), seen.reason
 
 
+@pytest.fixture(scope="module", autouse=True)
+def filling(cluster: KubernetesPlatform) -> Handle:
+    """A job that fills its disk. Nodes look at that seldom, so the other tests go on meanwhile."""
+    spec = cluster.spec("dd if=/dev/zero of=/scratch/full bs=1M count=20; sleep 300")
+    pod = spec.configuration["manifest"]["spec"]["template"]["spec"]
+    pod["volumes"].append({"name": "scratch", "emptyDir": {"sizeLimit": "1Mi"}})
+    pod["containers"][0]["volumeMounts"].append({"name": "scratch", "mountPath": "/scratch"})
+    pod["terminationGracePeriodSeconds"] = 1
+
+    async def scenario() -> Handle:
+        async with working(cluster) as worker:
+            return await launch(worker, spec)
+
+    return asyncio.run(scenario())
+
+
 class TestTheContainer:
     def test_that_uses_too_much_memory_is_killed(self, cluster: KubernetesPlatform) -> None:
         hungry = "python3 -c 'x = bytearray(300 << 20); print(sum(x))'"
@@ -90,16 +106,6 @@ class TestTheContainer:
     def test_that_takes_longer_than_its_deadline_is_ended(self, cluster: KubernetesPlatform) -> None:
         seen = end_of(cluster, cluster.spec(FOREVER, active_deadline_seconds=3, stop_grace_seconds=1))
         assert re.match(r"deadline exceeded: .* 3 s", str(seen.reason))
-
-    def test_that_fills_its_disk_is_evicted(self, cluster: KubernetesPlatform) -> None:
-        spec = cluster.spec("dd if=/dev/zero of=/scratch/full bs=1M count=20; sleep 300")
-        pod = spec.configuration["manifest"]["spec"]["template"]["spec"]
-        pod["volumes"].append({"name": "scratch", "emptyDir": {"sizeLimit": "1Mi"}})
-        pod["containers"][0]["volumeMounts"].append({"name": "scratch", "mountPath": "/scratch"})
-        pod["terminationGracePeriodSeconds"] = 1
-        seen = end_of(cluster, spec)
-        assert re.match(r'evicted: .*"scratch"', str(seen.reason)), seen
-        assert not seen.never_started
 
 
 class TestTheImage:
@@ -177,13 +183,11 @@ class TestFromOutside:
                 handle = await launch(worker, spec)
             await asyncio.to_thread(
                 cluster.batch.delete_namespaced_job,
-                spec.name, cluster.namespace, propagation_policy="Foreground",
+                spec.name, cluster.namespace, propagation_policy="Background",
             )  # fmt: skip
-            await asyncio.to_thread(
-                eventually,
-                lambda: spec.name not in {job.metadata.name for job in cluster.jobs()},
-                seconds=120,
-            )
+            # The node would take its time.
+            await asyncio.to_thread(cluster.delete_pods_of, spec.name)
+            await asyncio.to_thread(eventually, lambda: not cluster.pods(spec))
             async with working(cluster) as later:
                 return (await later.observe([handle]))[handle.job_id]
 
@@ -270,3 +274,15 @@ class TestRefusals:
         assert re.search(r'User "restricted" cannot list resource "(jobs|pods)"', refusal)
         assert "docs/kubernetes.md" in refusal
         assert cluster.namespace in refusal
+
+
+def test_a_container_that_fills_its_disk_is_evicted(cluster: KubernetesPlatform, filling: Handle) -> None:
+    async def scenario() -> Observation:
+        async with working(cluster) as worker:
+            seen = await until_ended(worker, filling)
+            await worker.cleanup(filling)
+            return seen
+
+    seen = asyncio.run(scenario())
+    assert re.match(r'evicted: .*"scratch"', str(seen.reason)), seen
+    assert not seen.never_started

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker that is killed at one point of a job's way: ``python -m tests.store.dying_worker URL FOLDER POINT``."""
+"""A worker that is killed at one point of a job's way."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +21,7 @@ def die() -> NoReturn:
 
 
 def main(url: str, folder: str, point: str) -> None:
+    """Work for the API server at this address, with this folder as home, until it is at one of the points."""
     worker = make_worker(url, Path(folder) / "token", Path(folder))
     client: Any = worker.client
     processes: Any = worker.infrastructures["process"]
@@ -57,7 +57,3 @@ def main(url: str, folder: str, point: str) -> None:
     else:
         client.report = dying_report
     asyncio.run(worker.run())
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -48,6 +48,8 @@ class StubWorker:
     silence_seconds: float | None = None
     pid: int | None = 1
     heard: list[str] = field(default_factory=list)
+    told: set[uuid.UUID] = field(default_factory=set)
+    """Ids of task instances whose jobs it says to have ended."""
     fails: bool = False
 
     def start(self) -> None:
@@ -60,7 +62,11 @@ class StubWorker:
         self.heard.append("look for errands")
 
     def has_news(self) -> bool:
+        self.told.clear()
         return True
+
+    def ended(self) -> set[uuid.UUID]:
+        return self.told
 
     def supervise(self) -> None:
         if self.fails:

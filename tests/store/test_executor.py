@@ -58,6 +58,7 @@ def next_round(executor: WorkPoolExecutor) -> None:
     """Sync as after some seconds: what is done now and then is due."""
     duties = executor._started()
     duties._looked_at = duties._counted_at = duties._run_state_at = duties._allocated_at = float("-inf")
+    duties._cleared_at = float("-inf")
     duties._settled = None
     executor.sync()
 
@@ -195,6 +196,24 @@ def test_a_hand_over_that_is_rolled_back_leaves_no_job_and_costs_no_slot(
     next_round(executor)
     assert executor.running == {key_of_workload(kept)}
     assert executor.event_buffer == {}
+
+
+def test_what_the_worker_says_to_have_ended_holds_no_slot_even_before_airflow_is_told(
+    stage: Scheduler, executor: WorkPoolExecutor
+) -> None:
+    first, second = stage.workload(), stage.workload()
+    for workload in (first, second):
+        stage.hand_over(executor, workload)
+    total = executor.slots_available + 2
+    somebody_elses = uuid.uuid4()
+    stub(executor).told |= {first.ti.id, somebody_elses}
+    assert (executor.slots_occupied, executor.slots_available) == (1, total - 1)
+    ends(stage, stage.rig.record(first.ti.id).id)
+    executor.sync()
+    assert list(executor.event_buffer) == [key_of_workload(first)]
+    assert (executor.slots_occupied, executor.slots_available) == (1, total - 1)
+    stub(executor).told |= {first.ti.id}  # said again, late
+    assert (executor.slots_occupied, executor.slots_available) == (1, total - 1)
 
 
 REFUSALS = [
@@ -629,7 +648,10 @@ def test_a_busy_loop_without_news_issues_no_statement(
     monkeypatch.setattr(stub(executor), "has_news", lambda: False)
     monkeypatch.setattr("airflow_workpools.executor.time.monotonic", lambda: executor._ask_again_at - 0.9)
     duties = executor._started()
-    duties._looked_at = duties._counted_at = duties._run_state_at = duties._allocated_at = time.monotonic()
+    now = time.monotonic()
+    duties._looked_at = duties._counted_at = duties._run_state_at = duties._allocated_at = (
+        duties._cleared_at
+    ) = now
     with statements_of(stage.engine) as sent:
         executor.sync()
     assert sent == []

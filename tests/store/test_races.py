@@ -166,6 +166,11 @@ def test_two_schedulers_that_give_up_a_worker_at_the_same_time_do_it_once(sql: R
     assert {job.start_attempts for job in sql.store.jobs()} == {1}
 
 
+# It has imported once what processes need that claim.
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload([__name__])
+
+
 def _claim_in_a_process(url: str, worker: uuid.UUID) -> list[uuid.UUID]:
     store = SqlStore(session_factory(engine_for(url)))
     claims = [store.claim(worker, [EXAMPLE], room=1, now=NOW) for _ in range(8)]
@@ -176,7 +181,7 @@ def test_processes_that_claim_at_the_same_time_share_the_jobs(sql: Rig, engine: 
     sql.hand_over(*(new_job(f"etl/{q}") for q in ("low", "high", "critical") for _ in range(8)))
     workers = [sql.worker() for _ in range(3)]
     url = engine.url.render_as_string(hide_password=False)
-    with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("spawn")) as processes:
+    with ProcessPoolExecutor(3, mp_context=FORKSERVER) as processes:
         claims = list(processes.map(_claim_in_a_process, [url] * 3, workers))
     taken = [id_ for ids in claims for id_ in ids]
     assert len(taken) == len(set(taken)) == 10

@@ -101,6 +101,21 @@ def test_a_started_job_whose_task_was_cleared_or_removed_is_stopped_at_once(
     assert rig.state(job.task_instance_id) is state
 
 
+def test_a_look_at_what_was_cleared_stops_nothing_else(rig: Rig, worker: uuid.UUID) -> None:
+    cleared, again = started(rig, worker), started(rig, worker)
+    for ti_state in (None, "queued", "running", "removed", *OVER, *PARKED):
+        rig.airflow.put(ti_state, later(1), started(rig, worker))
+    rig.airflow.put("restarting", later(1), cleared)
+    waiting = new_job()
+    rig.hand_over(waiting, state="restarting")
+    assert rig.store.stop_cleared() == 1
+    assert rig.store.stop_cleared() == 0
+    assert rig.store.wishes(worker) == [(cleared.task_instance_id, "the task instance is now restarting")]
+    rig.airflow.put("restarting", later(2), again)
+    assert rig.store.stop_cleared() == 1
+    assert rig.state(waiting.task_instance_id) is JobState.PENDING
+
+
 @pytest.mark.parametrize("ti_state", [*OVER, *PARKED])
 def test_a_process_whose_task_has_come_to_an_end_may_finish_for_the_time_of_the_grace(
     rig: Rig, worker: uuid.UUID, ti_state: str

@@ -24,8 +24,9 @@ from airflow_workpools.core.pools import InvalidPool, PoolSource, WorkPool
 from airflow_workpools.core.weights import combined_weight
 from airflow_workpools.duties import ranks_of
 from airflow_workpools.store import airflow_pools, blocked_tasks
-from airflow_workpools.store.airflow_pools import Plan
+from airflow_workpools.store.airflow_pools import Memory
 from airflow_workpools.store.records import RunState
+from airflow_workpools.store.slot_plan import Plan
 from tests.store.conftest import SQL
 from tests.store.rigs import NOW, work_pool
 from tests.store.schedulers import Scheduler, scheduler, statements_of, writes
@@ -54,11 +55,22 @@ def locking(
         yield made
 
 
-def allocate(stage: Scheduler, *pools: WorkPool | InvalidPool, served: bool = True) -> Plan:
+def allocate(
+    stage: Scheduler,
+    *pools: WorkPool | InvalidPool,
+    served: bool = True,
+    paused: bool = False,
+    memory: Memory | None = None,
+) -> Plan:
     by_name = {pool.name: pool for pool in pools}
     with stage.rig.airflow.session() as session:
         return airflow_pools.allocate_slots(
-            session, by_name, RunState(as_of=NOW), dict.fromkeys(by_name, served), overdue_since=NOW
+            session,
+            by_name,
+            RunState(as_of=NOW, pools=dict.fromkeys(by_name, paused)),
+            dict.fromkeys(by_name, served),
+            overdue_since=NOW,
+            memory=memory,
         )
 
 
@@ -183,10 +195,23 @@ def test_a_queue_that_holds_too_much_drains(stage: Scheduler) -> None:
     assert slots(stage) == {"etl.critical": 0, "etl.high": 0, "etl.low": 9, "etl": 0}
 
 
+def test_what_is_known_from_earlier_allocations_hides_no_change(stage: Scheduler) -> None:
+    memory = Memory()
+    running = [stage.task("etl/low", "running")["id"] for _ in range(10)]
+    stage.task("etl/critical", "scheduled")
+    allocate(stage, ETL, memory=memory)
+    stage.change_task(running[0], state="success")
+    assert allocate(stage, ETL, memory=memory).change == {"etl.critical": 1}
+    assert not allocate(stage, ETL, memory=memory)
+    with stage.engine.begin() as connection:
+        connection.execute(sa.update(_pools).where(_pools.c.pool == "etl.low").values(slots=99))
+    assert allocate(stage, ETL, memory=memory).change == {"etl.low": 9}
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["critical", "high", "low", "default"]),
-        st.sampled_from(["add", "end", "allocate", "hand over"]),
+        st.sampled_from(["add", "end", "allocate", "hand over", "pause"]),
         st.integers(1, 3),
     ),
     max_size=25,
@@ -200,16 +225,23 @@ STEPS = st.lists(
 def test_whatever_happens_no_more_is_open_or_held_than_the_pool_allows(
     sqlite_engine: sa.Engine, tmp_path: Path, steps: list[tuple[str, str, int]], limit: int
 ) -> None:
-    """Airflow hands over as long as a pool has open slots; ``slots`` and what is held add up."""
+    """Airflow hands over as long as a pool has open slots; ``slots`` and what is held add up.
+
+    And what is known from earlier allocations changes no later one.
+    """
     with pytest.MonkeyPatch.context() as patch, scheduler(sqlite_engine, tmp_path, patch) as stage:
         pool = work_pool("etl", limit=limit, critical=(1, 1), high=(5, 3), low=(10, None))
-        allocate(stage, pool)
+        memory, paused = Memory(), False
+        allocate(stage, pool, memory=memory)
         for queue, step, size in steps:
             name = WorkQueueRef("etl", queue).airflow_pool
             if step == "add":
                 stage.task(f"etl/{queue}", "scheduled", pool=name, pool_slots=size)
+            elif step == "pause":
+                paused = not paused
             elif step == "allocate":
-                allocate(stage, pool)
+                allocate(stage, pool, paused=paused, memory=memory)
+                assert not allocate(stage, pool, paused=paused)
             elif step == "end":
                 for row in stage.rows(TaskInstance, pool=name, state="queued")[:1]:
                     stage.change_task(row.id, state="success")

@@ -179,8 +179,11 @@ class StandaloneModel(RuleBasedStateMachine):
     def a_worker_takes_over(self, number: int) -> None:
         if worker := self.a_worker(number):
             roaming = {"ml": "process"}
+            left_behind = self.stores.ask("pools_left_behind", now=self.now)
             taken = self.stores.ask("take_over", worker.id, worker.hostname, now=self.now, roaming=roaming)
             assert all(job.ref.pool in (worker.pools or ()) for job in taken)
+            # So a worker of other pools need not ask.
+            assert {job.ref.pool for job in taken} <= left_behind
             self.known[worker.id] |= {job.id: job.start_attempts for job in taken}
 
     @rule()

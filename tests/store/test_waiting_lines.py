@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_workpools.store import airflow_pools
-from airflow_workpools.store.airflow_pools import Plan
+from airflow_workpools.store.airflow_pools import Memory
 from airflow_workpools.store.records import RunState
+from airflow_workpools.store.slot_plan import Plan
 from airflow_workpools.store.waiting_lines import WaitingLines
 from tests.store.rigs import NOW, work_pool
 from tests.store.schedulers import Scheduler, scheduler, statements_of
@@ -90,7 +91,7 @@ def allocate(stage: Scheduler, lines: WaitingLines, *pools: WorkPool) -> Plan:
             RunState(as_of=NOW),
             dict.fromkeys(by_name, True),
             overdue_since=NOW,
-            lines=lines,
+            memory=Memory(lines),
         )
 
 

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
+import multiprocessing
+import signal
 import uuid
 from dataclasses import replace
 from datetime import timedelta
@@ -14,6 +14,7 @@ import pytest
 
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.store.records import WorkerState
+from tests.store import dying_worker
 from tests.store.dying_worker import POINTS
 from tests.store.hosts import Host, at_work, before_long, play, said
 
@@ -97,11 +98,18 @@ def test_what_is_left_of_an_earlier_workers_job_that_is_over_is_removed(host: Ho
 # -- who is killed --------------------------------------------------------------------------------------------
 
 
+# It has imported what a worker needs once for all of them.
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload([dying_worker.__name__])
+
+
 def killed_worker(host: Host, point: str) -> None:
     """Let a worker work until it is killed at this point; its successor finds that it is gone."""
-    command = [sys.executable, "-m", "tests.store.dying_worker", host.api.url, str(host.platform.path), point]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == -9, done.stderr
+    arguments = (host.api.url, str(host.platform.path), point)
+    process = FORKSERVER.Process(target=dying_worker.main, args=arguments, daemon=True)
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
     for worker in host.api.rig.store.run_state(now=host.api.now).workers:
         if worker.state is not WorkerState.STOPPED:
             host.api.rig.store.stop_worker(worker.id, now=host.api.now)

@@ -10,7 +10,7 @@ from airflow_workpools.core.names import WorkQueueRef
 from airflow_workpools.errors import NotFound
 from airflow_workpools.infrastructure.base import Handle
 from airflow_workpools.store.records import Report, ReportOutcome, WorkerKind, WorkerState
-from tests.store.rigs import NOW, Rig, later, new_job, new_worker
+from tests.store.rigs import NOW, Rig, later, new_job, new_worker, pull_pool
 
 
 def only_worker(rig: Rig, at: float = 0) -> object:
@@ -167,6 +167,18 @@ def test_the_jobs_of_a_silent_worker_are_taken_over_and_what_it_still_says_is_re
     assert outcome == ReportOutcome(id_, accepted=False, state=None)
     rig.hand_over(new_job())
     assert rig.claim(zombie) == []
+
+
+def test_where_dead_standalone_workers_have_jobs_is_known(rig: Rig) -> None:
+    silent, stopped, well = rig.standalone("etl"), rig.standalone("ml"), rig.standalone("gpu")
+    rig.worker()
+    for worker, pool in ((silent, "etl"), (stopped, "ml"), (well, "gpu")):
+        rig.hand_over(new_job(pool))
+        assert rig.claim(worker, pull_pool(pool))
+    assert rig.store.pools_left_behind(now=later(30)) == set()
+    rig.store.stop_worker(stopped, now=later(31))
+    rig.store.heartbeat(well, now=later(31))
+    assert rig.store.pools_left_behind(now=later(31)) == {"etl", "ml"}
 
 
 def test_a_worker_that_was_taken_for_dead_takes_nothing_over_before_it_registers_again(rig: Rig) -> None:

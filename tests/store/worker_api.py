@@ -20,7 +20,9 @@ from airflow_workpools import __version__
 from airflow_workpools.api import wire
 from airflow_workpools.api.access import Access
 from airflow_workpools.api.app import worker_app
+from airflow_workpools.api.left_behind import LeftBehind
 from airflow_workpools.api.news import NewsDesk
+from airflow_workpools.api.served import ServedPools
 from airflow_workpools.api.service import WorkerService
 from airflow_workpools.core.pools import Delivery, InvalidPool, WorkPool
 from airflow_workpools.core.worker_tokens import WorkerToken, new_token
@@ -30,7 +32,7 @@ from airflow_workpools.worker.http_client import HttpClient
 from tests.store.rigs import NOW, Rig, new_worker, work_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from airflow_workpools.core.names import WorkQueueRef
 
@@ -105,7 +107,8 @@ def serving(rig: Rig, session_factory: Any, **pools: WorkPool) -> Iterator[Api]:
     api = Api(rig, TokenStore(session_factory), pools=dict(pools) or {"etl": pull_pool()})
     service = WorkerService(
         store=rig.store,
-        read_pools=api.read_pools,
+        served=ServedPools(api.read_pools),
+        left_behind=LeftBehind(rig.store),
         mint_token=lambda ti, seconds: f"token of {ti} for {seconds:.0f} s",
         opens=api.tokens.opens,
         clock=lambda: api.now,
@@ -136,17 +139,18 @@ def serving(rig: Rig, session_factory: Any, **pools: WorkPool) -> Iterator[Api]:
         thread.join(30)
 
 
-FAULTS = ("request lost", "answer lost", "sent twice", "answer cut off", "delivered late", "refused for now")
+FAULTS = ("request lost", "answer lost", "answer cut off", "delivered late", "refused for now", "sent twice")
+"""The last one alone is answered as if nothing had happened."""
 
 
 class Faulty(httpx.BaseTransport):
-    """A line on which one kind of call goes wrong in one way, the first so many times."""
+    """A line on which one kind of call goes wrong in these ways, one after the other, twice each."""
 
-    def __init__(self, call: str, fault: str, *, times: int = 2) -> None:
+    def __init__(self, call: str, faults: Iterable[str]) -> None:
         self._inner = httpx.HTTPTransport()
-        self._call, self._fault, self._left = call, fault, times
+        self._call = call
         self._late: httpx.Request | None = None
-        self.happened = 0
+        self.to_come = [fault for fault in faults for _ in range(2)]
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         late, self._late = self._late, None
@@ -157,25 +161,24 @@ class Faulty(httpx.BaseTransport):
                 self._inner.handle_request(late).read()
 
     def _handle(self, request: httpx.Request) -> httpx.Response:
-        if not request.url.path.endswith(f"/{self._call}") or not self._left:
+        if not request.url.path.endswith(f"/{self._call}") or not self.to_come:
             return self._inner.handle_request(request)
-        self._left -= 1
-        self.happened += 1
+        fault = self.to_come.pop(0)
         request.read()
-        if self._fault == "request lost":
+        if fault == "request lost":
             raise httpx.ReadTimeout("lost", request=request)
-        if self._fault == "delivered late":
+        if fault == "delivered late":
             self._late = request
             raise httpx.ReadTimeout("late", request=request)
-        if self._fault == "refused for now":
+        if fault == "refused for now":
             return httpx.Response(503, text="try again later")
         response = self._inner.handle_request(request)
         response.read()
-        if self._fault == "sent twice":
+        if fault == "sent twice":
             again = self._inner.handle_request(request)
             again.read()
             return again
-        if self._fault == "answer lost":
+        if fault == "answer lost":
             raise httpx.ReadTimeout("lost", request=request)
         half = response.content[: len(response.content) // 2]
         return httpx.Response(

@@ -42,6 +42,8 @@ class ScriptedInfrastructure:
         """Says of a job that its launch does not come to an end."""
         self.open_errors: list[Exception] = []
         """Raised by every attempt to open it while there is one."""
+        self.stop_errors: list[Exception] = []
+        """Raised by the next stops, which stop nothing."""
         self.outage: Exception | None = None
         """Raised by whatever it is asked."""
         self.renewed: list[tuple[UUID, str]] = []
@@ -118,6 +120,8 @@ class ScriptedInfrastructure:
 
     async def stop(self, handle: Handle, *, grace_seconds: float) -> None:
         self._answer()
+        if self.stop_errors:
+            raise self.stop_errors.pop(0)
         self.stopped.append(handle.job_id)
         self.ends(handle.job_id, 143, "terminated")
 

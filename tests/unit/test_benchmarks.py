@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks.container_starts import cpu_seconds
-from benchmarks.full_pool import busy_part, over_time
+from benchmarks.full_pool import busy_part, first_full, over_time
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,6 +107,13 @@ def test_busy_is_what_slots_do_while_there_is_work_for_all_of_them() -> None:
     intervals = [(0.0, 2.0), (0.0, 1.0), (2.0, 4.0), (2.0, 4.0), (4.0, 6.0), (4.0, 5.0)]
     assert busy_part(intervals, 2) == pytest.approx(7 / 8)
     assert over_time(intervals, step=1.0)[:4] == [(0.0, 2), (1.0, 1), (2.0, 2), (3.0, 2)]
+
+
+def test_what_comes_before_a_pool_is_full_for_the_first_time_can_be_left_out() -> None:
+    intervals = [(0.0, 9.0), (1.0, 9.0), (3.0, 9.0), (9.0, 12.0), (9.0, 12.0), (10.0, 12.0)]
+    assert first_full(intervals, 3) == 3.0
+    assert busy_part(intervals, 3, since=3.0) == 1.0
+    assert first_full(intervals, 4) == 10.0  # never
 
 
 def test_the_same_figures_make_the_same_plots(tmp_path: Path) -> None:

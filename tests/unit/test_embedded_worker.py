@@ -11,10 +11,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
-from airflow_workpools.worker.channel import keep_saying_alive, listen
+from airflow_workpools.worker.channel import (
+    MAX_SIZE,
+    ended_in,
+    keep_saying_alive,
+    listen,
+    make_channel,
+    say_ended,
+)
 from airflow_workpools.worker.embedded import EmbeddedWorker
 from airflow_workpools.worker.execution_api import (
     keep_waking_execution_api,
@@ -108,6 +116,40 @@ def test_the_executor_hears_that_jobs_have_ended_once():
     until(worker.has_news)
     assert not worker.has_news()
     worker.stop(timeout_seconds=5)
+
+
+def test_the_executor_hears_of_which_tasks_they_are_until_it_has_taken_the_news():
+    many = {uuid4() for _ in range(600)}
+
+    def main(channel: socket.socket) -> None:
+        say_ended(channel, list(many))
+        say_ended(channel, [])
+        channel.recv(100)
+
+    worker = EmbeddedWorker(main=main)
+    assert worker.ended() == set()
+    worker.start()
+    until(lambda: worker.ended() == many)
+    assert worker.has_news()
+    assert worker.ended() == set()
+    worker.stop(timeout_seconds=5)
+
+
+def test_a_worker_that_nobody_listens_to_says_whole_messages_or_none():
+    ours, theirs = make_channel()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    ids = [uuid4() for _ in range(200)]
+    for _ in range(1000):
+        say_ended(theirs, ids)
+    heard = 0
+    with suppress(BlockingIOError):
+        while True:
+            assert ended_in(ours.recv(MAX_SIZE)) == set(ids)
+            heard += 1
+    assert 0 < heard < 1000
+    ours.close()
+    theirs.close()
 
 
 def test_stop_ends_the_worker_by_closing_the_channel(worker, notes):

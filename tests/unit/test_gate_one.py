@@ -12,9 +12,9 @@ from airflow_workpools.core.pools import InvalidPool, PoolSource, WorkPool, pars
 from airflow_workpools.core.templates import BaseJobTemplate
 from airflow_workpools.core.untaken import Offer
 from airflow_workpools.store import loads
-from airflow_workpools.store.airflow_pools import AirflowPool, offers_of, plan_slots, within
-from airflow_workpools.store.loads import Load, TaskGroup, lines_of, without_held_back
+from airflow_workpools.store.loads import Layout, Load, TaskGroup, lines_of, without_held_back
 from airflow_workpools.store.records import QueueRunState, RunState
+from airflow_workpools.store.slot_plan import AirflowPool, closed_queues, offers_of, plan_slots, within
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 TEMPLATES = {"process": BaseJobTemplate.parse({"variables": {"type": "object"}, "job_configuration": {}})}
@@ -47,10 +47,11 @@ def ours(**slots: int) -> dict[str, AirflowPool]:
 
 def plan(pools=None, run_state=None, *, served=True, current=None, loads=None):
     pools = {"etl": ETL} if pools is None else pools
+    layout = Layout.of(pools)
     return plan_slots(
         pools,
-        run_state or RunState(as_of=NOW),
-        dict.fromkeys(pools, served),
+        layout,
+        closed_queues(layout, run_state or RunState(as_of=NOW), dict.fromkeys(pools, served)),
         current=ours() if current is None else current,
         loads=loads or {},
     )
@@ -129,7 +130,7 @@ def test_tasks_of_a_pool_that_became_invalid_wait():
 
 
 def loads_of(waiting: list[TaskGroup], holding: list[TaskGroup]) -> dict[str, Load]:
-    return loads.loads_of({"etl": ETL}, lines_of(waiting), holding)
+    return loads.loads_of(Layout.of({"etl": ETL}), lines_of(waiting), holding)
 
 
 def group(pool: str, tasks: int, *, run: str = "r", limit: int = 16, slots: int | None = None) -> TaskGroup:

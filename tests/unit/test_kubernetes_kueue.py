@@ -31,6 +31,7 @@ class Told:
             on_leaving=self.leaving.append,
             on_state=lambda: None,
         )
+        self.watch._jobs.listed_at = self.watch._pods.listed_at = 0.0
         self.entry: Entry = self.watch.put(job(suspend=True))
 
     def _on_change(self) -> None:

@@ -19,6 +19,7 @@ from airflow_workpools.infrastructure.kubernetes.manifest import (
     JobPlan,
     plan_job,
     with_template,
+    workload_place,
 )
 from airflow_workpools.infrastructure.registry import default_template
 
@@ -226,7 +227,21 @@ class TestTheWorkload:
     ) -> None:
         configuration = changed_template(context, "manifest", "spec", "template", "spec", "securityContext")
         volume = pod_of(planned(configuration=configuration))["volumes"][-1]
-        assert volume["secret"] == {"secretName": f"wp-{JOB_ID}", "defaultMode": mode}
+        assert volume["secret"]["secretName"] == f"wp-{JOB_ID}"
+        assert volume["secret"]["defaultMode"] == mode
+
+    def test_is_the_only_one_that_its_pod_sees_of_a_shared_secret(self) -> None:
+        plan = planned()
+        shared = plan.sharing("wp-another")
+        assert workload_place(shared.job) == ("wp-another", plan.name)
+        assert workload_place(plan.job) == (plan.name, plan.name)
+        (item,) = pod_of(shared)["volumes"][-1]["secret"]["items"]
+        assert item == {"key": plan.name, "path": "workload.json"}
+
+    def test_of_a_job_of_an_earlier_version_is_all_that_its_secret_has(self) -> None:
+        job = json.loads(json.dumps(planned().job))
+        del job["spec"]["template"]["spec"]["volumes"][-1]["secret"]["items"]
+        assert workload_place(job) == (f"wp-{JOB_ID}", "workload.json")
 
     def test_survives_a_mutated_pod_template(self) -> None:
         plan = planned()

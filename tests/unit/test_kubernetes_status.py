@@ -68,6 +68,17 @@ class TestAJobWithoutAPod:
     def test_waits_for_one(self) -> None:
         assert reading().observation.phase is Phase.WAITING
 
+    def test_that_has_failed_is_over_when_its_pod_does_not_turn_up_to_say_how(self) -> None:
+        failed = job(condition("Failed", reason="BackoffLimitExceeded", message="has reached the limit"))
+        seen = reading(job=failed)
+        assert not seen.observation.ended
+        assert seen.patience_seconds == 1.0
+        assert seen.otherwise is not None
+        assert (seen.otherwise.phase, seen.otherwise.reason) == (
+            Phase.GONE,
+            "its Job failed: has reached the limit",
+        )
+
     def test_that_is_suspended_is_held_back(self) -> None:
         seen = reading(job=job(suspend=True, labels={KUEUE_LABEL: "gpus"})).observation
         assert (seen.phase, seen.reason) == (Phase.QUEUED, "suspended: it waits in the Kueue queue gpus")
@@ -89,11 +100,6 @@ class TestAJobWithoutAPod:
     def test_that_is_complete_has_ended_well(self) -> None:
         seen = reading(job=job(condition("Complete"))).observation
         assert (seen.phase, seen.exit_code) == (Phase.EXITED, 0)
-
-    def test_that_failed_says_why(self) -> None:
-        failed = condition("Failed", reason="BackoffLimitExceeded", message="has reached the limit")
-        seen = reading(job=job(failed)).observation
-        assert (seen.phase, seen.reason) == (Phase.GONE, "its Job failed: has reached the limit")
 
     def test_that_is_gone_was_deleted(self) -> None:
         assert reading(job=None).observation.reason == "its Job was deleted from outside"

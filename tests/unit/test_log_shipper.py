@@ -36,6 +36,7 @@ QUICK = WorkerTimes(
     claim=0.01,
     observe=0.01,
     wishes=0.02,
+    stops=0.02,
     report_delay=0.001,
     progress_delay=0.01,
     max_retry=0.05,

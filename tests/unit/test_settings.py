@@ -21,8 +21,14 @@ class Options:
         workpools: dict[str, str] | None = None,
         core: dict[str, str] | None = None,
         api: dict[str, str] | None = None,
+        scheduler: dict[str, str] | None = None,
     ) -> None:
-        self._sections = {"workpools": workpools or {}, "core": core or {}, "api": api or {}}
+        self._sections = {
+            "workpools": workpools or {},
+            "core": core or {},
+            "api": api or {},
+            "scheduler": scheduler or {},
+        }
         self.asked: set[str] = set()
 
     def get(self, section: str, key: str, *, fallback: str | None = None) -> str | None:
@@ -96,11 +102,13 @@ def test_every_option_reaches_its_field() -> None:
                 "drain_timeout": "0",
             },
             core={"parallelism": "64"},
+            scheduler={"scheduler_idle_sleep_time": "0.5"},
         )
     )
 
     assert settings == Settings(
         home=Path("~/wp").expanduser(),
+        scheduler_idle_seconds=0.5,
         reconcile_seconds=7,
         keep_finished_jobs_days=9,
         reserve_after=timedelta(0),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from airflow_workpools.core.jobs import JobState
-from airflow_workpools.errors import ApiUnavailable, InvalidInput
+from airflow_workpools.errors import ApiUnavailable, InfrastructureUnavailable, InvalidInput
 from airflow_workpools.infrastructure.base import Handle
 from airflow_workpools.store.records import Report
 from airflow_workpools.worker.client import SqlClient
@@ -129,6 +129,7 @@ def test_once_means_what_there_is_now(limit: int | None):
 class News(NamedTuple):
     work: bool
     wishes: bool
+    pools: bool = False
 
 
 class ListeningClient(SqlClient):
@@ -140,7 +141,8 @@ class ListeningClient(SqlClient):
 
     def wait_for_work(self, worker_id: Any, *, most: int, seconds: float, heard: Any = ()) -> News:
         self.asked.append((most, seconds))
-        self.told.wait(0.5)
+        if not self.told.wait(0.5):
+            return News(False, False)
         self.told.clear()
         return self.news
 
@@ -163,6 +165,44 @@ def test_news_of_work_is_looked_at_at_once():
             object.__setattr__(client, "news", News(work=True, wishes=False))
             client.told.set()
             await until(lambda: [spec.job_id for spec in infrastructure.launched] == [job])
+
+    play(scenario)
+
+
+def test_news_of_work_pools_is_looked_at_at_once():
+    async def scenario(stage: Stage) -> None:
+        worker = stage.worker()
+        client = listening(worker)
+        served: list[list[str]] = []
+        prepared(
+            worker,
+            client=client,
+            times=replace(QUICK, claim=3600),
+            on_pools=lambda pools: served.append(list(pools)),
+        )
+        async with working(worker):
+            await until(lambda: client.asked)
+            stage.pools["ml"] = replace(etl(), name="ml")
+            object.__setattr__(client, "news", News(work=False, wishes=False, pools=True))
+            client.told.set()
+            await until(lambda: served[-1] == ["etl", "ml"])
+
+    play(scenario)
+
+
+def test_news_of_a_wish_is_looked_at_at_once():
+    async def scenario(stage: Stage) -> None:
+        job, worker = stage.hand_over(), stage.worker()
+        client = listening(worker)
+        prepared(worker, client=client, times=replace(QUICK, wishes=3600))
+        async with working(worker) as infrastructure:
+            await until(lambda: stage.record(job).state is JobState.SUBMITTED)
+            infrastructure.stop_errors = [InfrastructureUnavailable("away")]
+            stage.store.request_cancel(job_ids=[job], reason="cleared", now=stage.now)
+            object.__setattr__(client, "news", News(work=False, wishes=True))
+            client.told.set()
+            # What can't be stopped at first is tried again without another word.
+            await until(lambda: stage.record(job).state is JobState.CANCELLED)
 
     play(scenario)
 

@@ -32,6 +32,7 @@ QUICK = WorkerTimes(
     claim=0.02,
     observe=0.02,
     wishes=0.02,
+    stops=0.02,
     report_delay=0.001,
     progress_delay=0.01,
     launch_patience=0.05,

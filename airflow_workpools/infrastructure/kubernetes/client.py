@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
+from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ from airflow_workpools.infrastructure.kubernetes.answers import NotAccepted, Not
 from airflow_workpools.infrastructure.kubernetes.connection import Cluster, find_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from tenacity import RetryCallState
 
@@ -32,6 +34,8 @@ REQUEST_SECONDS = 30.0
 PAGE = 500
 """Most objects that one answer lists."""
 MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
+"""Adds to lists of which the API knows what tells their items apart, instead of replacing them."""
 
 
 class KubernetesApi:
@@ -79,9 +83,7 @@ class KubernetesApi:
         async with self._logging_in:
             if self._client is None or self._client is instead_of:
                 self._cluster = await find_cluster(self._connection)
-                from kubernetes_asyncio.client import ApiClient
-
-                old, self._client = self._client, ApiClient(configuration=self._cluster.client)
+                old, self._client = self._client, _client_class()(configuration=self._cluster.client)
                 if old is not None:
                     await old.close()
             return self._client
@@ -126,8 +128,13 @@ class KubernetesApi:
             if not query["continue"]:
                 return items
 
-    async def persist(self, method: str, path: str, *, seconds: float, **options: Any) -> dict[str, Any]:
-        """Make a request again and again, with growing pauses, while the API can't do it, for this long."""
+    async def persist(
+        self, method: str, path: str, *, seconds: float, bodies: Iterator[Any] | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """Make a request again and again, with growing pauses, while the API can't do it, for this long.
+
+        :param bodies: gives each try its body.
+        """
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(InfrastructureUnavailable),
             wait=_PausesOfApi(wait_random_exponential(multiplier=0.25, max=10)),
@@ -135,6 +142,8 @@ class KubernetesApi:
             reraise=True,
         ):
             with attempt:
+                if bodies is not None:
+                    options["body"] = next(bodies)
                 return await self.request(method, path, **options)
         raise AssertionError("tenacity ends in a result or an error")
 
@@ -218,6 +227,16 @@ class KubernetesApi:
     def _unreachable(self, error: Exception) -> InfrastructureUnavailable:
         words = str(error).strip() or type(error).__name__
         return InfrastructureUnavailable(f"the Kubernetes API at {self.host} does not answer: {words}")
+
+
+@cache
+def _client_class() -> Any:
+    """Import what makes requests, and let the garbage collector never look at it again: that took 0.1 s each time."""
+    from kubernetes_asyncio.client import ApiClient
+
+    gc.collect()
+    gc.freeze()
+    return ApiClient
 
 
 class _PausesOfApi(wait_base):

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from datetime import timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_workpools.core.backoff import Backoff
 from airflow_workpools.errors import InfrastructureUnavailable, LaunchRejected
 from airflow_workpools.infrastructure.base import Handle, LaunchSpec, Observation, Phase
 from airflow_workpools.infrastructure.containers import (
@@ -30,6 +28,8 @@ from airflow_workpools.infrastructure.kubernetes.manifest import (
     SELECTOR,
     JobPlan,
     plan_job,
+    secret_of,
+    workload_place,
 )
 from airflow_workpools.infrastructure.kubernetes.namespace import Entry, NamespaceWatch
 from airflow_workpools.infrastructure.kubernetes.namespaces_used import NamespacesUsed
@@ -41,7 +41,10 @@ from airflow_workpools.infrastructure.kubernetes.objects import (
     job_id_of,
     jobs_path,
     place_of,
+    workload_place_of,
 )
+from airflow_workpools.infrastructure.kubernetes.parcels import Parcels, Share
+from airflow_workpools.infrastructure.kubernetes.stopping import free_pod, stop_job
 from airflow_workpools.infrastructure.kubernetes.variables import JOB_CONFIGURATION, KubernetesVariables
 from airflow_workpools.infrastructure.template_checks import problems_of
 
@@ -54,8 +57,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_HEARS_SECONDS = 5.0
-"""So long a cluster may take to delete the pod of a Job of which no pods are wanted any more; then it is told to."""
 _ONCE = 0.0
 """The moment (loop time) since when everything is known that was listed at all."""
 _FIND_AT_ONCE = 40
@@ -86,6 +87,7 @@ class KubernetesInfrastructure:
     ) -> None:
         self.api = KubernetesApi(connection, in_flight=in_flight)
         self._objects = JobObjects(self.api)
+        self._parcels = Parcels(self._objects)
         conn_id = str((connection or {}).get("conn_id") or "own")
         self._namespaces = NamespacesUsed(Path(home) / "kubernetes" / f"{conn_id}.namespaces")
         self._watches: dict[str, NamespaceWatch] = {}
@@ -129,6 +131,7 @@ class KubernetesInfrastructure:
         for task in errands:
             task.cancel()
         await asyncio.gather(*errands, return_exceptions=True)
+        await self._parcels.close()
         await asyncio.gather(*(watch.close() for watch in self._watches.values()))
         self._watches.clear()
         await self.api.close()
@@ -157,16 +160,23 @@ class KubernetesInfrastructure:
     # -- launch and find ------------------------------------------------------------------------------------
 
     async def launch(self, spec: LaunchSpec) -> AsyncIterator[Handle]:
-        """Create a job's Job, then its Secret; adopt those that are there."""
+        """Create a job's Job, then the Secret with its workload; adopt those that are there."""
         plan = await self._plan(spec)
         watch = self._watch(plan.namespace)
         # What can't be watched must not be started.
         await watch.listed_since(_ONCE)
-        job, adopted = await self._objects.create_job(plan)
+        share = self._parcels.join(plan)
+        try:
+            job, adopted = await self._objects.create_job(share.plan, again=plan)
+            shares = not adopted and workload_place(job) == workload_place(share.plan.job)
+            if shares:
+                share.created(str(job["metadata"]["uid"]))
+        finally:
+            share.leave()
         entry = watch.put(job)
         yield handle_of(spec.job_id, job)
         if not adopted or not entry.has_begun:
-            await self._hand_over(plan, entry, job)
+            await self._hand_over(plan, entry, job, share if shares else None)
 
     async def try_out(self, spec: LaunchSpec) -> str:
         """Say whether the API would take a job, by a dry run."""
@@ -178,29 +188,33 @@ class KubernetesInfrastructure:
             self._environment = runtime_environment()
         return await pod_mutation.planned(spec, namespace=self.api.namespace, environment=self._environment)
 
-    async def _hand_over(self, plan: JobPlan, entry: Entry, job: Mapping[str, Any]) -> None:
-        """Create the Secret for which a job's pod waits, however long that takes.
+    async def _hand_over(
+        self, plan: JobPlan, entry: Entry, job: Mapping[str, Any], share: Share | None
+    ) -> None:
+        """Hand over the workload for which a job's pod waits, however long that takes.
 
         If it is refused, nothing is left of the job. Should this worker end in between, the next one finds the Job
-        without its Secret and takes it away.
+        without its workload and takes it away.
+
+        :param share: its place in a Secret that is being gathered; None: it goes where its Job says.
         """
-        secret = plan.secret(job["metadata"]["uid"])
-        backoff = Backoff()
-        while not entry.has_workload:
-            try:
-                await self._objects.create_secret(plan.namespace, plan.name, secret)
-                entry.has_workload = True
-            except InfrastructureUnavailable as error:
-                log.warning("The workload of %s can't be handed over yet: %s", plan.name, error)
-                await asyncio.sleep(backoff.next())
-            except ApiRefusal as error:
-                entry.has_workload = True
-                await self._objects.delete_job(plan.namespace, plan.name)
-                raise LaunchRejected(f"its workload can't be handed over: {error}") from error
+        try:
+            if share is not None:
+                await share.delivered()
+            else:
+                place = workload_place(job)
+                owner = {plan.name: str(job["metadata"]["uid"])}
+                workload = {place.key: plan.workload}
+                await self._parcels.send(secret_of(owner, workload, name=place.secret, first=plan))
+            entry.has_workload = True
+        except ApiRefusal as error:
+            entry.has_workload = True
+            await self._objects.delete_job(plan.namespace, plan.name)
+            raise LaunchRejected(f"its workload can't be handed over: {error}") from error
 
     async def renew(self, handle: Handle, workload: str) -> None:
         """Replace the workload of a job that has not started."""
-        await self._objects.replace_workload(*place_of(handle), workload)
+        await self._objects.replace_workload(place_of(handle)[0], workload_place_of(handle), workload)
 
     async def find(self, job_ids: Collection[UUID]) -> Mapping[UUID, Handle]:
         """Look for jobs by their labels, in every namespace where this worker may have launched any."""
@@ -333,7 +347,7 @@ class KubernetesInfrastructure:
             if (
                 entry.ended is None
                 and not entry.has_begun
-                and not await self._objects.has_secret(namespace, name)
+                and not await self._objects.has_workload(namespace, workload_place_of(handle))
             ):
                 entry.ended = Observation(
                     phase=Phase.GONE,
@@ -357,11 +371,7 @@ class KubernetesInfrastructure:
     # -- stop and clean up ----------------------------------------------------------------------------------
 
     async def stop(self, handle: Handle, *, grace_seconds: float) -> None:
-        """Delete a job's pod, whose container gets SIGTERM and this long to end, and let the cluster make no other.
-
-        The Job stays until :meth:`cleanup`, and so does its Secret: a node that misses a Secret while it brings a pod
-        up does nothing else with that pod until it gives up looking.
-        """
+        """Have a job's pod deleted; see ``stopping``."""
         namespace, name = place_of(handle)
         if not name:
             return
@@ -369,17 +379,9 @@ class KubernetesInfrastructure:
         entry = self._watch(namespace).get(name)
         if entry is None or entry.ended is not None:
             return  # its log is still to be fetched
-        entry.stopping()
-        pod = entry.seen.pod
-        if pod is None:
-            await self._objects.delete_job(namespace, name)
-            return
-        await self._objects.make_no_pods(namespace, name)
-        # Were the pod deleted from here before the cluster has heard of that, it could make another one.
-        await entry.until_going(seconds=_HEARS_SECONDS)
-        # With 0, the pod would be gone at once, and nobody would know how its container ended.
-        seconds = max(1, math.ceil(grace_seconds))
-        await self._objects.delete_pod(namespace, str(pod["metadata"]["name"]), grace_seconds=seconds)
+        pod = await stop_job(self._objects, entry, namespace, grace_seconds=grace_seconds)
+        if pod is not None and not entry.has_begun:
+            self._in_background(f"free {name}", lambda: free_pod(self._objects, entry, namespace, pod))
 
     async def cleanup(self, handle: Handle) -> None:
         """Delete a job's Job; the cluster takes its pod and its Secret along."""

@@ -7,18 +7,19 @@ Each is made again, with growing pauses, while the API can't do it; what is gone
 from __future__ import annotations
 
 import contextlib
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from airflow_workpools.infrastructure.kubernetes.answers import AlreadyExists, DoesNotExist
-from airflow_workpools.infrastructure.kubernetes.client import MERGE_PATCH
-from airflow_workpools.infrastructure.kubernetes.manifest import secret_data
+from airflow_workpools.infrastructure.kubernetes.client import MERGE_PATCH, STRATEGIC_MERGE_PATCH
+from airflow_workpools.infrastructure.kubernetes.manifest import encoded
 from airflow_workpools.infrastructure.kubernetes.objects import jobs_path, pods_path, secrets_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_workpools.infrastructure.kubernetes.client import KubernetesApi
-    from airflow_workpools.infrastructure.kubernetes.manifest import JobPlan
+    from airflow_workpools.infrastructure.kubernetes.manifest import JobPlan, WorkloadPlace
 
 _CREATE_SECONDS = 20.0
 """How long creating a Job is tried again before the worker is told that it does not work now."""
@@ -47,34 +48,42 @@ class JobObjects:
             await self._api.request("GET", path, query={"limit": 1})
         return f"By a dry run, it would take a job with the pool's defaults in namespace {namespace}."
 
-    async def create_job(self, plan: JobPlan) -> tuple[Mapping[str, Any], bool]:
-        """Return the Job, and whether it was there before."""
+    async def create_job(self, plan: JobPlan, *, again: JobPlan) -> tuple[Mapping[str, Any], bool]:
+        """Return the Job, and whether it was there before.
+
+        :param again: what is created instead where the first try fails and is made again.
+        """
         path = jobs_path(plan.namespace)
+        bodies = chain([plan.job], repeat(again.job))
         try:
-            return await self._api.persist("POST", path, seconds=_CREATE_SECONDS, body=plan.job), False
+            return await self._api.persist("POST", path, seconds=_CREATE_SECONDS, bodies=bodies), False
         except AlreadyExists:
             return await self._api.persist("GET", f"{path}/{plan.name}", seconds=_CREATE_SECONDS), True
 
-    async def create_secret(self, namespace: str, name: str, secret: Mapping[str, Any]) -> None:
-        """Create a job's Secret, or give the one that is there this content."""
+    async def create_secret(self, secret: Mapping[str, Any]) -> None:
+        """Create a Secret with workloads, or add these and their owners to the one that is there."""
+        metadata = secret["metadata"]
         try:
-            await self._api.persist("POST", secrets_path(namespace), seconds=_CREATE_SECONDS, body=secret)
+            path = secrets_path(metadata["namespace"])
+            await self._api.persist("POST", path, seconds=_CREATE_SECONDS, body=secret)
         except AlreadyExists:
-            await self._patch_secret(namespace, name, {"data": secret["data"]})
+            owners = {"ownerReferences": metadata["ownerReferences"]}
+            added = {"metadata": owners, "data": secret["data"]}
+            await self._patch_secret(metadata["namespace"], metadata["name"], added, STRATEGIC_MERGE_PATCH)
 
-    async def replace_workload(self, namespace: str, name: str, workload: str) -> None:
-        """Put another workload into a job's Secret. Fine if there is none."""
+    async def replace_workload(self, namespace: str, place: WorkloadPlace, workload: str) -> None:
+        """Put another workload in a job's place. Fine if its Secret is gone."""
         with contextlib.suppress(DoesNotExist):
-            await self._patch_secret(namespace, name, {"data": secret_data(workload)})
+            await self._patch_secret(namespace, place.secret, {"data": {place.key: encoded(workload)}})
 
-    async def has_secret(self, namespace: str, name: str) -> bool:
+    async def has_workload(self, namespace: str, place: WorkloadPlace) -> bool:
         """Say whether a job's workload was handed over."""
         # A change of nothing: no right to read Secrets is needed for it.
         try:
-            await self._patch_secret(namespace, name, {})
+            secret = await self._patch_secret(namespace, place.secret, {})
         except DoesNotExist:
             return False
-        return True
+        return place.key in (secret.get("data") or {})
 
     async def make_no_pods(self, namespace: str, name: str) -> None:
         """Have the cluster make no more pods of a Job; it deletes the one that there is."""
@@ -89,11 +98,15 @@ class JobObjects:
         """Delete a Job; the cluster takes its pod and its Secret along."""
         await self._delete(f"{jobs_path(namespace)}/{name}", {"propagationPolicy": "Background"})
 
-    async def _patch_secret(self, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
-        await self._patch(f"{secrets_path(namespace)}/{name}", patch)
+    async def _patch_secret(
+        self, namespace: str, name: str, patch: Mapping[str, Any], type_: str = MERGE_PATCH
+    ) -> Mapping[str, Any]:
+        return await self._patch(f"{secrets_path(namespace)}/{name}", patch, type_)
 
-    async def _patch(self, path: str, patch: Mapping[str, Any]) -> None:
-        await self._api.persist("PATCH", path, seconds=_CREATE_SECONDS, body=patch, content_type=MERGE_PATCH)
+    async def _patch(
+        self, path: str, patch: Mapping[str, Any], type_: str = MERGE_PATCH
+    ) -> Mapping[str, Any]:
+        return await self._api.persist("PATCH", path, seconds=_CREATE_SECONDS, body=patch, content_type=type_)
 
     async def _delete(self, path: str, options: Mapping[str, Any]) -> None:
         body = {"apiVersion": "v1", "kind": "DeleteOptions", **options}

@@ -2,7 +2,9 @@
 """From a rendered job configuration to the objects that are created: a Job, and a Secret with its workload. Pure.
 
 The Job is created first. The Secret names it as its owner from the start, so that whatever takes the Job away takes
-the Secret along, and none is ever left over; until it is there, the pod waits for it.
+the Secret along, and none is ever left over; until it is there, the pod waits for it. Jobs that are launched at the
+same time share a Secret, which all of them own: each has its workload under a key of its own, and its pod sees that
+one only. The cluster removes the Secret when the last of them is gone.
 """
 
 from __future__ import annotations
@@ -11,13 +13,14 @@ import base64
 import copy
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from airflow_workpools.errors import LaunchRejected
 from airflow_workpools.infrastructure.containers import (
     DEFAULT_COMMAND,
+    INSTALLATION_LABEL,
     LABEL_PREFIX,
     WORKLOAD_DIRECTORY,
     WORKLOAD_NAME,
@@ -67,6 +70,14 @@ class KubernetesConfiguration(BaseModel):
     start_patience_seconds: int = Field(default=60, ge=0)
 
 
+class WorkloadPlace(NamedTuple):
+    """Where the workload of a job is."""
+
+    secret: str
+    """Name of the Secret, in the namespace of the Job."""
+    key: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobPlan:
     """What is created for one job."""
@@ -83,29 +94,71 @@ class JobPlan:
         return str(self.job["metadata"]["namespace"])
 
     def secret(self, job_uid: str) -> dict[str, Any]:
-        """Return the Secret with the workload.
+        """Return the Secret with the workload, if no other job shares it.
 
         :param job_uid: the uid of the Job, once it has been created.
         """
-        metadata = self.job["metadata"]
-        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": self.name, "uid": job_uid}
-        return {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {
-                "name": self.name,
-                "namespace": self.namespace,
-                "labels": metadata["labels"],
-                "ownerReferences": [owner],
-            },
-            "type": "Opaque",
-            "data": secret_data(self.workload),
-        }
+        place = workload_place(self.job)
+        return secret_of({self.name: job_uid}, {place.key: self.workload}, name=place.secret, first=self)
+
+    def sharing(self, secret: str) -> JobPlan:
+        """Return the same plan with the workload in the Secret of this name."""
+        if workload_place(self.job).secret == secret:
+            return self
+        spec = self.job["spec"]
+        pod = spec["template"]["spec"]
+        volumes = [
+            {**volume, "secret": {**volume["secret"], "secretName": secret}}
+            if volume["name"] == _VOLUME
+            else volume
+            for volume in pod["volumes"]
+        ]
+        template = {**spec["template"], "spec": {**pod, "volumes": volumes}}
+        return JobPlan(job={**self.job, "spec": {**spec, "template": template}}, workload=self.workload)
 
 
-def secret_data(workload: str) -> dict[str, str]:
-    """Return the ``data`` of the Secret with this workload."""
-    return {WORKLOAD_NAME: base64.b64encode(workload.encode()).decode()}
+def secret_of(
+    owners: Mapping[str, str], workloads: Mapping[str, str], *, name: str, first: JobPlan
+) -> dict[str, Any]:
+    """Return a Secret with workloads.
+
+    :param owners: the uids of the Jobs, by their names.
+    :param workloads: by their keys.
+    :param first: one of the jobs, of whose namespace and Airflow all are.
+    """
+    labels = first.job["metadata"]["labels"]
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": name,
+            "namespace": first.namespace,
+            "labels": {key: labels[key] for key in (MANAGED_BY_LABEL, INSTALLATION_LABEL) if key in labels},
+            "ownerReferences": [
+                {"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": uid}
+                for job, uid in owners.items()
+            ],
+        },
+        "type": "Opaque",
+        "data": {key: encoded(workload) for key, workload in workloads.items()},
+    }
+
+
+def encoded(workload: str) -> str:
+    """Return a workload as the ``data`` of a Secret has it."""
+    return base64.b64encode(workload.encode()).decode()
+
+
+def workload_place(job: Mapping[str, Any]) -> WorkloadPlace:
+    """Return where a Job's pod looks for its workload, whoever created it."""
+    secret = _workload_volume(job)["secret"]
+    items = secret.get("items") or [{"key": WORKLOAD_NAME}]
+    return WorkloadPlace(str(secret["secretName"]), str(items[0]["key"]))
+
+
+def _workload_volume(job: Mapping[str, Any]) -> dict[str, Any]:
+    volumes: list[dict[str, Any]] = job["spec"]["template"]["spec"]["volumes"]
+    return next(volume for volume in volumes if volume["name"] == _VOLUME)
 
 
 def plan_job(spec: LaunchSpec, *, namespace: str, environment: Mapping[str, str]) -> JobPlan:
@@ -117,7 +170,7 @@ def plan_job(spec: LaunchSpec, *, namespace: str, environment: Mapping[str, str]
         path of it.
     """
     configuration = read_configuration(KubernetesConfiguration, spec.configuration)
-    job = without_nulls(copy.deepcopy(configuration.manifest))
+    job = without_nulls(configuration.manifest)  # a copy
     _check_kind(job)
     metadata = _object(job, "metadata", _ROOT)
     job_spec = _object(job, "spec", _ROOT)
@@ -157,7 +210,9 @@ def prepare_pod(template: dict[str, Any], *, name: str) -> None:
     volumes = _list(pod, "volumes", path)
     volumes[:] = [one for one in volumes if not (isinstance(one, dict) and one.get("name") == _VOLUME)]
     mode = _file_mode(pod, container)
-    volumes.append({"name": _VOLUME, "secret": {"secretName": name, "defaultMode": mode}})
+    # A key of its own, as others may share the Secret.
+    item = {"key": name, "path": WORKLOAD_NAME}
+    volumes.append({"name": _VOLUME, "secret": {"secretName": name, "defaultMode": mode, "items": [item]}})
     mounts = _list(container, "volumeMounts", f"{path}.containers[0]")
     mounts[:] = [one for one in mounts if not (isinstance(one, dict) and one.get("name") == _VOLUME)]
     mounts.append({"name": _VOLUME, "mountPath": WORKLOAD_DIRECTORY, "readOnly": True})

@@ -80,6 +80,13 @@ class Entry:
                 return
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
+    async def until_over_or_begun(self, *, seconds: float) -> None:
+        """Wait until it has ended or its container has begun; for so long at most."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while self.ended is None and not self.has_begun and loop.time() < until:
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
     @property
     def has_begun(self) -> bool:
         pod = self.seen.pod
@@ -137,6 +144,11 @@ class NamespaceWatch:
     def problem(self) -> InfrastructureError | None:
         """Why it does not keep up now, if it does not."""
         return self._jobs.problem or self._pods.problem
+
+    @property
+    def _has_listed(self) -> bool:
+        """Whether all Jobs and all pods were listed once."""
+        return min(self._jobs.listed_at, self._pods.listed_at) > float("-inf")
 
     def start(self) -> None:
         for reflector in (self._jobs, self._pods, self._warnings):
@@ -260,7 +272,8 @@ class NamespaceWatch:
         entry.seen = replace(entry.seen, begun=begun, **changes)
         if entry.is_gone and not entry.wanted:
             self._entries.pop(entry.name, None)
-        if entry.changed(self._now()) and entry.wanted:
+        # A Job without its pod, or the other way round, would tell of an end that was another.
+        if self._has_listed and entry.changed(self._now()) and entry.wanted:
             self._on_change()
 
 

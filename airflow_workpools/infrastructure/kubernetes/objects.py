@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from airflow_workpools.infrastructure.base import Handle
-from airflow_workpools.infrastructure.containers import JOB_ID_LABEL
+from airflow_workpools.infrastructure.containers import JOB_ID_LABEL, WORKLOAD_NAME
+from airflow_workpools.infrastructure.kubernetes.manifest import WorkloadPlace, workload_place
 from airflow_workpools.infrastructure.kubernetes.status import container_name
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ KIND = "kubernetes"
 
 def handle_of(job_id: UUID, job: Mapping[str, Any]) -> Handle:
     metadata, template = job["metadata"], job["spec"]["template"]
+    place = workload_place(job)
     return Handle(
         job_id=job_id,
         kind=KIND,
@@ -27,6 +29,8 @@ def handle_of(job_id: UUID, job: Mapping[str, Any]) -> Handle:
             "uid": metadata["uid"],
             "container": container_name(template),
             "stop_grace_seconds": template["spec"].get("terminationGracePeriodSeconds", 30),
+            "secret": place.secret,
+            "key": place.key,
         },
     )
 
@@ -46,6 +50,12 @@ def created_at(job: Mapping[str, Any]) -> str:
 def place_of(handle: Handle) -> tuple[str, str]:
     """Return the namespace and the name of a job's Job; empty where the handle has none."""
     return str(handle.data.get("namespace") or ""), str(handle.data.get("name") or "")
+
+
+def workload_place_of(handle: Handle) -> WorkloadPlace:
+    """Return where a job's workload is; of one that an earlier version launched, in a Secret of its own."""
+    secret, key = handle.data.get("secret"), handle.data.get("key")
+    return WorkloadPlace(str(secret or handle.data.get("name") or ""), str(key or WORKLOAD_NAME))
 
 
 def jobs_path(namespace: str) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PATIENCE_SECONDS = 60.0
 SETTLE_SECONDS = 1.0
-"""How long to wait for the Job to say why its pod is gone."""
+"""How long to wait for the Job to say why its pod is gone, or for the pod of a Job that has failed."""
 NODE_PATIENCE_SECONDS = 60.0
 """How long after its grace a pod may take to end before its node is taken for lost."""
 
@@ -232,7 +232,14 @@ def _read_job(seen: Sighting) -> Reading:
         reason = "it was stopped before it had a pod" if seen.stopping else "its Job was deleted from outside"
         return Reading(observation=_gone(reason, never_started=not seen.stopping))
     if failure := _why_job_failed(job):
-        return Reading(observation=_gone(failure))
+        # Its pod tells how it ended. Jobs and pods come by two watches, and neither waits for the other.
+        phase = Phase.RUNNING if seen.begun else Phase.WAITING
+        return Reading(
+            observation=Observation(phase=phase, reason=failure),
+            waits_for="end",
+            patience_seconds=SETTLE_SECONDS,
+            otherwise=_gone(failure),
+        )
     if _condition(job, "Complete").get("status") == "True":
         return Reading(
             observation=Observation(

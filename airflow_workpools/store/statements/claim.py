@@ -6,18 +6,17 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import and_, bindparam, exists, func, literal, or_, select, true, union_all, update
+from sqlalchemy import and_, bindparam, exists, func, literal, null, or_, select, true, union_all, update
 
 from airflow_workpools.core.jobs import JobState
 from airflow_workpools.store import claim_rules
 from airflow_workpools.store.records import WorkerKind, WorkerState
-from airflow_workpools.store.statements.common import may_become, occupying, waiting, with_ids
-from airflow_workpools.store.tables import jobs, workers
+from airflow_workpools.store.statements.common import may_become, occupying, waiting
+from airflow_workpools.store.tables import jobs, pools, queues, workers
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Collection, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from sqlalchemy import Select, Update
     from sqlalchemy.sql.selectable import CompoundSelect
@@ -62,11 +61,33 @@ def worker_and_others() -> Select[Any]:
     )
 
 
-def lock_worker(worker_id: uuid.UUID) -> Select[Any]:
-    """Whether a worker still claims; what would change that, or another claim of its own, waits from now on."""
+_in_pools = pools.c.name.in_(bindparam("names", expanding=True))
+
+
+@cache
+def lock_all() -> Update:
+    """Keep everyone else from the pools ``names``, on SQLite: whoever writes has all of it for itself."""
+    return update(pools).where(_in_pools).values(claim_count=pools.c.claim_count + 1)
+
+
+@cache
+def lock_pools() -> Select[Any]:
+    """Make everyone else who claims from the pools ``names`` wait until this transaction has ended.
+
+    All are locked in the same order. SQLite knows no such lock; there, :func:`lock_all` comes first.
+    """
+    return select(pools.c.name, pools.c.paused).where(_in_pools).order_by(pools.c.name).with_for_update()
+
+
+@cache
+def lock_worker() -> Select[Any]:
+    """Whether ``worker_id`` still claims; what would change that, or another claim of its own, waits from now on."""
     return (
         select(workers.c.id)
-        .where(workers.c.id == worker_id, workers.c.state == WorkerState.ONLINE.value)
+        .where(
+            workers.c.id == bindparam("worker_id", type_=workers.c.id.type),
+            workers.c.state == WorkerState.ONLINE.value,
+        )
         .with_for_update()
     )
 
@@ -85,16 +106,16 @@ def _of_team(team: Team) -> Condition:
     return true() if isinstance(team, _AnyTeam) else jobs.c.team_name == team
 
 
-def pools_with_waiting(queues: Mapping[str, Sequence[str] | None], team: Team) -> CompoundSelect[Any]:
-    """Which of these pools have a job that waits for a worker of this team.
+def pools_with_waiting(takes_from: Mapping[str, Sequence[str] | None], team: Team) -> CompoundSelect[Any]:
+    """Which of these pools have a job that waits for a worker of this team, and whether they have a row to lock.
 
     One look into the index for each, however long its line; longer only where other teams' jobs are in front.
 
-    :param queues: from which queues of each pool it takes jobs; None: from all.
+    :param takes_from: from which queues of each pool it takes jobs; None: from all.
     """
     return union_all(
         *(
-            select(literal(name).label("pool")).where(
+            select(literal(name).label("pool"), exists().where(pools.c.name == name).label("has_row")).where(
                 exists().where(
                     jobs.c.pool == name,
                     waiting,
@@ -102,53 +123,60 @@ def pools_with_waiting(queues: Mapping[str, Sequence[str] | None], team: Team) -
                     true() if names is None else jobs.c.queue.in_(names),
                 )
             )
-            for name, names in queues.items()
+            for name, names in takes_from.items()
         )
     )
 
 
-def slots_held(names: Collection[str]) -> Select[Any]:
-    """Slots that jobs hold, by queue."""
-    return (
+@cache
+def held_and_paused() -> CompoundSelect[Any]:
+    """Slots that jobs hold, by queue, in the pools ``names``; and, without slots, the queues that are paused.
+
+    In one statement, as the pools are locked meanwhile.
+    """
+    held = (
         select(jobs.c.pool, jobs.c.queue, func.sum(jobs.c.pool_slots).label("slots"))
-        .where(jobs.c.pool.in_(names), occupying)
+        .where(jobs.c.pool.in_(bindparam("names", expanding=True)), occupying)
         .group_by(jobs.c.pool, jobs.c.queue)
     )
+    paused = select(queues.c.pool, queues.c.name, null()).where(
+        queues.c.pool.in_(bindparam("names", expanding=True)), queues.c.paused
+    )
+    return union_all(held, paused)
 
 
 def first_waiting(
-    pool: str,
-    heads: Mapping[str, claim_rules.Head],
+    lines: Iterable[tuple[str, str, claim_rules.Head]],
     *,
     room: int,
     most: int,
     team: Team,
     others: Collection[str | None],
 ) -> CompoundSelect[Any]:
-    """The head of the line of each queue.
+    """The head of the line of each of these queues.
 
     Jobs that can never start are left out, and those that fit into the worker come on top, so that they are
     not hidden behind those that do not. A job whose older round has not ended has to wait for it.
 
+    :param lines: pool and queue, and how much of the queue's line.
     :param team: whose jobs the worker can take.
     :param others: teams whose jobs somebody else will take: they keep their place in the line.
     """
-    return _first_waiting(pool, tuple(heads.items()), room, most, team, frozenset(others))
+    return _first_waiting(tuple(lines), room, most, team, frozenset(others))
 
 
 @lru_cache(maxsize=200)
 def _first_waiting(
-    pool: str,
-    heads: Sequence[tuple[str, claim_rules.Head]],
+    lines: Sequence[tuple[str, str, claim_rules.Head]],
     room: int,
     most: int,
     team: Team,
     others: frozenset[str | None],
 ) -> CompoundSelect[Any]:
-    """Make the statement, or take the one of an earlier claim: the pool is locked meanwhile."""
+    """Make the statement, or take the one of an earlier claim: the pools are locked meanwhile."""
     parts = []
     can_start = or_(*(_of_team(one) for one in (team, *sorted(others, key=str))))
-    for queue, head in heads:
+    for pool, queue, head in lines:
         line = _in_line(select(*_claim_order), pool, queue).where(can_start)
         if head.largest is not None:
             line = line.where(jobs.c.pool_slots <= head.largest)
@@ -175,6 +203,7 @@ def _in_line(what: Select[Any], pool: str, queue: str) -> Select[Any]:
 
 _claim_order = (
     jobs.c.id,
+    jobs.c.pool,
     jobs.c.queue,
     jobs.c.priority_weight,
     jobs.c.pool_slots,
@@ -194,10 +223,25 @@ def _older_round_is_active() -> Condition:
     )
 
 
-def take(job_ids: Collection[uuid.UUID], worker_id: uuid.UUID, now: datetime) -> Update:
-    """Give waiting jobs to a worker; not one that somebody has set to wait by hand while another worker has it."""
-    return (
+@cache
+def take(*, returns: bool) -> Update:
+    """Give the waiting jobs ``ids`` to the worker ``taken_by``, ``now``.
+
+    Not one that somebody has set to wait by hand while another worker has it.
+
+    :param returns: whether to read what was taken with it; not every database can.
+    """
+    change = (
         update(jobs)
-        .where(with_ids(job_ids), may_become(JobState.CLAIMED), jobs.c.worker_id.is_(None))
-        .values(state=JobState.CLAIMED.value, worker_id=worker_id, claimed_at=now)
+        .where(
+            jobs.c.id.in_(bindparam("ids", expanding=True)),
+            may_become(JobState.CLAIMED),
+            jobs.c.worker_id.is_(None),
+        )
+        .values(
+            state=JobState.CLAIMED.value,
+            worker_id=bindparam("taken_by", type_=jobs.c.worker_id.type),
+            claimed_at=bindparam("now", type_=jobs.c.claimed_at.type),
+        )
     )
+    return change.returning(*jobs.c) if returns else change

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, func, select, update
+from sqlalchemy import and_, bindparam, case, func, select, update
 
 from airflow_workpools.core.jobs import ENDED, JobState
 from airflow_workpools.store.statements.airflow import task_instance
@@ -50,6 +51,20 @@ def adopt(task_instance_ids: Collection[uuid.UUID], scheduler_job_id: int, team_
         update(jobs)
         .where(of_task_instances(task_instance_ids), jobs.c.reported_at.is_(None))
         .values(scheduler_job_id=scheduler_job_id, team_name=team_name)
+    )
+
+
+@cache
+def lately_ended() -> Select[Any]:
+    """Slots that jobs gave back since ``ended_since``, by queue, of those that were claimed since ``claimed_since``."""
+    return (
+        select(jobs.c.pool, jobs.c.queue, func.sum(jobs.c.pool_slots).label("slots"))
+        .where(
+            ~active,
+            jobs.c.ended_at >= bindparam("ended_since", type_=jobs.c.ended_at.type),
+            jobs.c.claimed_at >= bindparam("claimed_since", type_=jobs.c.claimed_at.type),
+        )
+        .group_by(jobs.c.pool, jobs.c.queue)
     )
 
 

@@ -95,6 +95,18 @@ def cancel_stale(now: datetime) -> Update:
     return cancel_waiting(~_task_instance(task_instance.c.state.in_(rules.WAITED_FOR)), _now_it_is(), now)
 
 
+def cleared() -> Select[Any]:
+    """Started jobs whose task instance was cleared while it ran: nearly always none.
+
+    Begins with the task instances that are so, of which there are few, so that it may be asked often.
+    """
+    return (
+        select(jobs.c.id)
+        .join(task_instance, task_instance.c.id == jobs.c.task_instance_id)
+        .where(task_instance.c.state == "restarting", is_latest_try, occupying, unwished)
+    )
+
+
 def stop_moved_on(finishing_since: datetime) -> Update:
     """Wish that started jobs stop whose task instance is gone, was cleared, or has come to its end.
 

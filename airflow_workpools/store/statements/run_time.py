@@ -34,11 +34,6 @@ if TYPE_CHECKING:
     from airflow_workpools.store.statements.common import Condition
 
 
-def lock_pool(name: str) -> Update:
-    """Make everyone else who claims from this pool wait until this transaction has ended."""
-    return update(pools).where(pools.c.name == name).values(claim_count=pools.c.claim_count + 1)
-
-
 def pause_pool(name: str, paused: bool) -> Update:
     """Pause or resume a pool."""
     return update(pools).where(pools.c.name == name).values(paused=paused)
@@ -49,9 +44,9 @@ def pause_queue(ref: WorkQueueRef, paused: bool) -> Update:
     return update(queues).where(_is(ref)).values(paused=paused)
 
 
-def pool_states(names: Collection[str] | None = None) -> Select[Any]:
+def pool_states() -> Select[Any]:
     """Which pools are paused."""
-    return select(pools.c.name, pools.c.paused).where(true() if names is None else pools.c.name.in_(names))
+    return select(pools.c.name, pools.c.paused)
 
 
 def queue_states(of_pools: Collection[str] | None = None) -> Select[Any]:

@@ -86,6 +86,17 @@ def worker(worker_id: uuid.UUID) -> Select[Any]:
     return select(workers).where(workers.c.id == worker_id)
 
 
+def these_workers(worker_ids: Collection[uuid.UUID]) -> Select[Any]:
+    """All about some workers."""
+    return select(workers).where(workers.c.id.in_(worker_ids))
+
+
+def pools_of_standalone() -> Select[Any]:
+    """In which pools standalone workers have jobs; asked every few seconds for all of them."""
+    standalone = select(workers.c.id).where(workers.c.kind == WorkerKind.STANDALONE.value)
+    return select(jobs.c.worker_id, jobs.c.pool).where(occupying, jobs.c.worker_id.in_(standalone)).distinct()
+
+
 def all_workers() -> Select[Any]:
     """All workers, in the order in which they started."""
     return select(workers).order_by(workers.c.started_at, workers.c.id)

@@ -43,6 +43,9 @@ held_high = held("held_high", "etl/high", count=6)
 # Crashes: all of them run when it happens.
 survivors = sleepers("survivors", "crash", count=8, seconds=6)
 
+# A pull pool: whoever comes for its job.
+far = sleepers("far", "far", count=1, seconds=0)
+
 # Backlogs: the last one waits far longer than Airflow lets a task be queued. One waits as `scheduled`, for a
 # slot of its work queue; the other, whose author chose an Airflow pool with room for all, waits as `queued`.
 backlog = sleepers("backlog", "narrow", count=18, seconds=1)

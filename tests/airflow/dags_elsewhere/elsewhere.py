@@ -38,10 +38,8 @@ with DAG("quick", schedule=None) as quick:
 
     say.expand(number=list(range(4)))
 
-drained = holding("drained")
 stopped = holding("stopped")
 killed = holding("killed")
-cut_off = holding("cut_off")
 cut_off_and_killed = holding("cut_off_and_killed")
 goes_on = holding("goes_on")
 ends_meanwhile = holding("ends_meanwhile")
