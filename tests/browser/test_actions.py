@@ -390,7 +390,7 @@ def test_what_is_not_there_is_told(site: Site) -> None:
     page.route("**/workpools/api/**", lambda route: held.append(route))
     site.go(page, LIST)
     expect(page.get_by_role("status", name="Loading")).to_be_visible()
-    page.unroute("**/workpools/api/**")
     for route in held:
         route.continue_()
+    page.unroute("**/workpools/api/**")
     expect(pool_row(page, "etl")).to_be_visible()
