@@ -72,7 +72,11 @@ def test_everything_on_a_page_is_reached_with_the_keyboard(site: Site) -> None:
     page.keyboard.press("ArrowRight")
     page.wait_for_url(re.compile("tab=jobs"))
     expect(page.get_by_role("tab", name="jobs")).to_be_focused()
+    # A key that comes before the tab has changed would count from the old one.
+    expect(page.get_by_role("tab", name="jobs", selected=True)).to_be_focused()
+    expect(page.get_by_role("region", name="Jobs of etl")).to_be_visible()
     page.keyboard.press("ArrowLeft")
+    expect(page.get_by_role("tab", name="queues", selected=True)).to_be_focused()
     switch = page.get_by_role("checkbox", name="Queue low delivers jobs")
     switch.press("Space")
     question = page.get_by_role("alertdialog")
