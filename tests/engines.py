@@ -187,6 +187,8 @@ def podman() -> Iterator[str]:
     configuration.write_text(
         '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]\nlog_driver = "k8s-file"\n'
         '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+        # crun, the usual one, starts nothing where some controllers are of cgroups v1 and some of v2.
+        + ('runtime = "runc"\n' if shutil.which("runc") else "")
     )
     url = f"unix://{folder / 'podman.sock'}"
     # vfs mounts nothing, so that the folder can be removed like any other.
