@@ -79,6 +79,8 @@ class Duties:
     scheduler_job_id: int | None
     team_name: str | None = None
     """Team of the executor whose duties these are."""
+    parallelism: int | None = None
+    """How many tasks the executor may have; None: any number."""
     store: JobStore = field(default_factory=SqlStore)
     clock: DatabaseClock = field(default_factory=DatabaseClock)
     _run_state: RunState | None = None
@@ -217,6 +219,7 @@ class Duties:
                 ahead=partial(
                     look_ahead, pools=pools, now=now, idle_seconds=self.settings.scheduler_idle_seconds
                 ),
+                parallelism=self.parallelism,
                 memory=self._memory,
             )
         self._settled = None if plan or self._memory.lines.any_waits else (pools, served, paused)

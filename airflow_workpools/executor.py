@@ -101,7 +101,12 @@ class WorkPoolExecutor(BaseExecutor):
         settings = Settings.from_airflow(of_team=self.conf if self.team_name else None)
         _ensure_tables()
         self._read_secrets_pools(settings)
-        self._duties = Duties(settings=settings, scheduler_job_id=_job_id(self), team_name=self.team_name)
+        self._duties = Duties(
+            settings=settings,
+            scheduler_job_id=_job_id(self),
+            team_name=self.team_name,
+            parallelism=self.parallelism,
+        )
         self._attempt("asking the database's time", self._duties.clock.refresh)
         self._attempt("loading what the embedded worker needs", partial(load_ahead, settings))
         self._worker = EmbeddedWorker(

@@ -67,6 +67,8 @@ def _forget(session: Session) -> None:
 
 
 def _stop_marked(session: Session) -> None:
+    if session.in_nested_transaction():  # a savepoint: what it holds is not stored yet
+        return
     marked: dict[str, set[UUID]] = session.info.pop(_MARKED, {})
     try:
         for state, ids in marked.items():

@@ -10,7 +10,7 @@ claim, is the only authority, and in it priorities decide anew, whatever was han
 
 What will come free is judged by what has: slots of jobs that ended in the last seconds, and were short. Where tasks
 are long, or nothing ends, nothing is handed over ahead, and what waits does so as ``scheduled``. What was handed over
-when that ended is first in line, and starts with the next slot.
+when that ended is first in its queue's line, and starts with the next slot that no queue of higher priority wants.
 
 A task that was handed over ahead still waits, only in another place. So gate 1 counts it as demand, not as held: it
 keeps no slot from a queue of higher priority (:func:`looking_ahead`).
@@ -25,6 +25,8 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_workpools.core.slots import QueueLoad
 
 WINDOW_SECONDS = 2.0
@@ -46,6 +48,25 @@ def slots_ahead(ended: int, *, idle_seconds: float, limit: int) -> int:
     """
     expected = ceil(ended * (idle_seconds + LOOP_SECONDS) / WINDOW_SECONDS)
     return min(1 << (expected - 1).bit_length(), limit) if expected > 0 else 0
+
+
+def within_parallelism(more: Mapping[str, int], *, wanted: int, parallelism: int | None) -> dict[str, int]:
+    """Leave of the slots that may be given out ahead those for which the executor has room.
+
+    What waits in the store takes a slot of the executor's, too. It must not keep one from a task that could run.
+
+    :param more: slots that may be given out ahead, by work pool. Each gets all of them or none.
+    :param wanted: slots of all tasks that run or could, by the limits of their pools and queues.
+    :param parallelism: how many slots the executor has; None: no limit.
+    """
+    if parallelism is None:
+        return dict(more)
+    left, room = {}, parallelism - wanted
+    for name, slots in sorted(more.items()):
+        if slots <= room:
+            left[name] = slots
+            room -= slots
+    return left
 
 
 def looking_ahead(load: QueueLoad, *, ahead: int, unclaimed: int) -> QueueLoad:

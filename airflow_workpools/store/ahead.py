@@ -14,7 +14,7 @@ from airflow_workpools.store import airflow_statements
 from airflow_workpools.store.statements import executor as statements
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from datetime import datetime
 
     from sqlalchemy.orm import Session
@@ -42,6 +42,7 @@ def look_ahead(session: Session, pools: Pools, *, now: datetime, idle_seconds: f
     """
     asked = {
         "ended_since": now - timedelta(seconds=WINDOW_SECONDS),
+        "now": now,
         "claimed_since": now - timedelta(seconds=SHORT_SECONDS),
     }
     ended = {
@@ -67,9 +68,15 @@ def look_ahead(session: Session, pools: Pools, *, now: datetime, idle_seconds: f
     return Ahead({name: slots for name, slots in of_pools.items() if slots}, of_queues)
 
 
-def count_unclaimed(session: Session, ahead: Ahead) -> dict[str, int]:
-    """Count the slots of tasks that were handed over ahead and still wait, by Airflow pool. One statement, or none."""
-    if not ahead.pools:
+def count_unclaimed(session: Session, work_pools: Collection[str]) -> dict[str, int]:
+    """Count the slots of tasks that were handed over and that no worker has claimed, by Airflow pool.
+
+    One statement, or none.
+
+    :param work_pools: those in which tasks are handed over ahead, and those that hold more than their limit: tasks that
+        were handed over ahead still wait there.
+    """
+    if not work_pools:
         return {}
-    asked = {"work_pools": sorted(ahead.pools)}
+    asked = {"work_pools": sorted(work_pools)}
     return {row.pool: int(row.slots) for row in session.execute(airflow_statements.unclaimed_tasks(), asked)}

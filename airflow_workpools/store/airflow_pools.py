@@ -30,6 +30,7 @@ from airflow_workpools.store.slot_plan import (
     closed_queues,
     offers_of,
     ours_among,
+    over_limit,
     plan_slots,
     ref_of,
     within,
@@ -86,6 +87,7 @@ def allocate_slots(
     rooms: Callable[[Mapping[str, Offer]], Mapping[str, int]] = lambda _: {},
     minds: Minds = minds_all,
     ahead: Callable[[Session], Ahead] = lambda _: NOTHING_AHEAD,
+    parallelism: int | None = None,
     memory: Memory | None = None,
 ) -> Plan:
     """Give every work queue's Airflow pool the slots it should have now, in ``session``'s transaction.
@@ -98,6 +100,7 @@ def allocate_slots(
     :param overdue_since: when a task that needs several slots must have become scheduled to have them kept now.
     :param rooms: says how many more slots some Airflow pools can use, whatever waits in them; see ``core.untaken``.
     :param ahead: says how many slots may be given out before they are free; asked only if something waits.
+    :param parallelism: how many slots the executor has; None: no limit.
     :param memory: what is known from earlier heartbeats; without, all is counted and computed.
     :return: what was changed.
     """
@@ -112,7 +115,7 @@ def allocate_slots(
 
     def plan(seen: Seen) -> Plan:
         loads = within(can_use, seen.loads)
-        asked = pools, closed, seen.current, loads, further, seen.unclaimed
+        asked = pools, closed, seen.current, loads, further, seen.unclaimed, parallelism
         return memory.plan.answer(
             asked,
             lambda: plan_slots(
@@ -123,6 +126,7 @@ def allocate_slots(
                 loads=loads,
                 ahead=further,
                 unclaimed=seen.unclaimed,
+                parallelism=parallelism,
             ),
         )
 
@@ -173,7 +177,9 @@ def _look(
         return without_held_back(loads, held_back)
 
     loads = memory.loads.answer((layout, waiting, holding, held_back), compute)
-    return Seen(current, loads, count_unclaimed(session, ahead))
+    return Seen(
+        current, loads, count_unclaimed(session, ahead.pools.keys() | over_limit(layout, loads).keys())
+    )
 
 
 def _lock(session: Session, names: Collection[str]) -> set[str]:

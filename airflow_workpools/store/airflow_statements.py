@@ -91,6 +91,7 @@ def waiting_tasks() -> Select[Any]:
             func.max(TI.priority_weight).label("weight"),
             func.max(case((overdue, TI.priority_weight))).label("overdue_weight"),
             func.max(case((overdue, TI.pool_slots))).label("overdue_slots"),
+            func.max(TI.pool_slots).label("largest"),
         )
         .where(_latest, _in_our_pools, TI.state == TaskInstanceState.SCHEDULED)
         .group_by(TI.pool, TI.dag_id, TI.run_id)
@@ -110,6 +111,7 @@ def waiting_tasks() -> Select[Any]:
             DagRun.logical_date,
             groups.c.overdue_weight,
             groups.c.overdue_slots,
+            groups.c.largest,
         )
         .join(DagRun, and_(DagRun.dag_id == groups.c.dag_id, DagRun.run_id == groups.c.run_id))
         .join(DagModel, DagModel.dag_id == groups.c.dag_id)

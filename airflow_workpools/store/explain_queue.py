@@ -24,7 +24,7 @@ from airflow_workpools.store.ahead import count_unclaimed, look_ahead
 from airflow_workpools.store.capacity import Capacity, capacity_of, held_by_queue, slots_of_workers
 from airflow_workpools.store.loads import Layout, TaskGroup, lines_of, loads_of, without_held_back
 from airflow_workpools.store.records import WorkerState
-from airflow_workpools.store.slot_plan import closed_queues, queue_loads
+from airflow_workpools.store.slot_plan import closed_queues, over_limit, queue_loads
 from airflow_workpools.store.statements import run_time as statements
 
 if TYPE_CHECKING:
@@ -227,7 +227,8 @@ def _task_loads(
     }
     loads = without_held_back(loads_of(layout, lines_of(waiting), holding), held_back)
     closed = closed_queues(layout, run_state, {pool.name: is_served})
-    unclaimed = count_unclaimed(session, look_ahead(session, pools, now=now))
+    further = look_ahead(session, pools, now=now)
+    unclaimed = count_unclaimed(session, further.pools.keys() | over_limit(layout, loads).keys())
     return [
         looking_ahead(load, ahead=0, unclaimed=unclaimed.get(one.airflow_pool, 0))
         for load, one in zip(queue_loads(pool, layout, closed, loads), layout.queues[pool.name], strict=True)

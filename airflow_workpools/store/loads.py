@@ -30,6 +30,8 @@ class Load:
     """Slots of the smallest task that waits."""
     overdue: int = 0
     """Slots of the task that is first in line, if it needs several and has waited for long."""
+    largest: int = 1
+    """Slots of the largest task in the line."""
     in_line: int = field(default=0, compare=False)
     """How many tasks were counted in the line, also those beyond the demand that makes a difference."""
 
@@ -52,6 +54,8 @@ class TaskGroup(NamedTuple):
     """The greatest priority weight among those of several slots that have waited for long; None without any."""
     overdue_slots: int | None = None
     """The most slots that one of those needs."""
+    largest: int = 1
+    """Slots of the largest of all."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Line:
     tasks: int = 0
     smallest: int = 1
     any_overdue: bool = False
+    largest: int = 1
 
     @classmethod
     def of(cls, groups: Sequence[TaskGroup]) -> Line:
@@ -71,6 +76,7 @@ class Line:
             sum(group.tasks for group in groups),
             min((group.smallest for group in groups), default=1),
             any(group.overdue_slots for group in groups),
+            max((group.largest for group in groups), default=1),
         )
 
 
@@ -96,6 +102,8 @@ class Layout:
 
     queues: Mapping[str, tuple[PlacedQueue, ...]]
     """By work pool; those whose definition is invalid have none."""
+    limits: Mapping[str, int | None]
+    """Concurrency limits of the work pools."""
     names: tuple[str, ...]
     """Of all Airflow pools."""
     priorities: Mapping[str, int]
@@ -121,6 +129,7 @@ class Layout:
         limits = {pool.name: pool.concurrency_limit for pool in pools.values() if isinstance(pool, WorkPool)}
         return cls(
             queues=queues,
+            limits=limits,
             names=tuple(one.airflow_pool for one in placed),
             priorities={one.airflow_pool: one.queue.priority for one in placed},
             enough={
@@ -177,7 +186,8 @@ def _load(line: Line, occupied: int, active: dict[Run, int], enough: int | None)
         able.append(group)
         if enough is not None and demand >= enough and smallest == line.smallest and not line.any_overdue:
             break
-    return Load(occupied, demand, smallest or 1, _overdue(able) if line.any_overdue else 0, line.tasks)
+    overdue = _overdue(able) if line.any_overdue else 0
+    return Load(occupied, demand, smallest or 1, overdue, line.largest, line.tasks)
 
 
 def _overdue(line: Sequence[TaskGroup]) -> int:

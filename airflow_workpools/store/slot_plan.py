@@ -9,7 +9,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from airflow_workpools.core.ahead import looking_ahead
+from airflow_workpools.core.ahead import looking_ahead, within_parallelism
 from airflow_workpools.core.names import WorkQueueRef, is_managed_description
 from airflow_workpools.core.pools import InvalidPool, WorkPool
 from airflow_workpools.core.slots import QueueLoad, airflow_slots
@@ -126,12 +126,15 @@ def plan_slots(
     loads: Mapping[str, Load],
     ahead: Ahead = NOTHING_AHEAD,
     unclaimed: Mapping[str, int] = NOTHING_UNCLAIMED,
+    parallelism: int | None = None,
 ) -> Plan:
     """Decide which Airflow pools get which slots.
 
     :param layout: of the pools.
     :param unclaimed: slots of tasks that were handed over ahead and still wait, by Airflow pool.
+    :param parallelism: how many slots the executor has; None: no limit.
     """
+    ahead = _further(layout, ahead, loads, unclaimed, parallelism)
     target: dict[str, int] = {}
     taken = set()
     for name, queues in layout.queues.items():
@@ -166,6 +169,69 @@ def _slots_of(pool_limit: int | None, queues: tuple[QueueLoad, ...]) -> Mapping[
     return airflow_slots(pool_limit, queues)
 
 
+def over_limit(layout: Layout, loads: Mapping[str, Load]) -> dict[str, int]:
+    """Return the work pools that hold more than their limit, and by how much, up to the limit again.
+
+    What was handed over ahead and still waits is the reason, for one.
+    """
+    found = {}
+    for name, queues in layout.queues.items():
+        if (limit := layout.limits[name]) is None:
+            continue
+        held = sum(load.occupied for one in queues if (load := loads.get(one.airflow_pool)) is not None)
+        if held > limit:
+            found[name] = min(held - limit, limit)
+    return found
+
+
+def _further(
+    layout: Layout,
+    ahead: Ahead,
+    loads: Mapping[str, Load],
+    unclaimed: Mapping[str, int],
+    parallelism: int | None,
+) -> Ahead:
+    """Return how far tasks are handed over ahead, so that nobody has to suffer from it.
+
+    Not in a pool in whose lines is a task that is larger than the limits: it can't run, and more slots would let it in.
+    No further than the executor has room for, beside all that may run. And where more was handed over than may run, by
+    as much: the next slot goes to whoever is first in the store, so a task of higher priority must get there.
+    """
+    if not ahead.pools and not unclaimed:
+        return ahead
+    fitting = {name: more for name, more in ahead.pools.items() if _all_fit(layout, name, loads)}
+    wanted = sum(_may_run(layout, name, loads) for name in layout.queues) if fitting else 0
+    pools = within_parallelism(fitting, wanted=wanted, parallelism=parallelism)
+    for name, beyond in over_limit(layout, loads).items():
+        waits = any(one.airflow_pool in unclaimed for one in layout.queues[name])
+        if waits and _all_fit(layout, name, loads):
+            pools[name] = max(pools.get(name, 0), beyond)
+    return Ahead(pools, ahead.queues)
+
+
+def _all_fit(layout: Layout, name: str, loads: Mapping[str, Load]) -> bool:
+    limit = layout.limits[name]
+    return all(
+        loads.get(one.airflow_pool, _NO_LOAD).largest <= least
+        for one in layout.queues[name]
+        if (least := min((n for n in (limit, one.queue.concurrency_limit) if n is not None), default=None))
+        is not None
+    )
+
+
+def _may_run(layout: Layout, name: str, loads: Mapping[str, Load]) -> int:
+    """Return how many slots the tasks of a work pool hold and want within its limits."""
+    in_all = 0
+    for one in layout.queues[name]:
+        load = loads.get(one.airflow_pool, _NO_LOAD)
+        in_all += _at_most(one.queue.concurrency_limit, load.occupied + load.demand)
+    return _at_most(layout.limits[name], in_all)
+
+
+def _at_most(limit: int | None, number: int) -> int:
+    return number if limit is None else min(limit, number)
+
+
 def _looking_ahead(
     pool: WorkPool,
     layout: Layout,
@@ -175,11 +241,15 @@ def _looking_ahead(
 ) -> tuple[int | None, tuple[QueueLoad, ...]]:
     """Return a pool's limit and its queues as they have to be seen to hand over ahead."""
     limit, more = pool.concurrency_limit, ahead.pools.get(pool.name, 0)
-    if not more:
+    queues = layout.queues[pool.name]
+    if not more and not any(one.airflow_pool in unclaimed for one in queues):
         return limit, tuple(loads)
+    more_of_queues = ahead.queues if more else {}
     return None if limit is None else limit + more, tuple(
-        looking_ahead(load, ahead=ahead.queues.get(one.ref, 0), unclaimed=unclaimed.get(one.airflow_pool, 0))
-        for load, one in zip(loads, layout.queues[pool.name], strict=True)
+        looking_ahead(
+            load, ahead=more_of_queues.get(one.ref, 0), unclaimed=unclaimed.get(one.airflow_pool, 0)
+        )
+        for load, one in zip(loads, queues, strict=True)
     )
 
 

@@ -101,7 +101,7 @@ class Outbox:
                     foreign,
                 )
             ended = [report.job_id for report in batch if report.state in ENDED]
-            whose = [self._of[id_].job.task_instance_id for id_ in ended if id_ in ours & self._of.keys()]
+            whose = [self._of[id_].job.task_instance_id for id_ in ended if id_ in ours and id_ in self._of]
             for report in batch:
                 tracked = self._of.get(report.job_id)
                 last = report.state in ENDED or (report.handle is not None and report.handle.failed_start)

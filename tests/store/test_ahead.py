@@ -14,6 +14,7 @@ from airflow.models.pool import Pool
 
 from airflow_workpools.core.explain import Gate
 from airflow_workpools.core.jobs import JobState
+from airflow_workpools.core.pools import WorkPool
 from airflow_workpools.core.task_facts import TaskRef
 from airflow_workpools.settings import PoolSettings, Settings
 from airflow_workpools.store import airflow_pools
@@ -32,9 +33,11 @@ def stage(engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         yield made
 
 
-def slots(stage: Scheduler, *, seconds: float = 10.0) -> dict[str, int]:
+def slots(
+    stage: Scheduler, *, seconds: float = 10.0, parallelism: int | None = None, pool: WorkPool = ETL
+) -> dict[str, int]:
     """Allocate at a time, and return the slots of the Airflow pools."""
-    pools = {"etl": ETL}
+    pools = {"etl": pool}
     with stage.rig.airflow.session() as session:
         airflow_pools.allocate_slots(
             session,
@@ -43,6 +46,7 @@ def slots(stage: Scheduler, *, seconds: float = 10.0) -> dict[str, int]:
             {"etl": True},
             overdue_since=NOW - timedelta(days=1),
             ahead=partial(look_ahead, pools=pools, now=later(seconds)),
+            parallelism=parallelism,
         )
     return {row.pool: row.slots for row in stage.rows(Pool) if row.pool != "default_pool"}
 
@@ -62,6 +66,13 @@ def tasks(stage: Scheduler, queue: str, state: str, number: int) -> None:
         stage.task(queue, state)
 
 
+def handed_over(stage: Scheduler, queue: str, number: int) -> None:
+    """Have tasks wait in the store."""
+    for _ in range(number):
+        task = stage.task(queue, "queued")
+        stage.rig.hand_over(new_job(queue, task_instance_id=task["id"]))
+
+
 def test_a_pool_of_short_tasks_gets_more_slots_than_it_has_and_one_of_long_ones_does_not(
     stage: Scheduler,
 ) -> None:
@@ -79,13 +90,58 @@ def test_what_waits_in_the_store_keeps_nothing_from_a_queue_of_higher_priority(s
     end(stage, "etl/low", 4)
     tasks(stage, "etl/low", "running", 10)
     tasks(stage, "etl/low", "scheduled", 20)
-    for _ in range(4):
-        task = stage.task("etl/low", "queued")
-        stage.rig.hand_over(new_job("etl/low", task_instance_id=task["id"]))
+    handed_over(stage, "etl/low", 4)
     full = {"etl": 0, "etl.critical": 0, "etl.high": 0, "etl.low": 14}
     assert slots(stage) == full
     tasks(stage, "etl/critical", "scheduled", 3)
     assert slots(stage) == {**full, "etl.critical": 1, "etl.low": 13}
+
+
+def test_what_was_handed_over_before_tasks_became_long_keeps_nothing_from_a_queue_of_higher_priority(
+    stage: Scheduler,
+) -> None:
+    tasks(stage, "etl/low", "running", 10)
+    handed_over(stage, "etl/low", 10)
+    tasks(stage, "etl/low", "scheduled", 20)
+    assert slots(stage)["etl.low"] == 20  # no more than there are already
+    tasks(stage, "etl/critical", "scheduled", 3)
+    assert slots(stage) == {"etl": 0, "etl.critical": 1, "etl.high": 0, "etl.low": 19}
+
+
+def test_many_tasks_of_higher_priority_come_in_up_to_twice_the_limit(stage: Scheduler) -> None:
+    pool = work_pool("etl", limit=10, urgent=(1, None), low=(10, None))
+    tasks(stage, "etl/low", "running", 10)
+    handed_over(stage, "etl/low", 10)
+    tasks(stage, "etl/urgent", "scheduled", 50)
+    assert slots(stage, pool=pool)["etl.urgent"] == 10
+    handed_over(stage, "etl/urgent", 10)
+    assert slots(stage, pool=pool)["etl.urgent"] == 10
+
+
+def test_a_task_that_is_larger_than_the_limit_is_not_let_in_by_slots_given_out_ahead(
+    stage: Scheduler,
+) -> None:
+    end(stage, "etl/low", 4)
+    tasks(stage, "etl/low", "running", 10)
+    tasks(stage, "etl/low", "scheduled", 1)
+    assert slots(stage)["etl.low"] > 10
+    stage.task("etl/low", "scheduled", pool_slots=12)
+    assert slots(stage)["etl.low"] == 10
+
+
+def test_nothing_is_handed_over_ahead_where_the_executor_has_no_room_for_it(stage: Scheduler) -> None:
+    end(stage, "etl/low", 4)
+    tasks(stage, "etl/low", "running", 10)
+    tasks(stage, "etl/low", "scheduled", 20)
+    assert slots(stage, parallelism=14)["etl.low"] == 14
+    assert slots(stage, parallelism=13)["etl.low"] == 10
+
+
+def test_ends_of_the_future_say_nothing(stage: Scheduler) -> None:
+    end(stage, "etl/low", 4)
+    tasks(stage, "etl/low", "running", 10)
+    tasks(stage, "etl/low", "scheduled", 20)
+    assert slots(stage, seconds=9.2)["etl.low"] == 10  # the clock was set back
 
 
 def test_a_queue_with_a_limit_of_its_own_stays_busy_too(stage: Scheduler) -> None:
@@ -116,9 +172,7 @@ def test_looking_ahead_takes_one_statement_more_and_another_where_something_is_h
 def test_explain_takes_what_was_handed_over_ahead_for_waiting(stage: Scheduler) -> None:
     end(stage, "etl/low", 4)
     tasks(stage, "etl/low", "running", 10)
-    for _ in range(4):
-        task = stage.task("etl/low", "queued")
-        stage.rig.hand_over(new_job("etl/low", task_instance_id=task["id"]))
+    handed_over(stage, "etl/low", 4)
     waiting = stage.task("etl/low", "scheduled")
     ref = TaskRef(dag_id=waiting["dag_id"], run_id=waiting["run_id"], task_id=waiting["task_id"])
     settings = Settings(home=Path("/nowhere"), pools=PoolSettings(builtin_limit=None))

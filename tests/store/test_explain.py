@@ -157,6 +157,8 @@ def test_slots_are_kept_for_a_large_task_after_the_time_that_is_configured(
 def test_it_only_looks_and_asks_no_more_of_many_tasks_than_of_few(stage: Scheduler, state: str) -> None:
     pool = work_pool("etl", limit=1)
     task = handed_over(stage, "etl/default") if state == "queued" else stage.task("etl/default", state)
+    for _ in range(2):  # more than the pool's limit, so that what no worker has claimed is counted
+        handed_over(stage, "etl/default")
     allocate(stage, pool)
     explain(stage, task, pool)
 

@@ -11,7 +11,9 @@ from airflow.listeners.listener import get_listener_manager
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.state import TaskInstanceState
 
+from airflow_workpools import marks
 from airflow_workpools.core.jobs import JobState
+from airflow_workpools.plugin import WorkpoolsPlugin
 from tests.store.schedulers import Scheduler, scheduler
 
 if TYPE_CHECKING:
@@ -28,7 +30,10 @@ STATES = ("success", "failed", "skipped")
 def stage(engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scheduler]:
     with scheduler(engine, tmp_path / "logs", monkeypatch) as made:
         made.pool("etl", concurrency_limit=10)
+        manager = get_listener_manager()
+        manager.add_listener(marks)  # as the API server does
         yield made
+        manager.pm.unregister(marks)
 
 
 def running(stage: Scheduler) -> uuid.UUID:
@@ -93,3 +98,21 @@ def test_a_mark_is_stored_whatever_becomes_of_the_stop(
     with stage.transaction() as session:
         assert session.get(TaskInstance, id_).state == "failed"
     assert "are stopped some seconds later" in caplog.text
+
+
+def test_a_savepoint_stops_nothing_yet(stage: Scheduler) -> None:
+    id_ = running(stage)
+    with stage.crash() as session:
+        with session.begin_nested():
+            _emit_state_listener_hooks([session.get(TaskInstance, id_)], TaskInstanceState.FAILED)
+        assert wish(stage, id_) == (None, None)
+
+
+def test_only_the_api_server_listens() -> None:
+    # Wherever there is a listener, Airflow refuses DAGs in which a task has `end_from_trigger=True`.
+    manager = get_listener_manager()
+    assert not manager.has_listeners
+    assert WorkpoolsPlugin.listeners == []
+    assert WorkpoolsPlugin().fastapi_apps  # only it asks for them
+    assert manager.pm.is_registered(marks)
+    manager.pm.unregister(marks)

@@ -165,7 +165,7 @@ def first_waiting(
     return _first_waiting(tuple(lines), room, most, team, frozenset(others))
 
 
-@lru_cache(maxsize=200)
+@lru_cache(maxsize=20)  # one of many lines takes megabytes
 def _first_waiting(
     lines: Sequence[tuple[str, str, claim_rules.Head]],
     room: int,

@@ -56,12 +56,18 @@ def adopt(task_instance_ids: Collection[uuid.UUID], scheduler_job_id: int, team_
 
 @cache
 def lately_ended() -> Select[Any]:
-    """Slots that jobs gave back since ``ended_since``, by queue, of those that were claimed since ``claimed_since``."""
+    """Slots that jobs gave back since ``ended_since``, by queue, of those that were claimed since ``claimed_since``.
+
+    What ended after ``now`` did so by a clock that was set back since: it says nothing.
+    """
     return (
         select(jobs.c.pool, jobs.c.queue, func.sum(jobs.c.pool_slots).label("slots"))
         .where(
             ~active,
-            jobs.c.ended_at >= bindparam("ended_since", type_=jobs.c.ended_at.type),
+            jobs.c.ended_at.between(
+                bindparam("ended_since", type_=jobs.c.ended_at.type),
+                bindparam("now", type_=jobs.c.ended_at.type),
+            ),
             jobs.c.claimed_at >= bindparam("claimed_since", type_=jobs.c.claimed_at.type),
         )
         .group_by(jobs.c.pool, jobs.c.queue)
