@@ -596,7 +596,8 @@ def test_a_heartbeat_issues_as_many_statements_for_2000_jobs_as_for_12(
 ) -> None:
     next_round(executor)  # makes the Airflow pools
     counts = []
-    for extra in (12, 1988):  # both are more than the pool's limit, so that what no worker has claimed is counted
+    # Both times more than the pool's limit, so that what no worker has claimed is counted.
+    for extra in (12, 1988):
         _run_many(stage, executor, extra)
         next_round(executor)  # what changes because of the new jobs
         with statements_of(stage.engine) as sent:
