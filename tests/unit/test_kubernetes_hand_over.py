@@ -15,7 +15,7 @@ from airflow_workpools.core.templates import render
 from airflow_workpools.infrastructure.base import Handle, LaunchSpec, Phase
 from airflow_workpools.infrastructure.kubernetes import KubernetesInfrastructure, pod_mutation
 from airflow_workpools.infrastructure.kubernetes import infrastructure as infrastructure_module
-from airflow_workpools.infrastructure.kubernetes.answers import DoesNotExist, NotNow
+from airflow_workpools.infrastructure.kubernetes.answers import AlreadyExists, DoesNotExist, NotNow
 from airflow_workpools.infrastructure.kubernetes.client import KubernetesApi
 from airflow_workpools.infrastructure.kubernetes.namespace import NamespaceWatch
 from airflow_workpools.infrastructure.registry import default_template
@@ -104,6 +104,19 @@ def test_a_launch_ends_when_its_job_was_taken_away_and_others_get_their_workload
         api.has_room = True
         await asyncio.wait_for(kept.over, 10)
         assert handles[1].data["key"] in api.secrets[handles[1].data["secret"]]["data"]
+        await worker.close()
+
+    asyncio.run(test())
+
+
+def test_another_secret_is_made_when_the_one_that_was_there_has_just_gone(api: Api, tmp_path: Path) -> None:
+    async def test() -> None:
+        worker = KubernetesInfrastructure(home=tmp_path)
+        api.answers = [AlreadyExists("it is there", 409), DoesNotExist("it is gone", 404)]
+        launch = Launch(worker)
+        handle = await launch.handle
+        await launch.over
+        assert handle.data["key"] in api.secrets[handle.data["secret"]]["data"]
         await worker.close()
 
     asyncio.run(test())
