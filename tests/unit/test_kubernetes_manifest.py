@@ -243,6 +243,20 @@ class TestTheWorkload:
         del job["spec"]["template"]["spec"]["volumes"][-1]["secret"]["items"]
         assert workload_place(job) == (f"wp-{JOB_ID}", "workload.json")
 
+    @pytest.mark.parametrize("volume", [{"emptyDir": {}}, "scratch"])
+    def test_can_be_shared_beside_a_volume_that_only_the_api_can_refuse(self, volume: Any) -> None:
+        configuration = changed_template([volume], "manifest", "spec", "template", "spec", "volumes")
+        plan = planned(configuration=configuration)
+        shared = plan.sharing("wp-another")
+        assert workload_place(shared.job) == ("wp-another", plan.name)
+        assert pod_of(shared)["volumes"][0] == volume
+
+    @pytest.mark.parametrize("volumes", [None, [], [{"name": "theirs", "emptyDir": {}}]])
+    def test_of_somebody_elses_job_with_our_labels_is_looked_for_under_its_name(self, volumes: Any) -> None:
+        job = json.loads(json.dumps(planned().job))
+        job["spec"]["template"]["spec"]["volumes"] = volumes
+        assert workload_place(job) == (f"wp-{JOB_ID}", "workload.json")
+
     def test_survives_a_mutated_pod_template(self) -> None:
         plan = planned()
         bare = {"spec": {"containers": [{"name": "other", "image": "i"}]}}

@@ -8,7 +8,7 @@ import base64
 import json
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -131,6 +131,21 @@ def test_nobody_waits_for_a_job_that_is_not_created() -> None:
         refused.leave()
         await created.delivered()
         assert list(secrets.there[created.plan.name]["data"]) == [created.plan.name]
+
+    run(test)
+
+
+def test_nobody_waits_for_a_job_that_can_not_be_given_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parcels_module, "PATIENCE_SECONDS", 3600.0)
+    broken = replace(job(), job={"metadata": {"name": "broken", "namespace": "jobs"}})
+
+    async def test(parcels: Parcels, secrets: Secrets) -> None:
+        share = parcels.join(job())
+        with pytest.raises(KeyError):
+            parcels.join(broken)
+        share.created("1")
+        await asyncio.wait_for(share.delivered(), 10)
+        assert list(secrets.there[share.plan.name]["data"]) == [share.plan.name]
 
     run(test)
 

@@ -74,6 +74,22 @@ test("of what is edited in a pool only what was changed is sent, and no JSON is 
   });
 });
 
+test("what others change in a pool while it is edited is not undone", async () => {
+  let pool = { ...BOTH, description: "old", job_variables: { image: "etl:1" }, infrastructure_conn_id: "here" };
+  const asked = page({}, { "GET pools/etl": () => pool, "PATCH pools/etl": () => pool });
+  await user.click(await screen.findByRole("button", { name: "Edit" }));
+  const form = within(await screen.findByRole("dialog"));
+  const theirs = { description: "new", job_variables: { image: "etl:1", memory: 2 }, infrastructure_conn_id: "there" };
+  pool = { ...pool, ...theirs };
+  document.dispatchEvent(new Event("visibilitychange"));
+  await screen.findByText("there");
+  await user.clear(form.getByLabelText("Start attempts"));
+  await user.type(form.getByLabelText("Start attempts"), "5");
+  await user.click(form.getByRole("button", { name: "Save" }));
+
+  expect(asked.find((one) => one.method === "PATCH")?.body).toEqual({ start_attempts: 5 });
+});
+
 test("a read-only pool says where it is declared, and can be paused all the same", async () => {
   page({ ...BOTH, read_only: true, declared_in: "the environment: AIRFLOW_CONN_ETL" });
 

@@ -65,6 +65,8 @@ _COLLECT_SECONDS = 0.05
 """Changes are collected this long and told together: a thousand jobs are looked at together, too."""
 _HANDED_OVER_SECONDS = 10.0
 """How long the worker that created a Job may take to hand over its workload before another one looks after it."""
+_LOOK_SECONDS = 1.0
+"""How often who hands over a workload looks whether its job was taken away meanwhile."""
 
 
 class KubernetesInfrastructure:
@@ -194,23 +196,30 @@ class KubernetesInfrastructure:
         """Hand over the workload for which a job's pod waits, however long that takes.
 
         If it is refused, nothing is left of the job. Should this worker end in between, the next one finds the Job
-        without its workload and takes it away.
+        without its workload and takes it away. So does this one where it takes long, and then this ends, too.
 
         :param share: its place in a Secret that is being gathered; None: it goes where its Job says.
         """
+        if share is not None:
+            doing = share.delivered()
+        else:
+            place = workload_place(job)
+            owner = {plan.name: str(job["metadata"]["uid"])}
+            workload = {place.key: plan.workload}
+            doing = self._parcels.send(secret_of(owner, workload, name=place.secret, first=plan))
+        handing = asyncio.ensure_future(doing)
         try:
-            if share is not None:
-                await share.delivered()
-            else:
-                place = workload_place(job)
-                owner = {plan.name: str(job["metadata"]["uid"])}
-                workload = {place.key: plan.workload}
-                await self._parcels.send(secret_of(owner, workload, name=place.secret, first=plan))
-            entry.has_workload = True
+            while not handing.done() and not entry.has_workload:
+                await asyncio.wait({handing}, timeout=_LOOK_SECONDS)
+            if handing.done():
+                handing.result()
+                entry.has_workload = True
         except ApiRefusal as error:
             entry.has_workload = True
             await self._objects.delete_job(plan.namespace, plan.name)
             raise LaunchRejected(f"its workload can't be handed over: {error}") from error
+        finally:
+            handing.cancel()
 
     async def renew(self, handle: Handle, workload: str) -> None:
         """Replace the workload of a job that has not started."""

@@ -10,6 +10,7 @@ import contextlib
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
+from airflow_workpools.errors import InfrastructureUnavailable
 from airflow_workpools.infrastructure.kubernetes.answers import AlreadyExists, DoesNotExist
 from airflow_workpools.infrastructure.kubernetes.client import MERGE_PATCH, STRATEGIC_MERGE_PATCH
 from airflow_workpools.infrastructure.kubernetes.manifest import encoded
@@ -61,15 +62,22 @@ class JobObjects:
             return await self._api.persist("GET", f"{path}/{plan.name}", seconds=_CREATE_SECONDS), True
 
     async def create_secret(self, secret: Mapping[str, Any]) -> None:
-        """Create a Secret with workloads, or add these and their owners to the one that is there."""
+        """Create a Secret with workloads, or add these and their owners to the one that is there.
+
+        :raises InfrastructureUnavailable: if the one that was there has just gone, too: another one can be made.
+        """
         metadata = secret["metadata"]
+        namespace, name = metadata["namespace"], metadata["name"]
         try:
-            path = secrets_path(metadata["namespace"])
-            await self._api.persist("POST", path, seconds=_CREATE_SECONDS, body=secret)
-        except AlreadyExists:
+            await self._api.persist("POST", secrets_path(namespace), seconds=_CREATE_SECONDS, body=secret)
+        except AlreadyExists as error:
             owners = {"ownerReferences": metadata["ownerReferences"]}
             added = {"metadata": owners, "data": secret["data"]}
-            await self._patch_secret(metadata["namespace"], metadata["name"], added, STRATEGIC_MERGE_PATCH)
+            try:
+                await self._patch_secret(namespace, name, added, STRATEGIC_MERGE_PATCH)
+            except DoesNotExist:
+                # The cluster has removed it with the last of those that owned it.
+                raise InfrastructureUnavailable(f"Secret {name} is being removed") from error
 
     async def replace_workload(self, namespace: str, place: WorkloadPlace, workload: str) -> None:
         """Put another workload in a job's place. Fine if its Secret is gone."""

@@ -108,9 +108,7 @@ class JobPlan:
         spec = self.job["spec"]
         pod = spec["template"]["spec"]
         volumes = [
-            {**volume, "secret": {**volume["secret"], "secretName": secret}}
-            if volume["name"] == _VOLUME
-            else volume
+            {**volume, "secret": {**volume["secret"], "secretName": secret}} if _is_ours(volume) else volume
             for volume in pod["volumes"]
         ]
         template = {**spec["template"], "spec": {**pod, "volumes": volumes}}
@@ -151,14 +149,20 @@ def encoded(workload: str) -> str:
 
 def workload_place(job: Mapping[str, Any]) -> WorkloadPlace:
     """Return where a Job's pod looks for its workload, whoever created it."""
-    secret = _workload_volume(job)["secret"]
+    secret = _workload_volume(job).get("secret") or {"secretName": job["metadata"]["name"]}
     items = secret.get("items") or [{"key": WORKLOAD_NAME}]
     return WorkloadPlace(str(secret["secretName"]), str(items[0]["key"]))
 
 
 def _workload_volume(job: Mapping[str, Any]) -> dict[str, Any]:
-    volumes: list[dict[str, Any]] = job["spec"]["template"]["spec"]["volumes"]
-    return next(volume for volume in volumes if volume["name"] == _VOLUME)
+    """Return the volume with the workload; empty if somebody else's Job has none."""
+    volumes = job["spec"]["template"]["spec"].get("volumes") or ()
+    return next((volume for volume in volumes if _is_ours(volume)), {})
+
+
+def _is_ours(volume: Any) -> bool:
+    """Say whether a volume, or a mount of one, is that of the workload. What is wrong with others the API says."""
+    return isinstance(volume, dict) and volume.get("name") == _VOLUME
 
 
 def plan_job(spec: LaunchSpec, *, namespace: str, environment: Mapping[str, str]) -> JobPlan:
@@ -208,13 +212,13 @@ def prepare_pod(template: dict[str, Any], *, name: str) -> None:
     container = _task_container(pod, path)
     _must_be(pod, "restartPolicy", "Never", path)
     volumes = _list(pod, "volumes", path)
-    volumes[:] = [one for one in volumes if not (isinstance(one, dict) and one.get("name") == _VOLUME)]
+    volumes[:] = [one for one in volumes if not _is_ours(one)]
     mode = _file_mode(pod, container)
     # A key of its own, as others may share the Secret.
     item = {"key": name, "path": WORKLOAD_NAME}
     volumes.append({"name": _VOLUME, "secret": {"secretName": name, "defaultMode": mode, "items": [item]}})
     mounts = _list(container, "volumeMounts", f"{path}.containers[0]")
-    mounts[:] = [one for one in mounts if not (isinstance(one, dict) and one.get("name") == _VOLUME)]
+    mounts[:] = [one for one in mounts if not _is_ours(one)]
     mounts.append({"name": _VOLUME, "mountPath": WORKLOAD_DIRECTORY, "readOnly": True})
 
 

@@ -97,8 +97,9 @@ class Parcel:
         return not self._owners and len(self._plans) < MAX_SHARES and used + len(plan.workload) <= MAX_BYTES
 
     def add(self, plan: JobPlan) -> Share:
+        share = Share(self, plan)  # first: one that can't be made is not waited for
         self._plans[plan.name] = plan
-        return Share(self, plan)
+        return share
 
     def created(self, name: str, uid: str) -> None:
         self._owners[name] = uid

@@ -88,7 +88,9 @@ export function CreatePool({ open, close, done, teams }: Props & { teams: readon
   );
 }
 
-export function EditPool({ open, close, done, pool }: Props & { pool: PoolDetail }) {
+export function EditPool({ open, close, done, pool: live }: Props & { pool: PoolDetail }) {
+  // As it was when the form was opened: what others change meanwhile is not a change that is made here.
+  const [pool] = useState(live);
   const before = {
     limit: shownNumber(pool.concurrency_limit),
     startTimeout: shownNumber(pool.start_timeout_seconds),
