@@ -10,8 +10,7 @@ import contextlib
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
-from airflow_workpools.errors import InfrastructureUnavailable
-from airflow_workpools.infrastructure.kubernetes.answers import AlreadyExists, DoesNotExist
+from airflow_workpools.infrastructure.kubernetes.answers import AlreadyExists, DoesNotExist, NotNow
 from airflow_workpools.infrastructure.kubernetes.client import MERGE_PATCH, STRATEGIC_MERGE_PATCH
 from airflow_workpools.infrastructure.kubernetes.manifest import encoded
 from airflow_workpools.infrastructure.kubernetes.objects import jobs_path, pods_path, secrets_path
@@ -64,7 +63,7 @@ class JobObjects:
     async def create_secret(self, secret: Mapping[str, Any]) -> None:
         """Create a Secret with workloads, or add these and their owners to the one that is there.
 
-        :raises InfrastructureUnavailable: if the one that was there has just gone, too: another one can be made.
+        :raises NotNow: if the one that was there has just gone, too: another one can be made.
         """
         metadata = secret["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
@@ -77,7 +76,7 @@ class JobObjects:
                 await self._patch_secret(namespace, name, added, STRATEGIC_MERGE_PATCH)
             except DoesNotExist:
                 # The cluster has removed it with the last of those that owned it.
-                raise InfrastructureUnavailable(f"Secret {name} is being removed") from error
+                raise NotNow(f"the Kubernetes API can't do it now: Secret {name} is being removed") from error
 
     async def replace_workload(self, namespace: str, place: WorkloadPlace, workload: str) -> None:
         """Put another workload in a job's place. Fine if its Secret is gone."""
