@@ -138,8 +138,13 @@ class Layout:
         )
 
 
+def least_of(*limits: int | None) -> int | None:
+    """Return the least of some limits; None if there is none."""
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
 def _enough(*limits: int | None) -> int:
-    least = min((limit for limit in limits if limit is not None), default=None)
+    least = least_of(*limits)
     return 1 if least is None else 2 * least
 
 

@@ -15,7 +15,7 @@ from airflow_workpools.core.pools import InvalidPool, WorkPool
 from airflow_workpools.core.slots import QueueLoad, airflow_slots
 from airflow_workpools.core.untaken import Offer
 from airflow_workpools.store.ahead import NOTHING_AHEAD, Ahead
-from airflow_workpools.store.loads import Layout, Load
+from airflow_workpools.store.loads import Layout, Load, least_of
 
 if TYPE_CHECKING:
     from airflow_workpools.store.records import RunState
@@ -210,13 +210,11 @@ def _further(
 
 
 def _all_fit(layout: Layout, name: str, loads: Mapping[str, Load]) -> bool:
-    limit = layout.limits[name]
-    return all(
-        loads.get(one.airflow_pool, _NO_LOAD).largest <= least
-        for one in layout.queues[name]
-        if (least := min((n for n in (limit, one.queue.concurrency_limit) if n is not None), default=None))
-        is not None
-    )
+    for one in layout.queues[name]:
+        least = least_of(layout.limits[name], one.queue.concurrency_limit)
+        if least is not None and loads.get(one.airflow_pool, _NO_LOAD).largest > least:
+            return False
+    return True
 
 
 def _may_run(layout: Layout, name: str, loads: Mapping[str, Load]) -> int:
@@ -224,12 +222,8 @@ def _may_run(layout: Layout, name: str, loads: Mapping[str, Load]) -> int:
     in_all = 0
     for one in layout.queues[name]:
         load = loads.get(one.airflow_pool, _NO_LOAD)
-        in_all += _at_most(one.queue.concurrency_limit, load.occupied + load.demand)
-    return _at_most(layout.limits[name], in_all)
-
-
-def _at_most(limit: int | None, number: int) -> int:
-    return number if limit is None else min(limit, number)
+        in_all += least_of(one.queue.concurrency_limit, load.occupied + load.demand) or 0
+    return least_of(layout.limits[name], in_all) or 0
 
 
 def _looking_ahead(
